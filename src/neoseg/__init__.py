@@ -1,0 +1,3 @@
+"""neoseg: U-shaped networks for medical image segmentation, and a pipeline for brain lesions of the newborn."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""Building an atlas from a healthy group."""

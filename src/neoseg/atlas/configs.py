@@ -1,0 +1,34 @@
+"""What the building of an atlas can be asked to do."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, Field
+
+from ..register.configs import AffineConfig, FfdConfig
+
+__all__ = ["AtlasConfig"]
+
+
+class AtlasConfig(BaseModel, frozen=True, extra="forbid"):
+    """How an atlas is built.
+
+    Attributes:
+        spacing_mm: voxel side of the isotropic template in mm.
+        margin_mm: empty border around the mean brain in mm.
+        rounds: deformable rounds, each against the mean of the round before; 0: affine only.
+        fewest_share: share of the heads that has to cover a voxel for it to be in the atlas.
+        smooth_mm: full width at half maximum in mm of the Gaussian over mean and sd inside the mask; it borrows
+            strength from neighbours where the group is small. 0: none.
+        unit: unit of the scans.
+        affine: the affine registration.
+        ffd: the deformable registration.
+    """
+
+    spacing_mm: float = Field(default=2.0, gt=0, le=10)
+    margin_mm: float = Field(default=12.0, ge=0, le=100)
+    rounds: int = Field(default=2, ge=0, le=20)
+    fewest_share: float = Field(default=0.5, gt=0, le=1)
+    smooth_mm: float = Field(default=3.0, ge=0, le=50)
+    unit: str = "1e-6 mm2/s"
+    affine: AffineConfig = AffineConfig()
+    ffd: FfdConfig = FfdConfig()

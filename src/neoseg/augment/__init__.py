@@ -1,0 +1,1 @@
+"""Changes of training batches: parameters are sampled first, then applied."""

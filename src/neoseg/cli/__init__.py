@@ -1,0 +1,1 @@
+"""The command line: read a configuration, call one function, print its result."""

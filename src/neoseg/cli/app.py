@@ -1,0 +1,78 @@
+"""The list of all commands, and the exit code of each ending."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+import typer
+
+from .. import __version__
+from ..errors import NeosegError
+from . import data, evaluation, run_commands
+
+__all__ = ["app", "run"]
+
+app = typer.Typer(
+    name="neoseg",
+    help="Segment medical images with UNETR++, from a folder of scans to a report; made for lesions of the newborn "
+    "brain. Research use only.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback(invoke_without_command=True)
+def version(show: bool = typer.Option(False, "--version", help="Print the version and exit.", is_eager=True)) -> None:
+    """Segment medical images with UNETR++, from a folder of scans to a report. Research use only."""
+    if show:
+        print(__version__)
+        raise typer.Exit
+
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "demo": run_commands.demo,
+    "import": data.import_,
+    "check": data.check,
+    "plan": run_commands.plan,
+    "prepare": run_commands.prepare,
+    "train": run_commands.train,
+    "predict": run_commands.predict,
+    "evaluate": evaluation.evaluate,
+    "report": run_commands.report,
+    "run": run_commands.run,
+    "info": data.info,
+}
+
+for _name, _command in COMMANDS.items():
+    app.command(_name)(_command)
+
+
+def run() -> int:
+    """Run the command line and return its exit code: 0 well, 1 our failure, 2 a user's mistake, 130 stopped."""
+    try:
+        code = app(standalone_mode=False)
+    except NeosegError as error:
+        return _said(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        return _said("Stopped. The same command goes on from here.", 130)
+    except Exception as error:
+        usage = getattr(error, "format_message", None)
+        if usage is not None:
+            context = getattr(error, "ctx", None)
+            hint = f" Try `{context.command_path} --help`." if context is not None else ""
+            return _said(f"{usage()}{hint}", int(getattr(error, "exit_code", 2)))
+        import traceback
+
+        traceback.print_exc()
+        return _said(
+            f"a failure of neoseg itself ({type(error).__name__}); please report the lines above.", 1
+        )
+    return int(code or 0)
+
+
+def _said(sentence: str, code: int) -> int:
+    print(f"neoseg: {sentence}", file=sys.stderr)
+    return code

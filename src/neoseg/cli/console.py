@@ -1,0 +1,83 @@
+"""What the commands show: progress with an ETA on stderr, results on stdout."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from ..progress import Advance
+
+__all__ = ["RichProgress", "print_json", "print_lines", "progress_for"]
+
+
+class RichProgress:
+    """Progress bars on stderr; where there is no terminal, plain lines while and after each piece of work."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True, highlight=False)
+
+    @contextmanager
+    def track(self, title: str, total: int) -> Iterator[Advance]:
+        """Show one bar until the block ends."""
+        if not self.console.is_terminal:
+            with self._lines(title, total) as advance:
+                yield advance
+            return
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("ETA"),
+            TimeRemainingColumn(),
+            TextColumn("[dim]{task.fields[state]}"),
+        )
+        with Progress(*columns, console=self.console, transient=False) as bars:
+            task = bars.add_task(title, total=total, state="")
+            yield lambda steps, text: bars.update(task, advance=steps, state=text)
+
+    @contextmanager
+    def _lines(self, title: str, total: int) -> Iterator[Advance]:
+        import time
+
+        start = last = time.monotonic()
+        done = 0
+
+        def advance(steps: int, text: str) -> None:
+            nonlocal done, last
+            done += steps
+            now = time.monotonic()
+            if now - last >= 20:
+                last = now
+                left = (now - start) / max(done, 1) * max(total - done, 0)
+                self.say(f"{title}: {done}/{total}, about {left:.0f} s left. {text}")
+
+        yield advance
+        self.say(f"{title}: {done}/{total} in {time.monotonic() - start:.1f} s.")
+
+    def say(self, sentence: str) -> None:
+        """Print one line on stderr."""
+        self.console.print(sentence, soft_wrap=True, markup=False)
+
+
+def progress_for(quiet: bool) -> Any:
+    """Return bars, or silence."""
+    from ..progress import Silent
+
+    return Silent() if quiet else RichProgress()
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON object on stdout."""
+    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def print_lines(lines: list[str]) -> None:
+    """Print lines on stdout."""
+    for line in lines:
+        print(line)

@@ -1,0 +1,106 @@
+"""import, check and info."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .console import print_json, print_lines, progress_for
+from .options import Changes, ConfigFile, Json, Quiet, WorkspaceFolder, configured
+
+__all__ = ["check", "import_", "info"]
+
+
+def import_(
+    folder: Annotated[Path, typer.Argument(help="Folder of scans in a known layout.")],
+    layout: Annotated[
+        str | None, typer.Option("--layout", help="bonbid, decathlon or folders; default: guessed.")
+    ] = None,
+    workspace: WorkspaceFolder = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace cases.csv and neoseg.toml.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Write cases.csv and neoseg.toml for a folder of scans; copies and renames nothing."""
+    from ..pipeline.import_data import import_folder
+
+    done = import_folder(folder, workspace or Path(), layout, overwrite=overwrite)
+    data = done.data
+    labelled = sum(c.label is not None for c in data.cases)
+    if as_json:
+        print_json(
+            {
+                "layout": done.layout,
+                "reason": done.reason,
+                "cases": len(data.cases),
+                "labelled": labelled,
+                "labels": data.labels,
+                "channels": data.channels,
+                "notes": data.notes,
+                "files": [str(done.cases), str(done.config)],
+            }
+        )
+        return
+    print_lines([f"Layout {done.layout}" + (f": {done.reason}" if done.reason else "")])
+    print_lines([f"{len(data.cases)} cases, {labelled} with a label; channels {data.channels}; labels {data.labels}"])
+    print_lines([f"note: {note}" for note in data.notes])
+    print_lines([f"Written: {done.cases} and {done.config}", f"Next: neoseg run {done.config}"])
+
+
+def check(
+    config: ConfigFile = None,
+    workspace: WorkspaceFolder = None,
+    changes: Changes = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """List every problem of the data at once; exit code 2 when one of them has to be corrected."""
+    from ..pipeline.check import check as run_check
+    from ..pipeline.session import open_session
+
+    problems = run_check(open_session(configured(config, workspace, changes), progress_for(quiet)))
+    errors = sum(p.severity == "error" for p in problems)
+    if as_json:
+        print_json([{**vars(p), "file": str(p.file) if p.file else None} for p in problems])
+    else:
+        print_lines([f"{p.severity}: {p.sentence}" for p in problems])
+        print_lines([f"{errors} errors, {len(problems) - errors} warnings."])
+    if errors:
+        raise typer.Exit(2)
+
+
+def info(
+    networks: Annotated[bool, typer.Option("--networks", help="List the networks.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show versions, devices and what this installation can do."""
+    from ..io import endings
+    from ..networks.configs import NETWORKS
+
+    table: dict[str, Any]
+    if networks:
+        table = {kind: f"{entry.title}: {entry.paper}" for kind, entry in NETWORKS.items()}
+    else:
+        from ..config import recipes
+        from ..data.layouts import LAYOUTS
+        from ..metrics import METRICS, PRESETS
+        from ..pipeline.environment import environment
+
+        facts = environment()
+        packages = facts.pop("packages")
+        table = {
+            **facts,
+            **packages,
+            "networks": ", ".join(NETWORKS),
+            "layouts": ", ".join(layout.name for layout in LAYOUTS),
+            "formats": ", ".join(endings()),
+            "metrics": ", ".join(m.name for m in METRICS),
+            "presets": ", ".join(PRESETS),
+            "recipes": ", ".join(recipes()),
+        }
+    if as_json:
+        print_json(table)
+    else:
+        width = max(len(key) for key in table)
+        print_lines([f"{key:<{width}}  {value}" for key, value in table.items()])

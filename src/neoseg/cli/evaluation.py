@@ -1,0 +1,54 @@
+"""evaluate: a run, or the masks of any program."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .console import print_json, print_lines, progress_for
+from .options import Changes, ConfigFile, Json, Quiet, WorkspaceFolder, configured
+
+__all__ = ["evaluate"]
+
+
+def evaluate(
+    config: ConfigFile = None,
+    truth: Annotated[Path | None, typer.Option("--truth", help="Folder of reference masks.")] = None,
+    prediction: Annotated[Path | None, typer.Option("--prediction", help="Folder of masks of any program.")] = None,
+    preset: Annotated[str | None, typer.Option("--preset", help="Score as an official scorer does: bonbid.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write the scores as CSV.")] = None,
+    tolerance_mm: Annotated[float, typer.Option("--tolerance-mm", help="Tolerance of NSD.")] = 2.0,
+    workspace: WorkspaceFolder = None,
+    changes: Changes = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Score masks against references (--truth and --prediction), or score the predictions of a run."""
+    from ..errors import ConfigError
+
+    if truth is None and prediction is None:
+        from ..pipeline.run import run_stage
+        from ..pipeline.session import open_session
+
+        session = open_session(configured(config, workspace, changes), progress_for(quiet))
+        run_stage(session, "evaluate")
+        print_json({"scores": str(session.run.scores)}) if as_json else print_lines([f"Scores: {session.run.scores}"])
+        return
+    if truth is None or prediction is None:
+        raise ConfigError("evaluate: give both --truth DIR and --prediction DIR, or a configuration of a run.")
+    from ..pipeline.evaluate_folders import evaluate_folders
+
+    table = evaluate_folders(
+        truth, prediction, preset=preset, tolerance_mm=tolerance_mm, output=output, progress=progress_for(quiet)
+    )
+    if as_json:
+        print_json(table)
+        return
+    for name, row in table["summary"].items():
+        mean, worst = row["mean"], row["mean_worst"]
+        shown = "undefined" if mean is None else f"{mean:.4f}"
+        with_worst = "" if worst is None or worst == mean else f", with the worst value put in {worst:.4f}"
+        print_lines([f"{name:<28} {shown} {row['unit']}  (n {row['n']}, undefined {row['n_undefined']}{with_worst})"])
+    print_lines([f"note: {note}" for note in table["notes"]])

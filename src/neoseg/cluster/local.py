@@ -1,0 +1,91 @@
+"""The same function over many items, in this process or in worker processes, with progress and without losing the rest
+when one item fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from ..errors import NeosegError, UserError
+from ..progress import Progress
+
+__all__ = ["Outcome", "run_all", "run_each", "values"]
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Outcome(Generic[R]):
+    """What became of one item: its value, or the sentence that says why there is none."""
+
+    value: R | None
+    error: str | None
+    user_error: bool = False
+
+
+def run_each(
+    function: Callable[[T], R], items: Sequence[T], *, title: str, progress: Progress, jobs: int = 0
+) -> list[Outcome[R]]:
+    """Call ``function`` on every item; results come in the order of the items, whatever the number of jobs.
+
+    Args:
+        function: picklable when ``jobs`` > 0 (a module-level function or a ``functools.partial`` of one).
+        items: what to work on.
+        title: what the progress bar says.
+        progress: the listener.
+        jobs: worker processes; 0 works in this process and starts none. Workers use one thread each.
+
+    Returns:
+        One outcome an item. Deliberate errors (:class:`NeosegError`) become outcomes; a defect ends the run.
+    """
+    call = _Guarded(function)
+    outcomes: list[Outcome[R]] = []
+    with progress.track(title, len(items)) as advance:
+        if jobs <= 0 or len(items) <= 1:
+            for item in items:
+                outcomes.append(call(item))
+                advance(1, _name(item))
+            return outcomes
+        from joblib import Parallel, delayed
+
+        stream = Parallel(n_jobs=jobs, return_as="generator", batch_size=1)(delayed(call)(item) for item in items)
+        for item, outcome in zip(items, stream, strict=True):
+            outcomes.append(outcome)
+            advance(1, _name(item))
+    return outcomes
+
+
+def values(outcomes: Sequence[Outcome[R]]) -> list[R]:
+    """Return the values of all outcomes.
+
+    Raises:
+        UserError, NeosegError: the first error among them.
+    """
+    for outcome in outcomes:
+        if outcome.error is not None:
+            raise (UserError if outcome.user_error else NeosegError)(outcome.error)
+    return [outcome.value for outcome in outcomes]  # type: ignore[misc]
+
+
+def run_all(
+    function: Callable[[T], R], items: Sequence[T], *, title: str, progress: Progress, jobs: int = 0
+) -> list[R]:
+    """Like :func:`run_each`, but every item must succeed."""
+    return values(run_each(function, items, title=title, progress=progress, jobs=jobs))
+
+
+class _Guarded(Generic[T, R]):
+    def __init__(self, function: Callable[[T], R]) -> None:
+        self.function = function
+
+    def __call__(self, item: T) -> Outcome[R]:
+        try:
+            return Outcome(self.function(item), None)
+        except NeosegError as error:
+            return Outcome(None, str(error), isinstance(error, UserError))
+
+
+def _name(item: object) -> str:
+    return str(getattr(item, "case", "")) or (item if isinstance(item, str) else "")

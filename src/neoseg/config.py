@@ -1,0 +1,200 @@
+"""RunConfig: the tree of the components' configs. TOML in, resolved JSON out."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, Field, ValidationError
+
+from .atlas.configs import AtlasConfig
+from .augment.configs import AugmentConfig
+from .data.folds import FoldsConfig
+from .errors import ConfigError, InputError, nearest
+from .inference.configs import PostprocessSearch, WindowConfig
+from .labels import LabelSet
+from .losses.configs import LossConfig
+from .methods.configs import RuleConfig
+from .networks.configs import NetworkConfig, UnetrPPConfig
+from .plan.plan import PlanConfig
+from .prepare.configs import PrepareConfig
+from .training.configs import TrainingConfig
+
+__all__ = ["EvaluateConfig", "RunConfig", "config_from", "load_config", "load_resolved", "recipe_text", "recipes"]
+
+
+class EvaluateConfig(BaseModel, frozen=True, extra="forbid"):
+    """How masks are scored.
+
+    Attributes:
+        tolerance_mm: tolerance of the normalised surface distance.
+        resamples: bootstrap resamples of each interval.
+    """
+
+    tolerance_mm: float = Field(2.0, gt=0)
+    resamples: int = Field(2000, ge=100)
+
+
+class RunConfig(BaseModel, frozen=True, extra="forbid"):
+    """Everything that a run depends on besides the files.
+
+    Attributes:
+        name: folder of the run below ``runs``.
+        cases: the table of cases, relative to the configuration file.
+        workspace: where results go, relative to the configuration file.
+        seed: seed of the folds, the training and the intervals.
+        jobs: worker processes for the work on single cases; 0 starts none.
+        device: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:1".
+        labels: class name to stored value, or to several values that mean it.
+        label_tolerance: how far a stored value may lie from a declared one.
+        channels: channels that the network sees, in this order; omitted: those of the table of cases, and "zadc" when
+            [prepare.zmap] makes it.
+        folds, plan, prepare, atlas, network, loss, augment, training, window, postprocess, rules, evaluate: see each.
+    """
+
+    name: str = Field("default", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    cases: Path = Path("cases.csv")
+    workspace: Path = Path()
+    seed: int = Field(0, ge=0)
+    jobs: int = Field(0, ge=0)
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    labels: dict[str, int | list[float]]
+    label_tolerance: float = Field(0.0, ge=0, lt=0.5)
+    channels: tuple[str, ...] | None = None
+    folds: FoldsConfig = FoldsConfig()
+    plan: PlanConfig = PlanConfig()
+    prepare: PrepareConfig = PrepareConfig()
+    atlas: AtlasConfig = AtlasConfig()
+    network: NetworkConfig = UnetrPPConfig()
+    loss: LossConfig = LossConfig()
+    augment: AugmentConfig = AugmentConfig()
+    training: TrainingConfig = TrainingConfig()
+    window: WindowConfig = WindowConfig()
+    postprocess: PostprocessSearch = PostprocessSearch()
+    rules: tuple[RuleConfig, ...] = ()
+    evaluate: EvaluateConfig = EvaluateConfig()
+
+    @property
+    def label_set(self) -> LabelSet:
+        """The classes with their stored values."""
+        return LabelSet.of(self.labels, self.label_tolerance)
+
+
+def load_config(path: Path, changes: Sequence[str] = (), workspace: Path | None = None) -> RunConfig:
+    """Read a configuration file and apply changes such as ``"network.fusion=sum"``.
+
+    Relative paths in the file are relative to its folder; the result holds absolute ones.
+
+    Raises:
+        InputError: there is no such file.
+        ConfigError: not TOML, an unknown key (the nearest valid one is named) or a wrong value.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such configuration; `neoseg import DIR` writes one.")
+    try:
+        tree = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: this is not valid TOML ({error}); correct it.") from error
+    for change in changes:
+        _apply(tree, change)
+    config = config_from(tree, str(path))
+    base = path.resolve().parent
+    place = (base / config.workspace) if workspace is None else workspace.resolve()
+    return config.model_copy(update={"cases": base / config.cases, "workspace": place})
+
+
+def config_from(tree: Mapping[str, Any], source: str) -> RunConfig:
+    """Validate a tree of values.
+
+    Raises:
+        ConfigError: the first wrong key or value, by its full path.
+    """
+    try:
+        config = RunConfig.model_validate(tree)
+        _ = config.label_set
+    except ValidationError as error:
+        raise ConfigError(f"{source}: {_first_problem(error)}") from error
+    except ConfigError as error:
+        raise ConfigError(f"{source}: {error}") from error
+    return config
+
+
+def load_resolved(path: Path) -> RunConfig:
+    """Read the resolved ``config.json`` of a run.
+
+    Raises:
+        ConfigError: it was damaged or written by another version.
+    """
+    try:
+        return RunConfig.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, ValidationError) as error:
+        raise ConfigError(f"{path}: this is not the configuration of a run of this version ({error}).") from error
+
+
+def recipes() -> list[str]:
+    """Return the names of the shipped recipes."""
+    folder = resources.files("neoseg").joinpath("recipes")
+    return sorted(f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml"))
+
+
+def recipe_text(name: str) -> str:
+    """Return the text of a shipped recipe.
+
+    Raises:
+        ConfigError: there is no such recipe.
+    """
+    if name not in recipes():
+        raise ConfigError(f"The recipe {name!r} is not known{nearest(name, recipes())}.")
+    return resources.files("neoseg").joinpath("recipes", f"{name}.toml").read_text(encoding="utf-8")
+
+
+def _apply(tree: dict[str, Any], change: str) -> None:
+    key, mark, text = change.partition("=")
+    if not mark or not key.strip():
+        raise ConfigError(f"--set {change}: a change is written as key=value, such as network.fusion=sum.")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *parents, last = key.strip().split(".")
+    node: Any = tree
+    for parent in parents:
+        node = node.setdefault(parent, {})
+        if not isinstance(node, dict):
+            raise ConfigError(f"--set {change}: {parent!r} is a value, not a table.")
+    node[last] = value
+
+
+def _first_problem(error: ValidationError) -> str:
+    first = error.errors()[0]
+    parts = [str(part) for part in first["loc"]]
+    key = ".".join(parts)
+    if first["type"] == "extra_forbidden":
+        return f"the key {key!r} is not known{nearest(parts[-1], _fields_at(parts[:-1]))}; correct or remove it."
+    if first["type"] == "missing":
+        return f"the key {key!r} is missing; add it."
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{key} = {first['input']!r}: {message[:1].lower()}{message[1:]}; correct it."
+
+
+def _fields_at(parts: Iterable[str]) -> list[str]:
+    """Return the valid keys of the table at a path, as far as it can be followed."""
+    model: Any = RunConfig
+    for part in parts:
+        info = model.model_fields.get(part) if isinstance(model, type) and issubclass(model, BaseModel) else None
+        if info is None:
+            continue
+        model = _model_in(info.annotation)
+    return list(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
+
+
+def _model_in(annotation: Any) -> Any:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for inner in getattr(annotation, "__args__", ()):
+        if (found := _model_in(inner)) is not None:
+            return found
+    return None

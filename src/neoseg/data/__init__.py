@@ -1,0 +1,1 @@
+"""Cases, layouts, checks, folds, the store of prepared cases, and patches."""

@@ -1,0 +1,146 @@
+"""Case and cases.csv, the one input format: it points at files and copies nothing.
+
+Columns: ``case, subject, site, group, split, image_<channel>..., unit_<channel>..., label``. Paths are absolute or
+relative to the folder of the csv. Empty cells mean: no such file, unit unknown.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..atomic import replacing
+from ..errors import InputError, nearest
+
+__all__ = ["Case", "channels_of", "read_cases", "write_cases"]
+
+GROUPS = ("patient", "healthy")
+SPLITS = ("train", "test")
+_FIXED = ("case", "subject", "site", "group", "split", "label")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One scan session: its images by channel, and its label when there is one.
+
+    Attributes:
+        case: unique name, used for every output file.
+        subject: the person; cases of one subject never stand on two sides of a split.
+        site: hospital or scanner, free text.
+        group: "patient", or "healthy" (material for an atlas, never trained on nor scored).
+        split: "train" (cross-validated) or "test" (held out, predicted by the ensemble only).
+        images: channel name to file.
+        channel_index: for a channel that is one volume of a 4-D file, its index there.
+        units: channel name to unit ("1e-6 mm2/s", "1e-3 mm2/s", "mm2/s", "z", "HU", "a.u."); missing: unknown.
+        label: the reference segmentation.
+    """
+
+    case: str
+    subject: str
+    images: dict[str, Path]
+    label: Path | None = None
+    site: str = ""
+    group: str = "patient"
+    split: str = "train"
+    units: dict[str, str] = field(default_factory=dict)
+    channel_index: dict[str, int] = field(default_factory=dict)
+
+
+def channels_of(cases: Sequence[Case]) -> tuple[str, ...]:
+    """Return every channel that occurs, in order of first appearance."""
+    return tuple(dict.fromkeys(channel for case in cases for channel in case.images))
+
+
+def write_cases(cases: Sequence[Case], path: Path) -> None:
+    """Write cases.csv; files below its folder are written relative to it, so the folder can be moved as a whole."""
+    channels = channels_of(cases)
+    base = path.resolve().parent
+    columns = ["case", "subject", "site", "group", "split"]
+    columns += [f"image_{c}" for c in channels] + [f"unit_{c}" for c in channels] + ["label"]
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, columns)
+        writer.writeheader()
+        for case in cases:
+            row = {name: getattr(case, name) for name in columns[:5]}
+            row |= {f"image_{c}": _shown(f, base, case.channel_index.get(c)) for c, f in case.images.items()}
+            row |= {f"unit_{c}": unit for c, unit in case.units.items()}
+            writer.writerow(row | {"label": _shown(case.label, base, None) if case.label else ""})
+
+
+def read_cases(path: Path) -> list[Case]:
+    """Read cases.csv; whether the files exist and fit is the business of the checks.
+
+    Raises:
+        InputError: the file is missing, is not a table with the columns above, or a cell holds an unknown group or
+            split; the message names the row.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: this file does not exist; make it with `neoseg import DIR`.")
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            reader = csv.DictReader(stream)
+            rows = list(reader)
+            columns = list(reader.fieldnames or [])
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: this is not a UTF-8 table with commas ({error}); save it as CSV UTF-8.") from error
+    _check_columns(path, columns)
+    return [_case_of(path, number, row, columns) for number, row in enumerate(rows, start=2)]
+
+
+def _check_columns(path: Path, columns: list[str]) -> None:
+    missing = [name for name in ("case",) if name not in columns]
+    if missing or not any(c.startswith("image_") for c in columns):
+        raise InputError(
+            f"{path}: the columns {columns} were given, but at least `case` and one `image_<channel>` are wanted."
+        )
+    for column in columns:
+        if column not in _FIXED and not column.startswith(("image_", "unit_")):
+            hint = nearest(column, [*_FIXED, "image_<channel>", "unit_<channel>"])
+            raise InputError(f"{path}: the column {column!r} is not known{hint}; rename or remove it.")
+
+
+def _case_of(path: Path, number: int, row: dict[str, str | None], columns: list[str]) -> Case:
+    where = f"{path}, line {number}"
+    cells = {key: (value or "").strip() for key, value in row.items() if key is not None}
+    if None in row or not cells["case"]:
+        raise InputError(f"{where}: a row needs a case name and at most {len(columns)} cells; correct this row.")
+    group, split = cells.get("group") or "patient", cells.get("split") or "train"
+    for column, value, valid in (("group", group, GROUPS), ("split", split, SPLITS)):
+        if value not in valid:
+            raise InputError(f"{where}: the {column} {value!r} is not known{nearest(value, valid)}; correct this cell.")
+    images, index = {}, {}
+    for column in columns:
+        if column.startswith("image_") and cells[column]:
+            channel = column.removeprefix("image_")
+            text, mark, volume = cells[column].rpartition("#")
+            if mark and volume.isdigit():
+                index[channel] = int(volume)
+            else:
+                text = cells[column]
+            images[channel] = _resolved(text, path.parent)
+    units = {c.removeprefix("unit_"): cells[c] for c in columns if c.startswith("unit_") and cells[c]}
+    label = cells.get("label", "")
+    return Case(
+        case=cells["case"],
+        subject=cells.get("subject") or cells["case"],
+        site=cells.get("site", ""),
+        group=group,
+        split=split,
+        images=images,
+        channel_index=index,
+        units=units,
+        label=_resolved(label, path.parent) if label else None,
+    )
+
+
+def _shown(file: Path, base: Path, index: int | None) -> str:
+    absolute = Path(os.path.abspath(file))
+    text = str(absolute.relative_to(base)) if absolute.is_relative_to(base) else str(absolute)
+    return text if index is None else f"{text}#{index}"
+
+
+def _resolved(text: str, base: Path) -> Path:
+    return Path(os.path.abspath(base / text))

@@ -1,0 +1,140 @@
+"""The facts that the checks look at: each file is read once, and only numbers are kept of it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import InputError
+from ...io import read_volume
+from ...labels import LabelSet
+from ...progress import Progress
+from ...volume import Grid
+from ..cases import Case
+from ..folds import Fold
+
+__all__ = ["CaseFacts", "DataFacts", "FileFacts", "gather"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileFacts:
+    """What is known of one image or label.
+
+    Attributes:
+        path: the file.
+        missing: there is no such file.
+        error: why it could not be read, or "".
+        grid: where its voxels lie; None when it could not be read.
+        dtype: number type after reading.
+        nan, infinite: number of such voxels.
+        minimum, maximum: over the finite voxels; NaN when there are none.
+        median: over the finite voxels that are not 0; NaN when there are none.
+        zeros: share of the voxels that are exactly 0.
+        values: for a label, the distinct values (at most 1000); empty for an image.
+        digest: SHA-256 of shape, type and voxels in canonical order.
+    """
+
+    path: Path
+    missing: bool = False
+    error: str = ""
+    grid: Grid | None = None
+    dtype: str = ""
+    nan: int = 0
+    infinite: int = 0
+    minimum: float = float("nan")
+    maximum: float = float("nan")
+    median: float = float("nan")
+    zeros: float = 0.0
+    values: tuple[float, ...] = ()
+    digest: str = ""
+
+    @property
+    def constant(self) -> bool:
+        """Whether every finite voxel has the same value."""
+        return self.grid is not None and not self.minimum < self.maximum
+
+
+@dataclass(frozen=True)
+class CaseFacts:
+    """One case with the facts of its files by channel, and of its label."""
+
+    case: Case
+    images: dict[str, FileFacts]
+    label: FileFacts | None
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """A data set as the checks see it.
+
+    Attributes:
+        cases: in the order of cases.csv.
+        labels: the declared classes.
+        channels: the channels that every patient needs, in order.
+        folds: the cross-validation, when it is made already.
+    """
+
+    cases: tuple[CaseFacts, ...]
+    labels: LabelSet
+    channels: tuple[str, ...]
+    folds: tuple[Fold, ...] = ()
+
+
+def gather(cases: Sequence[Case], progress: Progress) -> tuple[CaseFacts, ...]:
+    """Read every file of every case once."""
+    found = []
+    with progress.track("Reading files", len(cases)) as advance:
+        for case in cases:
+            images = {name: _image(path, case.channel_index.get(name)) for name, path in case.images.items()}
+            label = _label(case.label) if case.label is not None else None
+            found.append(CaseFacts(case, images, label))
+            advance(1, case.case)
+    return tuple(found)
+
+
+_MOST_VALUES = 1000
+
+
+def _image(path: Path, index: int | None) -> FileFacts:
+    return _facts(path, index, label=False)
+
+
+def _label(path: Path) -> FileFacts:
+    return _facts(path, None, label=True)
+
+
+def _facts(path: Path, index: int | None, *, label: bool) -> FileFacts:
+    if not path.is_file():
+        return FileFacts(path=path, missing=True, error=f"{path}: this file does not exist.")
+    try:
+        volume = read_volume(path, volume_index=index)
+    except InputError as problem:
+        return FileFacts(path=path, error=str(problem))
+    array = volume.array
+    finite = array[np.isfinite(array)] if array.dtype.kind == "f" else array.ravel()
+    inside = finite[finite != 0]
+    return FileFacts(
+        path=path,
+        grid=volume.grid,
+        dtype=str(array.dtype),
+        nan=int(np.isnan(array).sum()),
+        infinite=int(np.isinf(array).sum()),
+        minimum=float(finite.min()) if finite.size else float("nan"),
+        maximum=float(finite.max()) if finite.size else float("nan"),
+        median=float(np.median(inside)) if inside.size else float("nan"),
+        zeros=float((array == 0).mean()),
+        values=tuple(float(v) for v in np.unique(array)[:_MOST_VALUES]) if label else (),
+        digest=_digest(array),
+    )
+
+
+def _digest(array: NDArray[Any]) -> str:
+    content = hashlib.sha256(f"{array.shape} {array.dtype.str}".encode())
+    content.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return content.hexdigest()

@@ -1,0 +1,44 @@
+"""One thing that is wrong, or looks wrong, with a data set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+__all__ = ["Problem", "error", "listed", "warning"]
+
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A finding of a check.
+
+    Attributes:
+        severity: "error" (training or prediction would stop or be wrong) or "warning" (look at it).
+        case: the case, or "" when the finding is about the whole data set.
+        file: the file, when there is one.
+        sentence: what was found, what was wanted, what to do.
+    """
+
+    severity: Literal["error", "warning"]
+    case: str
+    file: Path | None
+    sentence: str
+
+
+def error(case: str, file: Path | None, sentence: str) -> Problem:
+    """Return a finding that has to be corrected."""
+    return Problem("error", case, file, sentence)
+
+
+def warning(case: str, file: Path | None, sentence: str) -> Problem:
+    """Return a finding that a person should look at."""
+    return Problem("warning", case, file, sentence)
+
+
+def listed(names: list[str]) -> str:
+    """Return the first names, sorted, and how many more there are."""
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(sorted(names)[:_SHOWN]) + more

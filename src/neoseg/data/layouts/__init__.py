@@ -1,0 +1,9 @@
+"""Public folder layouts and how each becomes a list of cases; nothing is copied."""
+
+from __future__ import annotations
+
+from .guess import guess_layout
+from .imported import ImportedData
+from .registry import LAYOUTS, Layout, import_data
+
+__all__ = ["LAYOUTS", "ImportedData", "Layout", "guess_layout", "import_data"]

@@ -1,0 +1,130 @@
+"""The Medical Segmentation Decathlon: a dataset.json that lists images, labels, modalities and classes.
+
+Source of the format: Antonelli et al. 2022, doi 10.1038/s41467-022-30695-9, and the dataset.json of its ten tasks.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from ...errors import InputError
+from ...io import strip_ending, volumes_in
+from ..cases import Case
+from ..units import channel_kind
+from .files import read_dataset_json
+from .imported import ImportedData
+
+__all__ = ["LOOKS_FOR", "decathlon", "matches"]
+
+LOOKS_FOR = "a file dataset.json with the keys training, modality and labels"
+
+
+def matches(root: Path) -> str | None:
+    """Return why this layout fits, or None."""
+    try:
+        content = read_dataset_json(root)
+    except InputError:
+        return None
+    if content is None or not isinstance(content.get("training"), list) or "modality" not in content:
+        return None
+    return "its dataset.json lists training images and modalities"
+
+
+def decathlon(root: Path) -> ImportedData:
+    """Import a task of the decathlon; a 4-D image becomes channels when as many modalities are declared.
+
+    Raises:
+        InputError: dataset.json is missing or not as above, or an image holds another number of volumes than there
+            are modalities.
+    """
+    path = root / "dataset.json"
+    content = read_dataset_json(root)
+    if content is None:
+        raise InputError(f"{root}: this layout needs {LOOKS_FOR}, but there is no such file.")
+    modalities = _modalities(path, content.get("modality"))
+    labels = _labels(path, content.get("labels"))
+    training = content.get("training")
+    if not isinstance(training, list) or not training:
+        raise InputError(f'{path}: the key "training" must list at least one image, but it holds {training!r}.')
+    notes: list[str] = []
+    cases = [_case(root, entry, modalities, "train", notes) for entry in training]
+    test = content.get("test", [])
+    labelled = [entry for entry in test if isinstance(entry, dict) and entry.get("label")]
+    cases += [_case(root, entry, modalities, "test", notes) for entry in labelled]
+    if len(test) > len(labelled):
+        notes.append(
+            f"{len(test) - len(labelled)} test images have no label and were left out; "
+            "predict them with `neoseg predict`."
+        )
+    return ImportedData(
+        cases=sorted(cases, key=lambda case: case.case),
+        labels=labels,
+        channels={name: channel_kind(name) for name in modalities},
+        notes=notes,
+    )
+
+
+def _modalities(path: Path, given: Any) -> list[str]:
+    if isinstance(given, dict) and given and all(str(key).isdigit() for key in given):
+        names = [str(given[key]).strip() for key in sorted(given, key=int)]
+    elif isinstance(given, list) and given:
+        names = [str(name).strip() for name in given]
+    else:
+        raise InputError(f'{path}: the key "modality" must name at least one channel, such as {{"0": "MRI"}}.')
+    if len(set(names)) < len(names):
+        names = [f"{name}_{index}" for index, name in enumerate(names)]
+    return [name.lower().replace(" ", "_") or f"channel_{index}" for index, name in enumerate(names)]
+
+
+def _labels(path: Path, given: Any) -> dict[str, int | list[int]]:
+    wanted = f'{path}: the key "labels" must give each class one whole number, such as {{"0": "background", "1": "x"}}'
+    if not isinstance(given, dict):
+        raise InputError(f"{wanted}, but it holds {given!r}.")
+    try:
+        if all(str(key).isdigit() for key in given):
+            found: dict[str, int | list[int]] = {str(name): int(key) for key, name in given.items() if int(key)}
+        else:
+            found = {str(name): int(value) for name, value in given.items() if int(value)}
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{wanted}, but it holds {given!r}.") from error
+    if not found:
+        raise InputError(f"{wanted}, but only the background is declared.")
+    return found
+
+
+def _case(root: Path, entry: Any, modalities: list[str], split: str, notes: list[str]) -> Case:
+    if not isinstance(entry, dict) or not isinstance(entry.get("image"), str):
+        raise InputError(
+            f'{root / "dataset.json"}: an entry must be {{"image": file, "label": file}}, but {entry!r} was given.'
+        )
+    image = Path(os.path.abspath(root / entry["image"]))
+    label = entry.get("label")
+    name = strip_ending(image.name) or image.name
+    index: dict[str, int] = {}
+    if _volumes(image, len(modalities), notes) > 1:
+        index = {channel: number for number, channel in enumerate(modalities)}
+    return Case(
+        case=name,
+        subject=name,
+        split=split,
+        images=dict.fromkeys(modalities, image),
+        channel_index=index,
+        label=Path(os.path.abspath(root / label)) if label else None,
+    )
+
+
+def _volumes(image: Path, modalities: int, notes: list[str]) -> int:
+    """Return how many volumes the image holds; an unreadable one is left to the checks and taken as declared."""
+    try:
+        count = volumes_in(image)
+    except InputError as error:
+        notes.append(f"An image could not be read: {error}")
+        return modalities
+    if count != modalities:
+        raise InputError(
+            f"{image}: the file holds {count} volumes, but dataset.json declares {modalities} modalities; correct "
+            '"modality", or split the file.'
+        )
+    return count

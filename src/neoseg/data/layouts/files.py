@@ -1,0 +1,93 @@
+"""Finding image files and folders without minding upper and lower case, and reading what labels hold."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...errors import InputError
+from ...io import read_volume, strip_ending
+
+__all__ = ["describe_some", "find_folder", "images_in", "read_dataset_json", "scan_labels"]
+
+_SHOWN = 5
+_LARGEST_LABEL = 65535
+
+
+def find_folder(root: Path, names: Iterable[str]) -> Path | None:
+    """Return the first folder directly in ``root`` whose name is one of ``names``, whatever its case."""
+    if not root.is_dir():
+        return None
+    present = {folder.name.lower(): folder for folder in sorted(root.iterdir()) if folder.is_dir()}
+    return next((present[name.lower()] for name in names if name.lower() in present), None)
+
+
+def images_in(folder: Path, *, deep: bool = False) -> dict[str, Path]:
+    """Return the image files of a folder by their name without ending, sorted; hidden files are left out.
+
+    Raises:
+        InputError: two files differ only in their ending (or, when ``deep``, in their folder).
+    """
+    found: dict[str, Path] = {}
+    for file in sorted(folder.rglob("*") if deep else folder.iterdir()):
+        stem = strip_ending(file.name)
+        if stem is None or file.name.startswith(".") or file.is_dir():
+            continue
+        if stem in found:
+            raise InputError(f"{file}: the file {found[stem]} has the same name; keep one of the two.")
+        found[stem] = file
+    return found
+
+
+def read_dataset_json(root: Path) -> dict[str, Any] | None:
+    """Return the content of ``root/dataset.json``, or None when there is no such file.
+
+    Raises:
+        InputError: it is not a JSON object.
+    """
+    path = root / "dataset.json"
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path}: this is not readable JSON ({error}); correct it.") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: a JSON object with keys is wanted, but it holds a {type(content).__name__}.")
+    return content
+
+
+def scan_labels(files: Iterable[Path]) -> tuple[dict[str, int | list[int]], list[str]]:
+    """Read label files and name every whole value above 0 that occurs: ``{"label_1": 1, ...}``.
+
+    Returns:
+        The names and values, and notes about values that cannot be declared so and files that cannot be read.
+    """
+    values: set[float] = set()
+    notes: list[str] = []
+    odd: dict[float, Path] = {}
+    for file in files:
+        try:
+            found = [float(v) for v in np.unique(read_volume(file).array)]
+        except InputError as error:
+            notes.append(f"A label could not be read: {error}")
+            continue
+        for value in found:
+            if value != 0 and not (value.is_integer() and 0 < value <= _LARGEST_LABEL):
+                odd.setdefault(value, file)
+        values.update(v for v in found if v not in odd and v != 0)
+    if odd:
+        shown = ", ".join(f"{value:.9g} ({file.name})" for value, file in list(odd.items())[:_SHOWN])
+        notes.append(f"Label values that are no whole numbers above 0 were not declared: {shown}.")
+    return {f"label_{int(v)}": int(v) for v in sorted(values)}, notes
+
+
+def describe_some(names: Iterable[str]) -> str:
+    """Return the first names and how many more there are."""
+    listed = sorted(names)
+    more = f" and {len(listed) - _SHOWN} more" if len(listed) > _SHOWN else ""
+    return ", ".join(listed[:_SHOWN]) + more

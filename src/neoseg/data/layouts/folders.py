@@ -1,0 +1,142 @@
+"""Images in one folder, labels in another, paired by file name.
+
+Accepted: ``images/`` + ``labels/`` (also imagesTr, imagesTs, masks, segmentations, in any case); several channels as a
+suffix ``_0000, _0001, ...`` of the images or as one sub-folder a channel; a ``dataset.json`` that names channels
+(``channel_names``) and classes (``labels``).
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from ...errors import InputError
+from ..cases import Case
+from ..units import channel_kind
+from .files import describe_some, find_folder, images_in, read_dataset_json, scan_labels
+from .imported import ImportedData
+
+__all__ = ["LOOKS_FOR", "folders", "matches"]
+
+LOOKS_FOR = "a folder images/ (or imagesTr/) with .nii.gz, .nii, .mha, .mhd, .nrrd or .nhdr files"
+_IMAGES = {"train": ("images", "imagesTr", "image"), "test": ("imagesTs",)}
+_LABELS = {
+    "train": ("labels", "labelsTr", "label", "masks", "segmentations"),
+    "test": ("labelsTs",),
+}
+_LABEL_SUFFIXES = ("", "_label", "_labels", "_seg", "_mask", "_lesion", "_gt", "-label", "-seg", "-mask")
+_CHANNEL_SUFFIX = re.compile(r"^(?P<case>.+)_(?P<channel>\d{4})$")
+_BIDS_SUBJECT = re.compile(r"^sub-[A-Za-z0-9]+")
+
+
+def matches(root: Path) -> str | None:
+    """Return why this layout fits, or None."""
+    images, labels = find_folder(root, _IMAGES["train"]), find_folder(root, _LABELS["train"])
+    if images is None or not (images_in(images) or _channel_folders(images)):
+        return None
+    return f"it holds {images.name}/" + (f" and {labels.name}/" if labels else " (no labels)")
+
+
+def folders(root: Path) -> ImportedData:
+    """Import a folder of images and a folder of labels.
+
+    Raises:
+        InputError: no such folder, no image in it, or a file name that occurs twice.
+    """
+    if find_folder(root, _IMAGES["train"]) is None:
+        raise InputError(f"{root}: this layout needs {LOOKS_FOR}, but there is no such folder.")
+    described = read_dataset_json(root) or {}
+    cases: list[Case] = []
+    notes: list[str] = []
+    for split in ("train", "test"):
+        images, labels = find_folder(root, _IMAGES[split]), find_folder(root, _LABELS[split])
+        if images is not None and split == "test" and labels is None:
+            notes.append(f"{images.name}/ has no labels and was left out; predict it with `neoseg predict`.")
+        elif images is not None:
+            cases += _paired(images, labels, split, described)
+    if not any(case.images for case in cases):
+        raise InputError(f"{root}: no image was found; this layout needs {LOOKS_FOR}.")
+    declared, more = _declared_labels(described)
+    notes += more
+    if not declared:
+        declared, more = scan_labels(case.label for case in cases if case.label is not None)
+        notes += more
+    notes += _unpaired_notes(cases)
+    channels = {channel: channel_kind(channel) for case in cases for channel in case.images}
+    return ImportedData(cases=cases, labels=declared, channels=channels, notes=notes)
+
+
+def _paired(images: Path, labels: Path | None, split: str, described: dict[str, Any]) -> list[Case]:
+    label_files = images_in(labels) if labels is not None else {}
+    by_case = _by_case(images, set(label_files), described)
+    used: dict[str, Path] = {}
+    for name in by_case:
+        stem = next((name + suffix for suffix in _LABEL_SUFFIXES if name + suffix in label_files), None)
+        if stem is not None:
+            used[name] = label_files.pop(stem)
+    used |= label_files
+    return [
+        Case(
+            case=name,
+            subject=found.group() if (found := _BIDS_SUBJECT.match(name)) else name,
+            images=by_case.get(name, {}),
+            label=used.get(name),
+            split=split,
+        )
+        for name in sorted(by_case | used)
+    ]
+
+
+def _by_case(images: Path, labels: set[str], described: dict[str, Any]) -> dict[str, dict[str, Path]]:
+    """Return case to channel to file."""
+    found: dict[str, dict[str, Path]] = {}
+    if channel_folders := _channel_folders(images):
+        for channel, folder in channel_folders.items():
+            for name, file in images_in(folder).items():
+                found.setdefault(name, {})[channel] = file
+        return found
+    files = images_in(images)
+    split_names = {stem: _CHANNEL_SUFFIX.match(stem) for stem in files}
+    # A four-digit ending is a channel only when the labels lack it: case_0001 may simply be the first case.
+    suffixed = files and all(split_names.values()) and not labels & set(files)
+    if suffixed and not labels:
+        suffixed = all(f"{m['case']}_0000" in files for m in split_names.values() if m)
+    if not suffixed:
+        return {stem: {"image": file} for stem, file in files.items()}
+    numbers = sorted({m["channel"] for m in split_names.values() if m})
+    given = described.get("channel_names", described.get("modality"))
+    given = given if isinstance(given, dict) else {}
+    plain = {number: "image" if len(numbers) == 1 else f"channel_{int(number)}" for number in numbers}
+    names = {number: str(given.get(str(int(number)), plain[number])) for number in numbers}
+    for stem, match in split_names.items():
+        if match:
+            found.setdefault(match["case"], {})[names[match["channel"]]] = files[stem]
+    return found
+
+
+def _channel_folders(images: Path) -> dict[str, Path]:
+    if images_in(images):
+        return {}
+    return {f.name: f for f in sorted(images.iterdir()) if f.is_dir() and images_in(f)}
+
+
+def _declared_labels(described: dict[str, Any]) -> tuple[dict[str, int | list[int]], list[str]]:
+    given = described.get("labels")
+    if not isinstance(given, dict):
+        return {}, []
+    pairs = {str(v): k for k, v in given.items()} if all(str(k).isdigit() for k in given) else given
+    try:
+        declared: dict[str, int | list[int]] = {str(name): int(value) for name, value in pairs.items() if int(value)}
+    except (TypeError, ValueError):
+        return {}, ["The labels of dataset.json are not one whole number a name, so the label files were scanned."]
+    return declared, []
+
+
+def _unpaired_notes(cases: list[Case]) -> list[str]:
+    notes = []
+    if alone := [case.case for case in cases if case.label is None]:
+        notes.append(f"{len(alone)} images have no label: {describe_some(alone)}.")
+    if alone := [case.case for case in cases if not case.images]:
+        notes.append(f"{len(alone)} labels have no image: {describe_some(alone)}.")
+    return notes

@@ -1,0 +1,25 @@
+"""Telling the layout of a folder from what it holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ...errors import InputError
+from .registry import LAYOUTS
+
+__all__ = ["guess_layout"]
+
+
+def guess_layout(root: Path) -> tuple[str, str]:
+    """Return the name of the first layout that fits, and why it fits.
+
+    Raises:
+        InputError: the folder does not exist, or no layout fits; the message says what each one looks for.
+    """
+    if not root.is_dir():
+        raise InputError(f"{root}: this folder does not exist; correct the path.")
+    for layout in LAYOUTS:
+        if reason := layout.matches(root):
+            return layout.name, reason
+    wanted = "; ".join(f"{layout.name}: {layout.looks_for}" for layout in LAYOUTS)
+    raise InputError(f"{root}: no known layout was recognised ({wanted}); name it with --layout or write a cases.csv.")

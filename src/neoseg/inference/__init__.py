@@ -1,0 +1,1 @@
+"""From a trained network and an image to a mask on the image's own grid."""

@@ -1,0 +1,36 @@
+"""Which number format a device computes a network in."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+
+import torch
+
+from .configs import Precision
+
+__all__ = ["autocast", "resolve_precision"]
+
+
+def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype:
+    """Return the number format for a device.
+
+    "auto" is bfloat16 on GPUs that have it in hardware (compute capability 8.0 and later) and on CPUs with
+    AVX512-BF16, float32 everywhere else: emulated bfloat16 is slower than float32.
+    """
+    if precision == "bfloat16":
+        return torch.bfloat16
+    if precision == "float32":
+        return torch.float32
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float32
+    return torch.bfloat16 if device.type == "cpu" and _cpu_has_bfloat16() else torch.float32
+
+
+def autocast(dtype: torch.dtype, device: torch.device) -> AbstractContextManager[None]:
+    """Return the context in which a network computes in the format (for float32 it does nothing)."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16)
+
+
+def _cpu_has_bfloat16() -> bool:
+    probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return bool(probe()) if probe is not None else False

@@ -1,0 +1,45 @@
+"""Deep supervision: every head is compared with the truth at its own size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+__all__ = ["head_weights", "resample_target", "supervise"]
+
+
+def head_weights(heads: int) -> tuple[float, ...]:
+    """Return weights that halve from head to head and sum to one: 4/7, 2/7, 1/7 for the three of UNETR++."""
+    total = 2**heads - 1
+    return tuple(2 ** (heads - 1 - head) / total for head in range(heads))
+
+
+def resample_target(target: Tensor, size: Sequence[int]) -> Tensor:
+    """Return the class indices nearest to the voxel centres of another size, as the code of UNETR++ does.
+
+    Nearest keeps the classes exact and the share of each class unbiased, but may skip a lesion thinner than the step.
+    Two other ways are the largest class in each cell, which keeps small lesions and swells them, and comparing
+    logits that were brought to full size, which costs as many times more voxels as the step is large.
+
+    Args:
+        target: class indices (B, ...).
+        size: voxels wanted on each axis after the first.
+    """
+    for axis, wanted in enumerate(size, start=1):
+        given = target.shape[axis]
+        if given != wanted:
+            # Centre of the new voxel in old voxels, in whole numbers: floor((i + 1/2) given / wanted).
+            index = (2 * torch.arange(wanted, device=target.device) + 1) * given // (2 * wanted)
+            target = target.index_select(axis, index)
+    return target
+
+
+def supervise(loss: Callable[[Tensor, Tensor], Tensor], logits: Sequence[Tensor], target: Tensor) -> Tensor:
+    """Return the weighted sum of a loss over heads (B, K, ...), full size first, each with its own target."""
+    terms = [
+        weight * loss(head, resample_target(target, head.shape[2:]))
+        for weight, head in zip(head_weights(len(logits)), logits, strict=True)
+    ]
+    return torch.stack(terms).sum()

@@ -1,0 +1,1 @@
+"""Systems that are more, or less, than one network: threshold rules."""

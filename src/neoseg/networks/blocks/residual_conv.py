@@ -1,0 +1,93 @@
+"""Residual pairs of convolutions, and the normalisations that they use."""
+
+from __future__ import annotations
+
+from typing import Literal, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+__all__ = ["InstanceNorm", "Norm", "ResidualConv", "normalisation"]
+
+Norm = Literal["batch", "instance", "group", "plain_instance"]
+SLOPE = 0.01
+EPSILON = 1e-5
+GROUP_WIDTH = 8
+
+
+def normalisation(kind: Norm, channels: int) -> nn.Module:
+    """Return a normalisation of (B, C, x, y, z) with eps 1e-5; "plain_instance" learns no scale and no shift."""
+    if kind == "batch":
+        return nn.BatchNorm3d(channels)
+    if kind == "group":
+        return nn.GroupNorm(max(channels // GROUP_WIDTH, 1) if channels % GROUP_WIDTH == 0 else 1, channels)
+    return InstanceNorm(channels, affine=kind == "instance")
+
+
+class InstanceNorm(nn.Module):
+    """Bring each channel of each sample to mean 0 and variance 1 over its voxels, in training and evaluation alike.
+
+    Args:
+        channels: channels C of (B, C, x, y, z).
+        affine: learn a scale and a shift for each channel.
+    """
+
+    def __init__(self, channels: int, *, affine: bool) -> None:
+        super().__init__()
+        self.channels = channels
+        self.weight = nn.Parameter(torch.ones(channels)) if affine else None
+        self.bias = nn.Parameter(torch.zeros(channels)) if affine else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, x, y, z) to the same shape."""
+        if x.is_contiguous():
+            return functional.group_norm(x, self.channels, self.weight, self.bias, EPSILON)
+        # Batch normalisation of one sample is the same function; with channels-last memory on a CPU it is several times
+        # faster than either of torch's own ways to normalise an instance.
+        samples = (
+            functional.batch_norm(s, None, None, self.weight, self.bias, True, 0.0, EPSILON) for s in x.chunk(len(x))
+        )
+        return torch.cat(list(samples))
+
+
+class ResidualConv(nn.Module):
+    """Two 3x3x3 convolutions, each normalised, with leaky ReLU and a residual: (B, in, x, y, z) to (B, out, x, y, z).
+
+    Where the widths differ the residual is carried by a 1x1x1 convolution and its own normalisation.
+
+    Args:
+        in_channels: channels in.
+        out_channels: channels out.
+        norm: the normalisation after each convolution.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, norm: Norm) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv3d(in_channels, out_channels, 3, padding=1, bias=False)
+        self.norm1 = normalisation(norm, out_channels)
+        self.conv2 = nn.Conv3d(out_channels, out_channels, 3, padding=1, bias=False)
+        self.norm2 = normalisation(norm, out_channels)
+        self.conv3: nn.Conv3d | None = None
+        self.norm3: nn.Module | None = None
+        if in_channels != out_channels:
+            self.conv3 = nn.Conv3d(in_channels, out_channels, 1, bias=False)
+            self.norm3 = normalisation(norm, out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, in, x, y, z) to (B, out, x, y, z)."""
+        residual = x
+        if self.conv3 is not None and self.norm3 is not None:
+            residual = self.norm3(self.conv3(x))
+        y = functional.leaky_relu(self.norm1(_convolve(self.conv1, x)), SLOPE, inplace=True)
+        return functional.leaky_relu(self.norm2(_convolve(self.conv2, y)) + residual, SLOPE, inplace=True)
+
+
+def _convolve(conv: nn.Conv3d, x: Tensor) -> Tensor:
+    """Apply a 3x3x3 convolution, in float32 where a CPU's bfloat16 one is wrong."""
+    if x.device.type == "cpu" and x.shape[2] == 2:
+        # oneDNN's bfloat16 weight gradient reads memory that nobody wrote when the first axis has two voxels (torch
+        # 2.13, AVX512-BF16): other gradients each time, now and then not a number. So few voxels cost nothing.
+        with torch.autocast("cpu", enabled=False):
+            return cast(Tensor, conv(x.to(conv.weight.dtype)))
+    return cast(Tensor, conv(x))

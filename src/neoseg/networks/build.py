@@ -1,0 +1,45 @@
+"""From a config to a network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from neoseg.networks.configs import NetworkConfig
+from neoseg.networks.unetr_pp import UnetrPP
+
+__all__ = ["build_network"]
+
+
+def build_network(
+    config: NetworkConfig,
+    *,
+    in_channels: int,
+    classes: int,
+    patch: Sequence[int],
+    generator: torch.Generator | None = None,
+) -> nn.Module:
+    """Return the network of a config, freshly initialised, with weights laid out channels last.
+
+    Its forward takes (B, in_channels, *patch) and returns a tuple of logits (B, classes, ...), full size first, of
+    length 1 without deep supervision, and the same in training and evaluation.
+
+    Args:
+        config: any member of the union of network configs.
+        in_channels: channels of the input.
+        classes: classes, background included.
+        patch: voxels on each axis.
+        generator: source of the initial weights; the same state gives the same bits. None takes torch's own.
+
+    Raises:
+        ConfigError: a field that the plan has to fill is empty.
+        GeometryError: the patch does not suit the network; the nearest right one is named.
+    """
+    with torch.random.fork_rng(devices=[], enabled=generator is not None):
+        if generator is not None:
+            torch.manual_seed(int(torch.randint(2**63 - 1, (1,), generator=generator)))
+        network = UnetrPP(config, in_channels=in_channels, classes=classes, patch=patch)
+    network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # torch's stubs lack the argument
+    return network

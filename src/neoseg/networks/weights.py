@@ -1,0 +1,113 @@
+"""Weights under the names of the authors' code: read into a network, and written back."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from neoseg.errors import InputError, nearest
+from neoseg.networks.unetr_pp import UnetrPP
+
+__all__ = ["load_published", "published_name"]
+
+PREFIX = "module."
+SUPERVISED_HEADS = ("out2.", "out3.")
+
+# Parts of our names and the authors' own, in order; levels are counted from the highest resolution, 0.
+BLOCK_NAMES = (
+    (r"\.position$", ".pos_embed"),
+    (r"\.gain$", ".gamma"),
+    (r"\.attention\.temperature_channel$", ".epa_block.temperature"),
+    (r"\.attention\.temperature_spatial$", ".epa_block.temperature2"),
+    (r"\.attention\.qkvv\.", ".epa_block.qkvv."),
+    (r"\.attention\.project_keys\.", ".epa_block.E."),
+    (r"\.attention\.project_values\.", ".epa_block.F."),
+    (r"\.attention\.project_matrix$", ".epa_block.EF"),
+    (r"\.attention\.out_spatial\.", ".epa_block.out_proj."),
+    (r"\.attention\.out_channel\.", ".epa_block.out_proj2."),
+    (r"\.convs\.0\.", ".conv51."),
+    (r"\.convs\.1\.", ".conv52."),
+    (r"\.mix\.", ".conv8.1."),
+    (r"\.(conv[123])\.weight$", r".\1.conv.weight"),
+)
+
+
+def published_name(name: str) -> str:
+    """Return the authors' name of a parameter or buffer of `UnetrPP`."""
+    for ours, theirs in BLOCK_NAMES:
+        name = re.sub(ours, theirs, name)
+    first, _, rest = name.partition(".")
+    level, _, deeper = rest.partition(".")
+    match first:
+        case "stem":
+            return f"unetr_pp_encoder.downsample_layers.0.{_step(rest)}"
+        case "down":
+            return f"unetr_pp_encoder.downsample_layers.{int(level) + 1}.{_step(deeper)}"
+        case "encoder":
+            return f"unetr_pp_encoder.stages.{rest}"
+        case "up":
+            return f"decoder{int(level) + 3}.transp_conv.conv.{deeper}"
+        case "decoder":
+            return f"decoder{int(level) + 3}.decoder_block.0.{deeper}"
+        case "full_skip":
+            return f"encoder1.{rest}"
+        case "full_up":
+            return f"decoder2.transp_conv.conv.{rest}"
+        case "full_fuse":
+            return f"decoder2.decoder_block.0.{rest}"
+        case "heads":
+            return f"out{int(level) + 1}.conv.conv.{deeper}"
+        case _:
+            raise KeyError(name)
+
+
+def load_published(network: UnetrPP, weights: Mapping[str, Tensor]) -> None:
+    """Copy weights under the authors' names into a network, after all of them have been found and fit.
+
+    A "module." prefix is dropped. Weights that repeat a shared projection under a second name have to be equal, and
+    the outputs of deep supervision are left out where the network has a single one. Dtype and device stay as they are.
+
+    Args:
+        network: a network of the weights' sizes; with the aligned layout they are a start for training, no more.
+        weights: tensors by name, as in the authors' `state_dict`.
+
+    Raises:
+        InputError: names that are missing or unknown, or a tensor of another shape.
+    """
+    given = {name.removeprefix(PREFIX): tensor for name, tensor in weights.items()}
+    own = {published_name(name): tensor for name, tensor in network.state_dict().items()}
+    for name in [name for name in given if ".epa_block.F." in name and name not in own]:
+        if not torch.equal(given.pop(name), given.get(name.replace(".F.", ".E."), torch.empty(0))):
+            raise InputError(
+                f"Weight {name!r} differs from its twin E, but this network has one projection for both: "
+                "set network.token_projection = 'separate'."
+            )
+    if len(network.heads) == 1:
+        given = {name: tensor for name, tensor in given.items() if not name.startswith(SUPERVISED_HEADS)}
+    if missing := [name for name in own if name not in given]:
+        raise InputError(
+            f"{len(missing)} of {len(own)} weights are missing, first {missing[0]!r}"
+            f"{nearest(missing[0], given)}: give weights of the same variant."
+        )
+    if unknown := [name for name in given if name not in own]:
+        raise InputError(
+            f"{len(unknown)} weights have no place in this network, first {unknown[0]!r}: "
+            "give weights of the same variant."
+        )
+    for name, tensor in own.items():
+        if given[name].shape != tensor.shape:
+            raise InputError(
+                f"Weight {name!r} has shape {tuple(given[name].shape)} and this network wants {tuple(tensor.shape)}: "
+                "use the patch, channels and classes that the weights were made with."
+            )
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(given[name])
+
+
+def _step(name: str) -> str:
+    """Return the authors' name inside a step between resolutions: a convolution, then a normalisation."""
+    return name.replace("norm.", "1.") if name.startswith("norm.") else name.replace("conv.", "0.conv.", 1)

@@ -1,0 +1,1 @@
+"""Procedural newborn heads with tissue values and HIE-like lesions of known truth."""

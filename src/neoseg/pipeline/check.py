@@ -1,0 +1,30 @@
+"""Stage check: every problem of the data set at once."""
+
+from __future__ import annotations
+
+from ..data.checks import Problem, run_checks
+from ..data.folds import read_folds
+from ..errors import InputError
+from .session import Session
+
+__all__ = ["check", "require_clean"]
+
+
+def check(session: Session) -> list[Problem]:
+    """Return every problem of the cases that the run uses, errors first."""
+    path = session.workspace.folds
+    folds = read_folds(path, {c.case: c.subject for c in session.trainable}) if path.is_file() else ()
+    needed = [c for c in session.channels if any(c in case.images for case in session.used)]
+    return run_checks(session.cases, session.labels, needed, session.progress, folds=folds)
+
+
+def require_clean(problems: list[Problem]) -> None:
+    """Go on when there are at most warnings.
+
+    Raises:
+        InputError: there are errors; the message holds the first and the number of all.
+    """
+    errors = [p for p in problems if p.severity == "error"]
+    if errors:
+        more = f" (and {len(errors) - 1} more; `neoseg check` lists all)" if len(errors) > 1 else ""
+        raise InputError(f"{errors[0].sentence}{more}")

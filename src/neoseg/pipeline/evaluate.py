@@ -1,0 +1,200 @@
+"""Stage evaluate: scores of the network and of the rules beside it, on the scans' own grids."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..atomic import replacing
+from ..cluster.local import run_all
+from ..config import RunConfig
+from ..data.store import CaseStore
+from ..errors import ConfigError, nearest
+from ..io import read_volume
+from ..methods.choice import Choice
+from ..methods.configs import RuleConfig
+from ..methods.threshold import apply_rule, choose_rule, rule_table
+from ..metrics import METRICS, score_case, worst_value
+from ..plan.plan import read_plan
+from ..volume import Volume
+from .predict import choices_by_fold, mask_path
+from .prepared import PreparedCase
+from .session import CV, HELD_OUT, Session
+
+__all__ = ["NETWORK", "ScoredRow", "evaluate", "read_rows"]
+
+NETWORK = "network"
+
+
+@dataclass(frozen=True)
+class ScoredRow:
+    """One line of scores.csv.
+
+    Attributes:
+        split: "cv" or "held_out".
+        method: "network" or the name of a rule.
+        case, label, metric: what was scored.
+        value: nan when undefined.
+        worst: the worst value of this metric on this image.
+        unit: of both.
+    """
+
+    split: str
+    method: str
+    case: str
+    label: str
+    metric: str
+    value: float
+    worst: float
+    unit: str
+
+
+@dataclass(frozen=True)
+class _Job:
+    case: str
+    split: str
+    mask: Path
+    choices: dict[str, Choice]
+
+
+def evaluate(session: Session, *, failed: Sequence[str] = ()) -> dict[str, Any]:
+    """Score every predicted case that has a label; write scores.csv.
+
+    Rules take their threshold and smallest lesion from the cases of the other folds (cross-validated cases) or from
+    all cross-validated cases (held-out cases), like the network.
+
+    Returns:
+        The rules' choices, plain data.
+
+    Raises:
+        ConfigError: a rule names a channel that does not exist, or the data set has several classes.
+    """
+    config, run = session.config, session.run
+    channels = read_plan(run.plan).channels
+    _check_rules(config, channels, session.labels.count)
+    folds = session.folds
+    cv = [n for f in folds for n in f.validation if n not in failed]
+    chosen = _rule_choices(session, cv, channels)
+    fold_of = {name: str(i) for i, f in enumerate(folds) for name in f.validation}
+    jobs = []
+    for case in session.used:
+        if case.label is None or case.case in failed:
+            continue
+        split = CV if case.case in fold_of else HELD_OUT
+        key = fold_of.get(case.case, "all")
+        picks = {rule: choices[key] for rule, choices in chosen.items()}
+        jobs.append(_Job(case.case, split, mask_path(run, split, case), picks))
+    work = partial(
+        _score_one,
+        store=session.store,
+        config=config,
+        channels=channels,
+    )
+    rows = [
+        row
+        for part in run_all(work, jobs, title="Scoring", progress=session.progress, jobs=config.jobs)
+        for row in part
+    ]
+    _write_rows(rows, run.scores)
+    return {"rules": {rule: {key: asdict(c) for key, c in choices.items()} for rule, choices in chosen.items()}}
+
+
+def read_rows(path: Path) -> list[ScoredRow]:
+    """Read scores.csv."""
+    with path.open(newline="", encoding="utf-8") as stream:
+        return [
+            ScoredRow(**{**row, "value": float(row["value"]), "worst": float(row["worst"])})  # type: ignore[arg-type]
+            for row in csv.DictReader(stream)
+        ]
+
+
+def _write_rows(rows: Iterable[ScoredRow], path: Path) -> None:
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, [f.name for f in fields(ScoredRow)])
+        writer.writeheader()
+        writer.writerows(asdict(row) for row in rows)
+
+
+def _check_rules(config: RunConfig, channels: Sequence[str], classes: int) -> None:
+    for rule in config.rules:
+        if rule.channel not in channels:
+            raise ConfigError(
+                f"rules: the channel {rule.channel!r} is not among the channels{nearest(rule.channel, channels)}."
+            )
+    if config.rules and classes > 2:
+        raise ConfigError(f"rules: a threshold finds one class, but {classes - 1} are declared; remove [[rules]].")
+
+
+def _rule_choices(session: Session, cases: Sequence[str], channels: Sequence[str]) -> dict[str, dict[str, Choice]]:
+    config = session.config
+    volumes = config.postprocess.minimum_lesion_mm3
+    result = {}
+    for rule in config.rules:
+        work = partial(
+            _rule_table_of, store=session.store, rule=rule, channel=channels.index(rule.channel), volumes=volumes
+        )
+        found = run_all(work, cases, title=f"Tuning {rule.name} rule", progress=session.progress, jobs=config.jobs)
+        result[rule.name] = choices_by_fold(
+            dict(zip(cases, found, strict=True)),
+            [f.validation for f in session.folds],
+            partial(choose_rule, rule=rule, volumes_mm3=volumes),
+        )
+    return result
+
+
+def _rule_table_of(
+    name: str, *, store: CaseStore, rule: RuleConfig, channel: int, volumes: Sequence[float]
+) -> NDArray[np.float64]:
+    case = PreparedCase(store, name)
+    return rule_table(
+        np.asarray(case.physical[channel]),
+        case.mask,
+        case.truth_in_box,
+        rule=rule,
+        volumes_mm3=volumes,
+        voxel_mm3=case.native.voxel_volume,
+    )
+
+
+def _score_one(job: _Job, *, store: CaseStore, config: RunConfig, channels: Sequence[str]) -> list[ScoredRow]:
+    case = PreparedCase(store, job.case)
+    truth = np.asarray(case.truth)
+    written: Volume = read_volume(job.mask)
+    labels = config.label_set
+    masks = {NETWORK: labels.encode(written.array[0], str(job.mask))}
+    for rule in config.rules:
+        found = apply_rule(
+            np.asarray(case.physical[channels.index(rule.channel)]),
+            case.mask,
+            rule=rule,
+            choice=job.choices[rule.name],
+            voxel_mm3=case.native.voxel_volume,
+        )
+        masks[rule.name] = case.on_native(found)
+    rows = []
+    for method, mask in masks.items():
+        for index, label in enumerate(labels.names, start=1):
+            scores = score_case(
+                truth == index, mask == index, case.native.spacing, tolerance_mm=config.evaluate.tolerance_mm
+            )
+            rows += [
+                ScoredRow(
+                    job.split,
+                    method,
+                    job.case,
+                    label,
+                    metric.name,
+                    scores[metric.name],
+                    worst_value(metric.name, case.native.shape, case.native.spacing),
+                    metric.unit,
+                )
+                for metric in METRICS
+            ]
+    return rows

@@ -1,0 +1,165 @@
+"""Scores of any program's masks: a folder of references against a folder of predictions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import GeometryError, InputError
+from ..io import endings, read_volume, strip_ending
+from ..metrics import METRICS, Score, metric_named, preset_named, score_case, worst_value, write_scores
+from ..progress import Progress
+from ..report.summary import summarise
+from ..volume import Volume, same_grid, to_stored
+
+__all__ = ["evaluate_folders", "pair_masks"]
+
+_ROLE = re.compile(r"[_-](lesion|label|labels|seg|segmentation|mask|gt|truth|pred|prediction)$", re.IGNORECASE)
+
+
+def evaluate_folders(
+    truth: Path,
+    prediction: Path,
+    *,
+    preset: str | None = None,
+    tolerance_mm: float = 2.0,
+    output: Path | None = None,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Score every pair of masks.
+
+    Without a preset each value other than 0 is a class, compared on grids that must be equal. With a preset, values,
+    spacings and empty masks are treated as that official scorer treats them.
+
+    Args:
+        truth, prediction: folders of masks, paired by file name (without ending and a trailing "_lesion", "_seg"...).
+        preset: a name in ``neoseg.metrics.PRESETS``.
+        tolerance_mm: tolerance of NSD; a preset has its own.
+        output: where to write the scores as CSV.
+        progress: the listener.
+
+    Returns:
+        ``cases`` (a mapping of scores each), ``summary`` by metric, ``notes``.
+
+    Raises:
+        InputError: a prediction is missing, or holds a class that no reference has.
+        GeometryError: the grids of a pair differ.
+    """
+    pairs, notes = pair_masks(truth, prediction)
+    chosen = preset_named(preset) if preset else None
+    rows: list[Score] = []
+    worst: dict[tuple[str, str], float] = {}
+    with progress.track("Scoring", len(pairs)) as advance:
+        for name, (truth_file, prediction_file) in pairs.items():
+            reference, found = read_volume(truth_file), read_volume(prediction_file)
+            if chosen is not None:
+                _note_geometry(notes, name, reference, found)
+                stored = reference.grid.stored
+                assert stored is not None
+                spacing = [float(np.linalg.norm(c)) for c in stored.affine[:-1, :-1].T]
+                scores = chosen.function(to_stored(reference)[0], to_stored(found)[0], spacing)
+                rows += [Score(name, "", metric, value, chosen.units[metric]) for metric, value in scores.items()]
+            else:
+                rows += _scores(name, reference, found, prediction_file, tolerance_mm)
+            for metric in {row.metric for row in rows}:
+                worst[name, metric] = worst_value(metric, reference.grid.shape, reference.grid.spacing)
+            advance(1, name)
+    if output is not None:
+        write_scores(rows, output)
+    if chosen is not None:
+        notes.append(f"Preset {chosen.name}: {chosen.text}")
+    return {"cases": _by_case(rows), "summary": _summary(rows, worst), "notes": notes}
+
+
+def pair_masks(truth: Path, prediction: Path) -> tuple[dict[str, tuple[Path, Path]], list[str]]:
+    """Pair the files of two folders by name.
+
+    Raises:
+        InputError: a folder is missing or holds no mask, two files have one name, or a reference has no prediction.
+    """
+    truths, predictions = _masks_in(truth), _masks_in(prediction)
+    missing = sorted(set(truths) - set(predictions))
+    if missing:
+        raise InputError(
+            f"{prediction}: {len(missing)} of {len(truths)} references have no prediction of that name "
+            f"({', '.join(missing[:5])}); every case has to be predicted, an empty mask included."
+        )
+    extra = sorted(set(predictions) - set(truths))
+    notes = [f"{len(extra)} predictions have no reference and are not scored: {', '.join(extra[:5])}."] if extra else []
+    return {name: (truths[name], predictions[name]) for name in sorted(truths)}, notes
+
+
+def _masks_in(folder: Path) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise InputError(f"{folder}: there is no such folder; correct the path.")
+    files: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        stem = strip_ending(path.name)
+        if stem is None or path.name.startswith("."):
+            continue
+        name = _ROLE.sub("", stem)
+        if name in files:
+            raise InputError(f"{folder}: {files[name].name} and {path.name} are both masks of {name!r}; keep one.")
+        files[name] = path
+    if not files:
+        raise InputError(f"{folder}: this folder holds no mask ({', '.join(endings())}); correct the path.")
+    return files
+
+
+def _scores(name: str, reference: Volume, found: Volume, file: Path, tolerance_mm: float) -> list[Score]:
+    if not same_grid(reference.grid, found.grid):
+        raise GeometryError(
+            f"{file}: its grid (shape {found.grid.shape}, spacing {_round(found.spacing)}) is not that of the "
+            f"reference (shape {reference.grid.shape}, spacing {_round(reference.spacing)}); resample it first."
+        )
+    true, mine = reference.array[0], found.array[0]
+    values = [v for v in np.unique(true) if v != 0]
+    unknown = [float(v) for v in np.unique(mine) if v != 0 and v not in values]
+    if unknown and (values or len(unknown) > 1 or unknown != [1.0]):
+        raise InputError(
+            f"{file}: it holds the values {unknown[:5]}, but its reference only {[float(v) for v in values]}; give "
+            "both the same values."
+        )
+    rows = []
+    for value in values or [1]:
+        scores = score_case(true == value, mine == value, reference.grid.spacing, tolerance_mm=tolerance_mm)
+        rows += [Score(name, f"{value:g}", m.name, scores[m.name], m.unit) for m in METRICS]
+    return rows
+
+
+def _note_geometry(notes: list[str], name: str, reference: Volume, found: Volume) -> None:
+    if not same_grid(reference.grid, found.grid):
+        notes.append(f"{name}: the grids differ; the official scorer looks at the array alone, and so does this score.")
+
+
+def _by_case(rows: Sequence[Score]) -> dict[str, dict[str, float | None]]:
+    table: dict[str, dict[str, float | None]] = {}
+    for row in rows:
+        key = f"{row.metric}.{row.label}" if row.label not in ("", "1") else row.metric
+        table.setdefault(row.case, {})[key] = row.value if np.isfinite(row.value) else None
+    return table
+
+
+def _summary(rows: Sequence[Score], worst: dict[tuple[str, str], float]) -> dict[str, Any]:
+    groups: dict[str, list[Score]] = {}
+    for row in rows:
+        key = f"{row.metric}.{row.label}" if row.label not in ("", "1") else row.metric
+        groups.setdefault(key, []).append(row)
+    result = {}
+    for key, group in groups.items():
+        values = [r.value if np.isfinite(r.value) else None for r in group]
+        numbers = summarise(values, [worst[r.case, r.metric] for r in group], generator=np.random.default_rng(0))
+        result[key] = {
+            "unit": "" if group[0].unit == "ratio" else group[0].unit,
+            "direction": metric_named(group[0].metric).direction,
+            **numbers.to_json(),
+        }
+    return result
+
+
+def _round(spacing: Sequence[float]) -> tuple[float, ...]:
+    return tuple(round(s, 4) for s in spacing)

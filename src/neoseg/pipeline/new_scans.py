@@ -1,0 +1,175 @@
+"""Prediction of new scans by a finished run, wherever its folder was copied to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..atomic import read_json
+from ..config import load_resolved
+from ..data.cases import Case
+from ..data.loading import load_images
+from ..errors import InputError, NeosegError, StateError
+from ..inference.predictor import Predictor
+from ..io import endings, strip_ending, write_volume
+from ..methods.choice import Choice
+from ..plan.plan import read_plan
+from ..prepare.atlas import Atlas
+from ..prepare.configs import ADC, ZADC
+from ..progress import Progress
+from ..volume import Volume
+from ..workspace import Run
+from .predict import load_networks, post_config
+from .train import resolved_device
+
+__all__ = ["PredictedScan", "load_predictor", "predict_scans", "scans_in"]
+
+
+@dataclass(frozen=True)
+class PredictedScan:
+    """What became of one scan.
+
+    Attributes:
+        case: its name.
+        mask: the written mask; None when it failed.
+        volumes_ml: volume of each class.
+        warnings: what a reader should know.
+        error: the sentence that says why there is no mask.
+    """
+
+    case: str
+    mask: Path | None
+    volumes_ml: dict[str, float]
+    warnings: tuple[str, ...]
+    error: str | None = None
+
+
+def load_predictor(folder: Path, device: str = "auto") -> tuple[Predictor, tuple[str, ...]]:
+    """Load a finished run; the folder may have been copied from another machine.
+
+    Returns:
+        The predictor, and the channels that a scan has to bring (the Z map is made from ADC where the run made it).
+
+    Raises:
+        StateError: the folder is not a finished run.
+        ConfigError: its configuration or plan cannot be read, or the device does not exist.
+    """
+    run = Run(folder)
+    if not run.config.is_file() or not run.plan.is_file() or not run.postprocess.is_file():
+        raise StateError(f"{folder}: this is not the folder of a finished run (runs/<name> of a workspace).")
+    config, plan = load_resolved(run.config), read_plan(run.plan)
+    folds = sorted(int(p.parent.name.removeprefix("fold")) for p in folder.glob("fold*/finished.json"))
+    where = resolved_device(device)
+    atlas = Atlas.load(run.atlas) if run.atlas.is_dir() else None
+    chosen = read_json(run.postprocess)
+    predictor = Predictor(
+        networks=load_networks(run, plan, config.label_set, folds, where),
+        plan=plan,
+        labels=config.label_set,
+        prepare=config.prepare,
+        atlas=atlas,
+        window=config.window,
+        postprocess=post_config(Choice(**chosen) if chosen else None),
+        device=where,
+    )
+    needed = tuple(c for c in plan.channels if not (c == ZADC and atlas is not None))
+    return predictor, needed if needed else (ADC,)
+
+
+def scans_in(source: Path, channels: Sequence[str]) -> list[Case]:
+    """Return the scans of a file or folder as cases.
+
+    A file is one scan of one channel. A folder holds one image a scan, or, for several channels, files whose stems end
+    in ``_<channel>`` (``baby1_adc.nii.gz``, ``baby1_zadc.nii.gz``) or in nnU-Net's ``_0000``, ``_0001``.
+
+    Raises:
+        InputError: nothing is there, no image is among it, or a scan lacks a channel.
+    """
+    if source.is_file():
+        files = [source]
+    elif source.is_dir():
+        files = sorted(p for p in source.iterdir() if p.name.lower().endswith(endings()) and not p.name.startswith("."))
+    else:
+        raise InputError(f"{source}: there is no such file or folder; correct --input.")
+    if not files:
+        raise InputError(f"{source}: this folder holds no image ({', '.join(endings())}); correct --input.")
+    if len(channels) == 1:
+        stems = [strip_ending(p.name) or p.stem for p in files]
+        return [Case(case=s, subject=s, images={channels[0]: p}) for s, p in zip(stems, files, strict=True)]
+    found: dict[str, dict[str, Path]] = {}
+    for path in files:
+        stem = strip_ending(path.name) or path.stem
+        for index, channel in enumerate(channels):
+            for mark in (f"_{channel}", f"_{index:04d}"):
+                if stem.lower().endswith(mark.lower()):
+                    found.setdefault(stem[: -len(mark)], {})[channel] = path
+    if not found:
+        raise InputError(
+            f"{source}: the channels {list(channels)} are needed; name the files <scan>_{channels[0]}.nii.gz and so on."
+        )
+    for scan, images in found.items():
+        missing = [c for c in channels if c not in images]
+        if missing:
+            raise InputError(f"{source}: the scan {scan!r} lacks {missing}; add {scan}_{missing[0]} with its ending.")
+    return [Case(case=scan, subject=scan, images=images) for scan, images in sorted(found.items())]
+
+
+def predict_scans(
+    folder: Path,
+    source: Path,
+    output: Path,
+    *,
+    device: str = "auto",
+    probabilities: bool = False,
+    progress: Progress,
+) -> list[PredictedScan]:
+    """Segment every scan of a file or folder; one bad scan does not lose the others.
+
+    Args:
+        folder: a finished run.
+        source: see :func:`scans_in`.
+        output: where ``<scan>`` masks go, in the format and on the grid of the input.
+        device: see the configuration.
+        probabilities: also write ``<scan>_probability_<class>`` as float32.
+        progress: the listener.
+
+    Raises:
+        InputError: there is nothing to predict, or results would overwrite the inputs.
+        StateError, ConfigError: as :func:`load_predictor`.
+    """
+    predictor, channels = load_predictor(folder, device)
+    scans = scans_in(source, channels)
+    inputs = {p.resolve() for scan in scans for p in scan.images.values()}
+    results = []
+    with progress.track("Predicting scans", len(scans)) as advance:
+        for scan in scans:
+            first = next(iter(scan.images.values())).name
+            ending = first.removeprefix(strip_ending(first) or first)
+            mask = output / f"{scan.case}{ending}"
+            if mask.resolve() in inputs:
+                raise InputError(f"{mask}: the mask would replace the input image; give another --output.")
+            try:
+                results.append(_predict_one(predictor, scan, channels, mask, ending, probabilities))
+            except NeosegError as error:
+                results.append(PredictedScan(scan.case, None, {}, (), str(error)))
+            advance(1, scan.case)
+    return results
+
+
+def _predict_one(
+    predictor: Predictor, scan: Case, channels: Sequence[str], mask: Path, ending: str, probabilities: bool
+) -> PredictedScan:
+    loaded = load_images(scan, channels)
+    found = predictor.predict(loaded.image, loaded.channels)
+    write_volume(found.label, mask)
+    if probabilities:
+        for index, name in enumerate(predictor.labels.names):
+            one = Volume(found.probabilities.array[index : index + 1], found.probabilities.grid)
+            write_volume(one, mask.with_name(f"{scan.case}_probability_{name}{ending}"))
+    to_ml = found.label.grid.voxel_volume / 1000
+    stored = {n: int(v[0]) for n, v in zip(predictor.labels.names, predictor.labels.values, strict=True)}
+    volumes = {n: float(np.count_nonzero(found.label.array == v) * to_ml) for n, v in stored.items()}
+    return PredictedScan(scan.case, mask, volumes, (*loaded.notes, *found.warnings))

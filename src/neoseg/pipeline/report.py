@@ -1,0 +1,253 @@
+"""Stage report: summary.json for programs, report.html for people."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from ..atomic import write_json
+from ..cluster.local import run_all
+from ..config import RunConfig
+from ..data.cases import Case
+from ..errors import InputError
+from ..io import read_grid, read_volume
+from ..metrics import METRICS
+from ..plan.plan import Plan, read_plan
+from ..prepare.configs import ADC
+from ..report.content import (
+    ADC_CAUTIONS,
+    CaseResult,
+    CaseRow,
+    Curve,
+    LabelVolume,
+    PlanEntry,
+    ReportContent,
+    StageRecord,
+    StageWarning,
+)
+from ..report.figures import case_panel, channel_of
+from ..report.html import write_report
+from ..report.scores import metric_notes, metric_title
+from ..training.log import read_log
+from .evaluate import NETWORK, ScoredRow, read_rows
+from .predict import mask_path
+from .prepared import PreparedCase
+from .session import CV, HELD_OUT, Session
+from .summary import Judged, judge
+
+__all__ = ["STAGES", "report"]
+
+STAGES = ("check", "plan", "prepare", "train", "predict", "evaluate", "report")
+TITLES = {HELD_OUT: "Held-out cases", CV: "Cross-validation"}
+SHOWN = ("dice", "nsd", "masd", "hd95", "lesion_f1")
+
+
+def report(session: Session, *, failed: Mapping[str, str], notice: str = "") -> dict[str, Any]:
+    """Write summary.json and report.html of a run.
+
+    Args:
+        session: the run.
+        failed: case to sentence, of the cases that could not be prepared.
+        notice: a sentence that has to stand on top of the page.
+
+    Returns:
+        What summary.json holds.
+    """
+    run = session.run
+    rows = read_rows(run.scores) if run.scores.is_file() else []
+    chosen = {**(run.stage_record("predict") or {}), **(run.stage_record("evaluate") or {})}
+    judged = {split: found for split in (HELD_OUT, CV) if (found := judge(session, split, rows, chosen)) is not None}
+    stages = {name: record for name in STAGES if (record := run.stage_record(name)) is not None}
+    summary = _summary(session, judged, stages, failed)
+    write_json(run.summary, summary)
+    write_report(run.report, _content(session, judged, rows, stages, failed, notice))
+    return summary
+
+
+def _summary(
+    session: Session, judged: Mapping[str, Judged], stages: Mapping[str, Any], failed: Mapping[str, str]
+) -> dict[str, Any]:
+    held_out = judged[HELD_OUT].numbers if HELD_OUT in judged else None
+    cv = judged[CV].numbers if CV in judged else None
+    best = held_out or cv
+    return {
+        "name": session.config.name,
+        "held_out": held_out,
+        "cv": cv,
+        "rules": best["rules"] if best else {},
+        "failed": dict(failed),
+        "stages": {name: round(record["seconds"], 2) for name, record in stages.items()},
+    }
+
+
+def _content(
+    session: Session,
+    judged: Mapping[str, Judged],
+    rows: Sequence[ScoredRow],
+    stages: Mapping[str, Any],
+    failed: Mapping[str, str],
+    notice: str,
+) -> ReportContent:
+    run, config = session.run, session.config
+    plan = read_plan(run.plan)
+    environment = json.loads(run.environment.read_text(encoding="utf-8"))
+    folds = session.folds
+    predicted = [(CV, n) for f in folds for n in f.validation] + [(HELD_OUT, c.case) for c in session.held_out]
+    jobs = [(split, name) for split, name in predicted if name not in failed]
+    by_name = {c.case: c for c in session.cases}
+    work = partial(
+        _result, session_parts=(session.store, run, config, plan), cases=by_name, judged=judged, rows=_by_case(rows)
+    )
+    results = run_all(work, jobs, title="Drawing cases", progress=session.progress, jobs=config.jobs)
+    warnings = [StageWarning(stage="prepare", text=text, case=case) for case, text in failed.items()]
+    for _, name in jobs:
+        warnings += [
+            StageWarning(stage="prepare", text=text, case=name)
+            for text in PreparedCase(session.store, name).record["warnings"]
+        ]
+    for name, record in stages.items():
+        warnings += [
+            StageWarning(stage=name, text=w["text"], case=w.get("case", "")) for w in record.get("warnings", [])
+        ]
+    return ReportContent(
+        title=config.name,
+        created=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+        summary=f"{len(session.trainable)} cross-validated cases in {len(folds)} folds, {len(session.held_out)} "
+        f"held-out cases, {len(session.healthy)} healthy; UNETR++ on {', '.join(plan.channels)}.",
+        notice=notice,
+        structure=session.labels.names[0] if len(session.labels.names) == 1 else "structure",
+        region="brain" if ADC in plan.channels else "foreground",
+        flag_ml=1.0 if ADC in plan.channels else None,
+        evaluations=tuple(j.evaluation for j in judged.values()),
+        config=config.model_dump(mode="json"),
+        cases=tuple(_case_row(session, c, failed) for c in session.cases),
+        plan=tuple(PlanEntry(name=r.what, value=r.value, reason=r.why) for r in plan.reasons),
+        curves=tuple(_curve(session, i) for i in range(len(folds))),
+        results=tuple(results),
+        warnings=tuple(warnings),
+        stages=tuple(StageRecord(name=name, seconds=record["seconds"]) for name, record in stages.items()),
+        metrics=metric_notes([m.name for m in METRICS]) if judged else (),
+        cautions=ADC_CAUTIONS if ADC in plan.channels else (),
+        versions={"neoseg": environment["neoseg"], "python": environment["python"], **environment["packages"]},
+    )
+
+
+def _by_case(rows: Sequence[ScoredRow]) -> dict[str, dict[tuple[str, str], float]]:
+    table: dict[str, dict[tuple[str, str], float]] = {}
+    for row in rows:
+        if row.method == NETWORK:
+            table.setdefault(row.case, {})[row.label, row.metric] = row.value
+    return table
+
+
+def _result(
+    job: tuple[str, str],
+    *,
+    session_parts: tuple[Any, Any, RunConfig, Plan],
+    cases: Mapping[str, Case],
+    judged: Mapping[str, Judged],
+    rows: Mapping[str, Mapping[tuple[str, str], float]],
+) -> CaseResult:
+    split, name = job
+    store, run, config, plan = session_parts
+    labels = config.label_set
+    prepared = PreparedCase(store, name)
+    mask = labels.encode(read_volume(mask_path(run, split, cases[name])).array[0], name)
+    ml, brain = prepared.native.voxel_volume / 1000, max(prepared.record["brain_ml"], 1e-9)
+    truth_ml = prepared.record["label_ml"]
+    volumes = []
+    for index, label in enumerate(labels.names, start=1):
+        found = float((mask == index).sum() * ml)
+        true = truth_ml[index - 1] if truth_ml is not None else None
+        volumes.append(
+            LabelVolume(
+                label=label,
+                predicted_ml=found,
+                true_ml=true,
+                predicted_percent=100 * found / brain,
+                true_percent=100 * true / brain if true is not None else None,
+            )
+        )
+    own = rows.get(name, {})
+    scores = {
+        metric_title(metric) if len(labels.names) == 1 else f"{metric_title(metric)} {label}": _number(
+            own[label, metric]
+        )
+        for metric in SHOWN
+        for label in labels.names
+        if (label, metric) in own
+    }
+    score = judged[split].cases.get(name) if split in judged else None
+    units = {"adc": "1e-6 mm2/s", "zadc": "z"}
+    physical = np.asarray(prepared.physical)
+    channels = [
+        channel_of(c.upper() if c != "zadc" else "Z-ADC", physical[i], units.get(c, ""))
+        for i, c in enumerate(plan.channels)
+    ]
+    box = tuple(slice(a, a + n) for a, n in zip(prepared.start, prepared.box.shape, strict=True))
+    panel = case_panel(
+        channels,
+        np.asarray(prepared.truth_in_box) if prepared.has_truth else None,
+        mask[box],
+        spacing_mm=prepared.native.spacing,
+        label_names=labels.names,
+    )
+    return CaseResult(
+        case=name,
+        group=TITLES[split],
+        volumes=tuple(volumes),
+        scores=scores,
+        risk=score.dice if score else None,
+        panel=panel,
+        panel_text=f"Slices of {name} with the reference and the predicted outline.",
+        notes=tuple(prepared.record["warnings"]),
+    )
+
+
+def _case_row(session: Session, case: Case, failed: Mapping[str, str]) -> CaseRow:
+    common: dict[str, Any] = {
+        "case": case.case,
+        "subject": case.subject,
+        "site": case.site,
+        "group": case.group,
+        "split": case.split,
+    }
+    if case.case in failed or case not in session.used:
+        try:
+            grid = read_grid(next(iter(case.images.values())))
+        except InputError:
+            return CaseRow(**common, grid=(0,), spacing_mm=(0.0,))
+        return CaseRow(**common, grid=grid.shape, spacing_mm=grid.spacing)
+    prepared = PreparedCase(session.store, case.case)
+    truth = prepared.record["label_ml"]
+    volume = sum(truth) if truth is not None else None
+    return CaseRow(
+        **common,
+        grid=prepared.native.shape,
+        spacing_mm=prepared.native.spacing,
+        volume_ml=volume,
+        share_percent=100 * volume / max(prepared.record["brain_ml"], 1e-9) if volume is not None else None,
+    )
+
+
+def _curve(session: Session, index: int) -> Curve:
+    folder = session.run.fold(index)
+    log = read_log(folder / "log.jsonl")
+    finished = folder / "finished.json"
+    best = json.loads(finished.read_text(encoding="utf-8"))["best_epoch"] if finished.is_file() else None
+    return Curve(
+        name=f"fold {index}",
+        epochs=tuple(line["epoch"] for line in log),
+        loss=tuple(line["loss"] for line in log),
+        dice=tuple(line["validation_dice"] for line in log),
+        best_epoch=best,
+    )
+
+
+def _number(value: float) -> float | None:
+    return value if np.isfinite(value) else None

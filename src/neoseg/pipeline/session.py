@@ -1,0 +1,199 @@
+"""What every stage of a run needs: the configuration, the cases by their part in the run, the paths, the listener."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ..atomic import read_json, write_json
+from ..config import RunConfig
+from ..data.cases import Case, channels_of, read_cases
+from ..data.folds import Fold, read_folds
+from ..data.store import CaseStore, digest, file_digest
+from ..errors import ConfigError, InputError, StateError, nearest
+from ..labels import LabelSet
+from ..plan.plan import Plan, read_plan
+from ..prepare.configs import ZADC, PrepareSettings
+from ..progress import Progress, Silent
+from ..workspace import Run, Workspace
+
+__all__ = ["CV", "HELD_OUT", "Session", "open_session"]
+
+CV, HELD_OUT = "cv", "held_out"
+
+
+@dataclass(frozen=True, eq=False)
+class Session:
+    """A configuration at work on its cases.
+
+    Attributes:
+        config: the resolved configuration.
+        cases: every case of the table.
+        progress: the listener.
+    """
+
+    config: RunConfig
+    cases: tuple[Case, ...]
+    progress: Progress = field(default_factory=Silent)
+
+    @cached_property
+    def workspace(self) -> Workspace:
+        """Paths of the workspace."""
+        return Workspace(self.config.workspace)
+
+    @cached_property
+    def run(self) -> Run:
+        """Paths of this run."""
+        return self.workspace.run(self.config.name)
+
+    @cached_property
+    def labels(self) -> LabelSet:
+        """The classes."""
+        return self.config.label_set
+
+    @cached_property
+    def trainable(self) -> tuple[Case, ...]:
+        """Patients of the training split that have a label: the cross-validated cases."""
+        return tuple(c for c in self.cases if c.group == "patient" and c.split == "train" and c.label is not None)
+
+    @cached_property
+    def held_out(self) -> tuple[Case, ...]:
+        """Patients of the test split, with or without a label."""
+        return tuple(c for c in self.cases if c.group == "patient" and c.split == "test")
+
+    @cached_property
+    def healthy(self) -> tuple[Case, ...]:
+        """The healthy group: material for the atlas only."""
+        return tuple(c for c in self.cases if c.group == "healthy")
+
+    @cached_property
+    def used(self) -> tuple[Case, ...]:
+        """Every patient that the run prepares."""
+        return (*self.trainable, *self.held_out)
+
+    @cached_property
+    def channels(self) -> tuple[str, ...]:
+        """Channels of the network, in order.
+
+        Raises:
+            ConfigError: a configured channel is neither in the table of cases nor made by a step.
+        """
+        found = channels_of(self.used)
+        made = (ZADC,) if self.config.prepare.zmap is not None else ()
+        known = (*found, *(c for c in made if c not in found))
+        if self.config.channels is None:
+            return known
+        for channel in self.config.channels:
+            if channel not in known:
+                raise ConfigError(f"channels: {channel!r} is not a channel of the cases{nearest(channel, known)}.")
+        return self.config.channels
+
+    @cached_property
+    def makes_zmap(self) -> bool:
+        """Whether a Z map has to be made for at least one case."""
+        return ZADC in self.channels and any(ZADC not in c.images for c in self.used)
+
+    @property
+    def plan(self) -> Plan:
+        """The plan of the workspace.
+
+        Raises:
+            StateError: there is none yet.
+        """
+        if not self.workspace.plan.is_file():
+            raise StateError(f"{self.workspace.plan}: there is no plan yet; run `neoseg plan` or `neoseg run` first.")
+        return read_plan(self.workspace.plan)
+
+    @property
+    def folds(self) -> list[Fold]:
+        """The folds of the workspace.
+
+        Raises:
+            StateError: there are none yet.
+            InputError: the file was edited into something that leaks (a subject on two sides).
+        """
+        if not self.workspace.folds.is_file():
+            raise StateError(f"{self.workspace.folds}: there are no folds yet; run `neoseg plan` first.")
+        return read_folds(self.workspace.folds, {c.case: c.subject for c in self.trainable})
+
+    @property
+    def settings(self) -> PrepareSettings:
+        """What preparation takes from the plan."""
+        plan = self.plan
+        return PrepareSettings(
+            channels=plan.channels, spacing_mm=plan.spacing_mm, rules=plan.rules, statistics=plan.statistics
+        )
+
+    @property
+    def store(self) -> CaseStore:
+        """The prepared cases that belong to the plan and configuration of now."""
+        key = digest(
+            [
+                self.config.prepare.model_dump(mode="json"),
+                self.config.atlas.model_dump(mode="json") if self.makes_zmap else None,
+                self.settings.model_dump(mode="json"),
+                self.config.labels,
+                self.config.label_tolerance,
+                self.atlas_key,
+            ]
+        )
+        return CaseStore(self.workspace.prepared(key))
+
+    @cached_property
+    def atlas_key(self) -> str | None:
+        """Hash of what the atlas is made from; None when no Z map is made."""
+        if not self.makes_zmap:
+            return None
+        config = self.config
+        return digest(
+            [
+                [self.digests(c) for c in self.healthy],
+                config.atlas.model_dump(mode="json"),
+                config.prepare.bias_field.model_dump(mode="json") if config.prepare.bias_field else None,
+            ]
+        )
+
+    def digests(self, case: Case) -> dict[str, Any]:
+        """Return hashes of a case's files; a file is read again only when its size or time changed."""
+        files = dict(case.images) | ({"label": case.label} if case.label else {})
+        hashes = {name: self._digest(path) for name, path in files.items()}
+        return {"case": case.case, "files": hashes, "index": case.channel_index, "units": case.units}
+
+    @cached_property
+    def _known_digests(self) -> dict[str, list[Any]]:
+        path = self.workspace.root / "digests.json"
+        return dict(read_json(path)) if path.is_file() else {}
+
+    def _digest(self, path: Path) -> str:
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise InputError(f"{path}: this file cannot be read ({error.strerror}); correct cases.csv.") from error
+        known = self._known_digests.get(str(path))
+        if known is None or known[:2] != [status.st_size, status.st_mtime_ns]:
+            known = [status.st_size, status.st_mtime_ns, file_digest(path)]
+            self._known_digests[str(path)] = known
+        return str(known[2])
+
+    def keep_digests(self) -> None:
+        """Remember the hashes for the next command."""
+        write_json(self.workspace.root / "digests.json", self._known_digests)
+
+    def truths_of(self, cases: Sequence[Case]) -> tuple[Case, ...]:
+        """Return those that have a label and can be scored."""
+        return tuple(c for c in cases if c.label is not None)
+
+
+def open_session(config: RunConfig, progress: Progress | None = None) -> Session:
+    """Read the table of cases and return a session.
+
+    Raises:
+        InputError: the table is missing or wrong, holds no case or a case twice.
+    """
+    cases = read_cases(config.cases)
+    if not cases:
+        raise InputError(f"{config.cases}: the table holds no case; add rows or run `neoseg import DIR`.")
+    return Session(config, tuple(cases), progress or Silent())

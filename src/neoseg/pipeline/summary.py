@@ -1,0 +1,180 @@
+"""From scores.csv to what a run is judged by: means with intervals, rules beside the network, burden bins."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..metrics import metric_named
+from ..report.content import Evaluation, ScoreRow, System
+from ..report.scores import metric_title, score_lines
+from ..report.summary import by_burden, false_positives, paired_difference, summarise
+from .evaluate import NETWORK, ScoredRow
+from .prepared import PreparedCase
+from .session import HELD_OUT, Session
+
+__all__ = ["CaseScore", "Judged", "judge"]
+
+HEADLINE = "dice"
+
+
+@dataclass(frozen=True)
+class CaseScore:
+    """What one case brings to the headline of one method.
+
+    Attributes:
+        dice: mean Dice over the classes that the truth holds; None in a case without any.
+        predicted_ml: predicted volume of all classes.
+        percent: true share of the brain, percent.
+    """
+
+    dice: float | None
+    predicted_ml: float
+    percent: float
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The summary of one split.
+
+    Attributes:
+        evaluation: for the page.
+        numbers: for summary.json.
+        cases: the network's headline by case.
+    """
+
+    evaluation: Evaluation
+    numbers: dict[str, Any]
+    cases: Mapping[str, CaseScore]
+
+
+def judge(session: Session, split: str, rows: Sequence[ScoredRow], chosen: Mapping[str, Any]) -> Judged | None:
+    """Summarise the scored cases of one split ("cv" or "held_out"); None when there are none.
+
+    The headline is the mean Dice over cases with something to find; false alarms on the others are counted apart.
+
+    Args:
+        session: the run.
+        split: which cases.
+        rows: all rows of scores.csv.
+        chosen: the record of the stages predict and evaluate, for the words about thresholds.
+    """
+    mine = [row for row in rows if row.split == split]
+    if not mine:
+        return None
+    resamples, seed = session.config.evaluate.resamples, session.config.seed
+    methods = list(dict.fromkeys(row.method for row in mine))
+    cases = {m: _case_scores(session, [r for r in mine if r.method == m]) for m in methods}
+    names = list(cases[NETWORK])
+
+    def generator() -> np.random.Generator:
+        return np.random.default_rng([seed, 2])
+
+    def system(method: str) -> System:
+        scores = [cases[method][n] for n in names]
+        full = [s for s in scores if s.dice is not None]
+        values = [s.dice for s in full]
+        zeros = [0.0] * len(values)
+        network = [cases[NETWORK][n].dice for n in names if cases[method][n].dice is not None]
+        return System(
+            name=_method_title(session, method),
+            detail=_detail(session, method, split, chosen),
+            score=summarise(values, zeros, generator=generator(), resamples=resamples),
+            difference=None
+            if method == NETWORK
+            else paired_difference(network, values, generator(), resamples=resamples),
+            by_burden=tuple(
+                by_burden(values, zeros, [s.percent for s in full], generator=generator(), resamples=resamples)
+            ),
+            false_positives=false_positives([s.predicted_ml for s in scores if s.dice is None])
+            if len(full) < len(scores)
+            else None,
+        )
+
+    systems = {m: system(m) for m in methods}
+    lines = score_lines([_row(r) for r in mine if r.method == NETWORK], generator=generator(), resamples=resamples)
+    return Judged(
+        evaluation=Evaluation(
+            title="Held-out cases" if split == HELD_OUT else "Cross-validation",
+            how="Predicted by the mean of all folds; no choice of any kind was made on these cases."
+            if split == HELD_OUT
+            else "Each case is predicted by the fold that has not seen it; its threshold was chosen on other folds.",
+            network=systems[NETWORK],
+            rules=tuple(s for m, s in systems.items() if m != NETWORK),
+            lines=lines,
+        ),
+        numbers={
+            "cases": len(names),
+            **_numbers(systems[NETWORK]),
+            "metrics": {f"{line.label}.{line.metric}": {"unit": line.unit, **line.summary.to_json()} for line in lines},
+            "rules": {m: _numbers(s) for m, s in systems.items() if m != NETWORK},
+        },
+        cases=cases[NETWORK],
+    )
+
+
+def _numbers(system: System) -> dict[str, Any]:
+    """Plain data of one system; ``dice`` is over the cases with something to find."""
+    return {
+        "dice": system.score.to_json(),
+        "detail": system.detail,
+        "network_minus_this": system.difference.to_json() if system.difference else None,
+        "by_burden": [b.to_json() for b in system.by_burden],
+        "empty_cases": system.false_positives.to_json() if system.false_positives else None,
+    }
+
+
+def _case_scores(session: Session, rows: Sequence[ScoredRow]) -> dict[str, CaseScore]:
+    result = {}
+    for name in dict.fromkeys(row.case for row in rows):
+        prepared = PreparedCase(session.store, name)
+        true_ml = dict(zip(session.labels.names, prepared.record["label_ml"], strict=True))
+        own = {(r.label, r.metric): r.value for r in rows if r.case == name}
+        dices = [own[label, HEADLINE] for label, ml in true_ml.items() if ml > 0]
+        predicted = sum(own[label, "volume_difference"] + ml for label, ml in true_ml.items())
+        result[name] = CaseScore(
+            dice=float(np.mean(dices)) if dices else None,
+            predicted_ml=max(0.0, predicted),
+            percent=100 * sum(true_ml.values()) / max(prepared.record["brain_ml"], 1e-9),
+        )
+    return result
+
+
+def _row(row: ScoredRow) -> ScoreRow:
+    metric = metric_named(row.metric)
+    return ScoreRow(
+        case=row.case,
+        label=row.label,
+        metric=metric_title(row.metric),
+        value=row.value if math.isfinite(row.value) else None,
+        worst=row.worst,
+        unit="" if row.unit == "ratio" else row.unit,
+        better=metric.direction,
+    )
+
+
+def _method_title(session: Session, method: str) -> str:
+    if method == NETWORK:
+        return "UNETR++"
+    rule = next(r for r in session.config.rules if r.name == method)
+    return f"{rule.channel.upper()} {'<' if rule.side == 'below' else '>'} threshold"
+
+
+def _detail(session: Session, method: str, split: str, chosen: Mapping[str, Any]) -> str:
+    picks = chosen["postprocess"] if method == NETWORK else chosen["rules"][method]
+    if not picks:
+        return "most probable class"
+    keys = ["all"] if split == HELD_OUT else [k for k in picks if k != "all"]
+    thresholds = sorted({round(picks[k]["threshold"], 3) for k in keys})
+    volumes = sorted({picks[k]["minimum_lesion_mm3"] for k in keys})
+    what = "probability ≥" if method == NETWORK else ("value <" if _below(session, method) else "value >")
+    shown = " / ".join(f"{t:g}" for t in thresholds)
+    return f"{what} {shown}, components of at least {' / '.join(f'{v:g}' for v in volumes)} mm³"
+
+
+def _below(session: Session, method: str) -> bool:
+    return next(r for r in session.config.rules if r.name == method).side == "below"

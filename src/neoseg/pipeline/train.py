@@ -1,0 +1,140 @@
+"""Stage train: one network a fold, resumed where it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from ..atomic import write_json
+from ..errors import ConfigError, StateError
+from ..plan.plan import Plan, write_plan
+from ..training.configs import TrainingConfig
+from .environment import environment
+from .prepared import PreparedCase
+from .session import Session
+
+if TYPE_CHECKING:
+    from ..training.data import TrainingCase
+
+__all__ = ["resolved_device", "train", "training_settings"]
+
+
+def train(session: Session, *, fold: int | None = None, failed: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Train every fold (or one), and make the run folder self-contained.
+
+    Args:
+        session: the run.
+        fold: index of the only fold to train.
+        failed: cases that could not be prepared; they are left out.
+
+    Returns:
+        The summary of each trained fold, as in its ``finished.json``.
+
+    Raises:
+        ConfigError: there is no such fold.
+        StateError: the run folder holds a training of other data or settings.
+    """
+    import torch
+
+    from ..augment.augmentation import Augmentation
+    from ..losses.build import build_loss
+    from ..networks.build import build_network
+    from ..training.data import TrainingData
+    from ..training.loop import FoldRun, train_fold
+
+    config, plan, folds, run = session.config, session.plan, session.folds, session.run
+    if fold is not None and fold >= len(folds):
+        raise ConfigError(f"--fold {fold}: there are {len(folds)} folds, counted from 0 to {len(folds) - 1}.")
+    _make_self_contained(session, plan)
+    settings = training_settings(config.training, plan)
+    device = resolved_device(config.device)
+    results = []
+    for index in range(len(folds)) if fold is None else [fold]:
+        data = TrainingData(
+            train=_cases(session, folds[index].train, failed),
+            validation=_cases(session, folds[index].inner, failed),
+            spacing_mm=plan.spacing_mm,
+            classes=session.labels.count,
+            patch=plan.patch,
+        )
+        generator = torch.Generator().manual_seed(config.seed * 1000 + index)
+        network = build_network(
+            plan.network,
+            in_channels=len(plan.channels),
+            classes=session.labels.count,
+            patch=plan.patch,
+            generator=generator,
+        )
+        where = FoldRun(
+            folder=run.fold(index),
+            seed=config.seed * 1000 + index,
+            device=device,
+            augmentation=Augmentation(config.augment),
+            title=f"Fold {index}",
+        )
+        result = train_fold(
+            network, build_loss(config.loss), data=data, config=settings, run=where, progress=session.progress
+        )
+        results.append({"fold": index, **asdict(result)})
+    return results
+
+
+def training_settings(training: TrainingConfig, plan: Plan) -> TrainingConfig:
+    """Return the training with what the plan decided: the batch, and the steps unless the user set a length."""
+    update: dict[str, Any] = {"batch_size": plan.batch}
+    if plan.steps is not None and not {"steps", "epochs", "time_budget_s"} & training.model_fields_set:
+        update["steps"] = plan.steps
+    return training.model_copy(update=update)
+
+
+def resolved_device(wanted: str) -> str:
+    """Return the device that "auto" means here, or the wanted one when it exists.
+
+    Raises:
+        ConfigError: a GPU is wanted that this torch cannot see.
+    """
+    import torch
+
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted.startswith("cuda"):
+        index = int(wanted.partition(":")[2] or 0)
+        if not torch.cuda.is_available() or index >= torch.cuda.device_count():
+            raise ConfigError(
+                f"device = {wanted!r}: torch sees {torch.cuda.device_count()} GPUs here; use 'cpu' or a GPU build."
+            )
+    return wanted
+
+
+def _cases(session: Session, names: Sequence[str], failed: Sequence[str]) -> list[TrainingCase]:
+    from ..training.data import TrainingCase
+
+    result = []
+    for name in names:
+        if name not in failed:
+            case = PreparedCase(session.store, name)
+            result.append(TrainingCase(name, case.image, case.label))
+    return result
+
+
+def _make_self_contained(session: Session, plan: Plan) -> None:
+    """Put into the run folder what prediction needs besides the weights."""
+    run = session.run
+    if run.plan.is_file() and any(run.folder.glob("fold*/training.json")):
+        from ..plan.plan import read_plan
+
+        kept = read_plan(run.plan)
+        if kept.model_dump(exclude={"reasons", "inputs"}) != plan.model_dump(exclude={"reasons", "inputs"}):
+            raise StateError(
+                f"{run.folder}: this run was trained with another plan; choose another `name` in the configuration, or "
+                "delete this folder to train anew."
+            )
+    write_plan(plan, run.plan)
+    write_json(run.config, session.config.model_dump(mode="json"))
+    write_json(run.environment, environment())
+    write_json(run.folder / "folds.json", [asdict(f) for f in session.folds])
+    if session.makes_zmap:
+        from ..prepare.atlas import Atlas
+
+        Atlas.load(session.workspace.atlas).save(run.atlas)

@@ -1,0 +1,127 @@
+"""Charts of a report as SVG: learning curves, scores by lesion burden, predicted against true volume."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .content import Curve, System
+from .figures import plain_style
+
+__all__ = ["bland_altman", "dice_by_burden", "learning_curves"]
+
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+"""Okabe and Ito's colours, told apart with any colour vision; markers and line styles differ as well."""
+
+MARKERS = ("o", "s", "^", "D", "v", "P")
+STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
+
+
+def learning_curves(curves: Sequence[Curve]) -> str:
+    """Draw the training loss and the validation Dice of each fold over the epochs; a ring marks the epoch used."""
+    with plain_style():
+        figure, (left, right) = _figure(9.6, 3.2, 2)
+        for number, curve in enumerate(curves):
+            style = {"color": _turn(COLOURS, number), "linestyle": _turn(STYLES, number), "linewidth": 1.4}
+            loss, dice = _numbers(curve.loss), _numbers(curve.dice)
+            left.plot(curve.epochs, loss, label=curve.name, **style)
+            measured = np.isfinite(dice)
+            right.plot(np.asarray(curve.epochs)[measured], dice[measured], label=curve.name, **style)
+            if curve.best_epoch in curve.epochs:
+                best = dice[curve.epochs.index(curve.best_epoch)]
+                right.plot(curve.best_epoch, best, "o", color=style["color"], markerfacecolor="white", markersize=6)
+        left.set(xlabel="epoch", ylabel="training loss")
+        right.set(xlabel="epoch", ylabel="validation Dice", ylim=(0, 1))
+        right.legend(frameon=False, fontsize=8, loc="lower right")
+        return _svg(figure)
+
+
+def dice_by_burden(systems: Sequence[System], metric: str = "Dice", region: str = "brain") -> str:
+    """Draw the mean of each system with its interval in each burden bin, with the number of cases below."""
+    with plain_style():
+        figure, (axes,) = _figure(9.6, 3.2, 1)
+        drawn = [system for system in systems if system.by_burden]
+        bins = drawn[0].by_burden if drawn else ()
+        for number, system in enumerate(drawn):
+            shift = (number - (len(drawn) - 1) / 2) * 0.18
+            colour, marker = _turn(COLOURS, number), _turn(MARKERS, number)
+            for place, burden in enumerate(system.by_burden):
+                mean, interval = burden.summary.mean, burden.summary.interval
+                if mean is not None:
+                    axes.plot(place + shift, mean, marker, color=colour, markersize=6)
+                if interval is not None:
+                    axes.plot([place + shift] * 2, interval, color=colour, linewidth=1.4)
+            axes.plot([], [], marker, color=colour, label=system.name)
+        names = [f"{burden.name}\nn = {burden.summary.n}" for burden in bins]
+        axes.set_xticks(range(len(bins)), names)
+        axes.set(
+            xlabel=f"true volume, share of the {region}",
+            ylabel=metric,
+            ylim=(-0.02, 1.02),
+            xlim=(-0.5, len(bins) - 0.5),
+        )
+        axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+        return _svg(figure)
+
+
+def bland_altman(true_ml: Sequence[float], predicted_ml: Sequence[float], flag_ml: float | None = 1.0) -> str:
+    """Draw predicted against true volume, and their difference against their mean with its limits of agreement.
+
+    Volumes spread over four decades, so both axes of volume are linear up to 0.1 mL and logarithmic above. Limits:
+    mean difference and 1.96 standard deviations to both sides (Bland and Altman, Lancet 1986).
+    """
+    true, predicted = np.asarray(true_ml, dtype=np.float64), np.asarray(predicted_ml, dtype=np.float64)
+    with plain_style():
+        figure, (left, right) = _figure(9.6, 3.6, 2)
+        top = max(float(np.max([true, predicted], initial=0.2)) * 1.5, 0.2)
+        left.plot([0, top], [0, top], color="#999999", linewidth=1)
+        if flag_ml is not None:
+            left.axvline(flag_ml, color="#999999", linewidth=0.8, linestyle=":")
+            left.axhline(flag_ml, color="#999999", linewidth=0.8, linestyle=":")
+        left.plot(true, predicted, "o", color=COLOURS[0], markersize=4.5, alpha=0.75)
+        left.set_xscale("symlog", linthresh=0.1)
+        left.set_yscale("symlog", linthresh=0.1)
+        left.set(xlabel="true volume (mL)", ylabel="predicted volume (mL)", xlim=(-0.02, top), ylim=(-0.02, top))
+        difference = predicted - true
+        right.plot((true + predicted) / 2, difference, "o", color=COLOURS[0], markersize=4.5, alpha=0.75)
+        right.axhline(0, color="#999999", linewidth=1)
+        if difference.size > 1:
+            centre, spread = float(difference.mean()), 1.96 * float(difference.std(ddof=1))
+            for level, style in ((centre, "-"), (centre - spread, "--"), (centre + spread, "--")):
+                right.axhline(level, color=COLOURS[1], linewidth=1.1, linestyle=style)
+        right.set_xscale("symlog", linthresh=0.1)
+        right.set(xlabel="mean of true and predicted (mL)", ylabel="predicted − true (mL)", xlim=(-0.02, top))
+        for axis in (left.xaxis, left.yaxis, right.xaxis):
+            axis.set_major_formatter(lambda value, _: f"{value:g}")
+        return _svg(figure)
+
+
+def _figure(width: float, height: float, count: int) -> tuple[Any, Any]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, count, squeeze=False)[0]
+    for axis in axes:
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(color="#e6e6e6", linewidth=0.6)
+        axis.set_axisbelow(True)
+    return figure, axes
+
+
+def _numbers(values: Sequence[float | None]) -> Any:
+    return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+
+
+def _turn(choices: Sequence[Any], number: int) -> Any:
+    return choices[number % len(choices)]
+
+
+def _svg(figure: Any) -> str:
+    stream = io.StringIO()
+    figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
+    return stream.getvalue()

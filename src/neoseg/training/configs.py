@@ -1,0 +1,74 @@
+"""The settings of a training; no torch here, so that configurations load fast."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, Field, model_validator
+
+from ..inference.configs import Precision
+
+__all__ = ["TrainingConfig"]
+
+
+class TrainingConfig(BaseModel, frozen=True, extra="forbid"):
+    """How long, with what optimiser and by what choices a fold is trained.
+
+    The length is ``time_budget_s`` when given, else ``steps`` when given, else ``epochs * steps_per_epoch``.
+
+    Attributes:
+        epochs: number of epochs; used when neither ``steps`` nor ``time_budget_s`` is given.
+        steps: number of optimiser steps.
+        time_budget_s: seconds of training with its validations; turned into a number of steps after a timed warm-up,
+            stored before step 1 and kept by every resumed run.
+        steps_per_epoch: steps between two validations, log lines and pictures.
+        batch_size: patches a step.
+        optimiser: "adamw" (cosine schedule with warm-up) or "sgd" (momentum 0.99, Nesterov, polynomial schedule).
+        learning_rate: peak rate; ``None`` takes 1e-3 for adamw and 1e-2 for sgd.
+        weight_decay: on weights of convolutions and linear layers only; never on biases, norms, scales, temperatures
+            and position tables.
+        warmup_fraction: share of the steps over which the adamw rate rises from zero.
+        gradient_clip: largest norm of the gradient.
+        precision: "auto" takes bfloat16 where the device has it in hardware.
+        ema_decay: decay of an exponential moving average of the weights (then validated and kept as best); ``None``
+            uses the weights themselves.
+        foreground_fraction: share of the patches that are placed on a lesion.
+        lesion_power: a lesion is drawn with probability proportional to ``volume ** lesion_power``.
+        validate_every: epochs between two validations.
+        validation_smoothing: weight of the past in the smoothed validation Dice that chooses the best epoch; 0 takes
+            each value as it is.
+        early_stop_patience: epochs without a better smoothed Dice after which the training ends; ``None`` never.
+        checkpoint_every_seconds: longest work that a crash may cost.
+    """
+
+    epochs: int = Field(default=100, ge=1)
+    steps: int | None = Field(default=None, ge=1)
+    time_budget_s: float | None = Field(default=None, gt=0)
+    steps_per_epoch: int = Field(default=50, ge=1)
+    batch_size: int = Field(default=2, ge=1)
+    optimiser: Literal["adamw", "sgd"] = "adamw"
+    learning_rate: float | None = Field(default=None, gt=0)
+    weight_decay: float = Field(default=3e-5, ge=0)
+    warmup_fraction: float = Field(default=0.05, ge=0, lt=1)
+    gradient_clip: float = Field(default=12.0, gt=0)
+    precision: Precision = "auto"
+    ema_decay: float | None = Field(default=None, gt=0, lt=1)
+    foreground_fraction: float = Field(default=0.5, ge=0, le=1)
+    lesion_power: float = Field(default=0.5, ge=0, le=1)
+    validate_every: int = Field(default=1, ge=1)
+    validation_smoothing: float = Field(default=0.5, ge=0, lt=1)
+    early_stop_patience: int | None = Field(default=None, ge=1)
+    checkpoint_every_seconds: float = Field(default=300.0, gt=0)
+
+    @model_validator(mode="after")
+    def _one_length(self) -> TrainingConfig:
+        if self.steps is not None and self.time_budget_s is not None:
+            raise ValueError("steps and time_budget_s both set the length of the training; give one of them")
+        return self
+
+    @property
+    def peak_rate(self) -> float:
+        """The learning rate that is used."""
+        if self.learning_rate is not None:
+            return self.learning_rate
+        return 1e-3 if self.optimiser == "adamw" else 1e-2

@@ -1,0 +1,87 @@
+"""What a fold trains on, and the batches that are cut from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..data.patches import PatchSampler, cut
+from ..errors import InputError
+
+__all__ = ["TrainingCase", "TrainingData", "load_batch"]
+
+
+@dataclass(frozen=True)
+class TrainingCase:
+    """One prepared case.
+
+    Attributes:
+        name: the case.
+        image: ``(c, x, y, z)`` float32, a memory map as a rule.
+        label: ``(x, y, z)`` uint8 class indices.
+    """
+
+    name: str
+    image: NDArray[np.float32]
+    label: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """The cases of a fold.
+
+    Attributes:
+        train: cases that the weights are fitted to.
+        validation: inner validation cases, which choose the best epoch and the early stop; never cases that are
+            scored. May be empty: then the last epoch is the best one.
+        spacing_mm: voxel size of the prepared grid.
+        classes: with background.
+        patch: voxels along each axis.
+        fill: image value outside the image, after normalisation.
+    """
+
+    train: Sequence[TrainingCase]
+    validation: Sequence[TrainingCase]
+    spacing_mm: tuple[float, ...]
+    classes: int
+    patch: tuple[int, ...]
+    fill: float = 0.0
+
+    def __post_init__(self) -> None:
+        both = sorted({c.name for c in self.train} & {c.name for c in self.validation})
+        if both:
+            raise InputError(
+                f"The cases {both[:5]} were given for training and for validation; a case may stand on one side only."
+            )
+        for case in (*self.train, *self.validation):
+            if case.image.shape[1:] != case.label.shape or case.label.ndim != len(self.patch):
+                raise InputError(
+                    f"{case.name}: an image of shape {case.image.shape} and a label of shape {case.label.shape} were "
+                    f"given for a patch {self.patch}, but (c, *shape) and shape are wanted; prepare the case again."
+                )
+
+    @property
+    def channels(self) -> int:
+        """Number of image channels."""
+        return int(self.train[0].image.shape[0])
+
+
+def load_batch(
+    data: TrainingData, sampler: PatchSampler, generator: np.random.Generator, batch_size: int
+) -> tuple[Tensor, Tensor]:
+    """Draw and cut one batch.
+
+    Returns:
+        Images ``(b, c, x, y, z)`` float32 and labels ``(b, x, y, z)`` uint8, in main memory.
+    """
+    images, labels = [], []
+    for position in sampler.draw(generator, batch_size):
+        case = data.train[position.case]
+        images.append(cut(case.image, position.start, data.patch, data.fill))
+        labels.append(cut(case.label[None], position.start, data.patch)[0])
+    return torch.from_numpy(np.stack(images).astype(np.float32, copy=False)), torch.from_numpy(np.stack(labels))

@@ -1,0 +1,77 @@
+"""Dice and loss of whole volumes, during training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..inference.configs import WindowConfig
+from ..inference.sliding_window import predict_probabilities
+from .data import TrainingData
+
+__all__ = ["Loss", "Validation", "mean_dice", "validate"]
+
+Loss = Callable[[Sequence[Tensor], Tensor], Tensor]
+"""(logits, full size first; target ``(b, x, y, z)`` int64) -> scalar."""
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Scores over the inner validation cases.
+
+    Attributes:
+        dice: mean over the cases with foreground of the case's mean Dice; ``None`` when no case has any.
+        loss: mean over all cases.
+        false_positive_voxels: mean over the cases without foreground of the voxels predicted there; ``None`` when
+            there is no such case.
+    """
+
+    dice: float | None
+    loss: float
+    false_positive_voxels: float | None
+
+
+def mean_dice(prediction: Tensor, truth: Tensor, classes: int) -> float | None:
+    """Return the mean Dice over the foreground classes that occur in the truth; ``None`` when none does."""
+    scores = []
+    for index in range(1, classes):
+        found, wanted = prediction == index, truth == index
+        size = int(wanted.sum())
+        if size:
+            scores.append(2 * int((found & wanted).sum()) / (int(found.sum()) + size))
+    return float(np.mean(scores)) if scores else None
+
+
+def validate(
+    network: nn.Module, loss: Loss, data: TrainingData, config: WindowConfig, device: torch.device
+) -> Validation:
+    """Predict every validation case in full, with the network as it is, and score it."""
+    was_training = network.training
+    network.eval()
+    scores: list[float] = []
+    losses: list[float] = []
+    false_positives: list[int] = []
+    for case in data.validation:
+        probabilities = predict_probabilities(
+            network, case.image, patch=data.patch, classes=data.classes, config=config, device=device, fill=data.fill
+        )
+        target = torch.from_numpy(np.array(case.label)).to(device)
+        # the softmax of log p is p: the loss sees the averaged probabilities where it expects logits
+        logits = probabilities.clamp_min(1e-7).log()[None]
+        losses.append(loss((logits,), target[None].long()).item())
+        prediction = probabilities.argmax(dim=0)
+        dice = mean_dice(prediction, target, data.classes)
+        if dice is None:
+            false_positives.append(int((prediction > 0).sum()))
+        else:
+            scores.append(dice)
+    network.train(was_training)
+    return Validation(
+        dice=float(np.mean(scores)) if scores else None,
+        loss=float(np.mean(losses)),
+        false_positive_voxels=float(np.mean(false_positives)) if false_positives else None,
+    )

@@ -1,0 +1,250 @@
+"""Arrays that know where they lie: Grid (shape, affine, how the file stored it) and Volume (array on a Grid).
+
+Inside neoseg every array is ``(c, x, y, z)`` (2-D: ``(c, x, y)``) with its axes in the canonical order: x runs to the
+patient's right, y to anterior, z to superior, as near as the stored axes allow (RAS+). World coordinates are RAS
+millimetres. Files store axes in any order and direction; :func:`canonical` is the one door in and :func:`to_stored`
+the one door out, so a result returns to exactly the grid that came in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import GeometryError
+
+__all__ = ["Grid", "Stored", "Volume", "canonical", "repair_affine", "same_grid", "to_stored"]
+
+SHEAR_LIMIT = 1e-2
+"""Largest cosine between two axes (0.57 degrees) that counts as rounding in a file and is repaired."""
+
+
+@dataclass(frozen=True, eq=False)
+class Stored:
+    """How a file kept a volume, complete enough to write another array onto the very same grid.
+
+    Attributes:
+        file_format: the file format that the volume came from ("nifti", "mha", "nrrd").
+        shape: spatial shape in file order.
+        affine: file voxel indices to RAS mm, exactly as read (not repaired).
+        axes: ``axes[i]`` is the file axis that became canonical axis ``i``.
+        flips: whether canonical axis ``i`` runs against that file axis.
+        header: what else the format needs to write the same geometry (NIfTI: form codes and matrices).
+    """
+
+    file_format: str
+    shape: tuple[int, ...]
+    affine: NDArray[np.float64]
+    axes: tuple[int, ...]
+    flips: tuple[bool, ...]
+    header: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """A lattice of voxels in the world.
+
+    Attributes:
+        shape: voxels along the canonical axes, ``(x, y, z)`` or ``(x, y)``.
+        affine: ``(d+1, d+1)``, voxel indices to RAS mm; its columns are orthogonal.
+        stored: how the file kept it; ``None`` for a grid that was made here.
+    """
+
+    shape: tuple[int, ...]
+    affine: NDArray[np.float64]
+    stored: Stored | None = None
+
+    def __post_init__(self) -> None:
+        d = len(self.shape)
+        if d not in (2, 3) or min(self.shape) < 1:
+            raise GeometryError(f"A grid needs 2 or 3 axes of at least one voxel, but its shape is {self.shape}.")
+        affine = np.array(self.affine, dtype=np.float64)
+        if affine.shape != (d + 1, d + 1) or not np.isfinite(affine).all():
+            raise GeometryError(f"A {d}-D grid needs a finite {d + 1} x {d + 1} affine, but it is {affine.tolist()}.")
+        affine.setflags(write=False)
+        object.__setattr__(self, "affine", affine)
+        object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
+
+    @staticmethod
+    def of_spacing(shape: tuple[int, ...], spacing_mm: tuple[float, ...]) -> Grid:
+        """Return an axis-aligned grid with its first voxel at the world's origin."""
+        return Grid(shape, np.diag([*spacing_mm, 1.0]))
+
+    @property
+    def ndim(self) -> int:
+        """Number of spatial axes, 2 or 3."""
+        return len(self.shape)
+
+    @property
+    def spacing(self) -> tuple[float, ...]:
+        """Voxel size in mm along the canonical axes."""
+        return tuple(float(s) for s in np.linalg.norm(self.affine[:-1, :-1], axis=0))
+
+    @property
+    def directions(self) -> NDArray[np.float64]:
+        """Unit direction of each axis in RAS, as columns."""
+        return np.asarray(self.affine[:-1, :-1] / np.asarray(self.spacing), dtype=np.float64)
+
+    @property
+    def centre(self) -> NDArray[np.float64]:
+        """World position (mm) of the middle of the field of view."""
+        return self.to_world((np.asarray(self.shape, dtype=np.float64) - 1) / 2)
+
+    @property
+    def voxel_volume(self) -> float:
+        """Volume of one voxel in mm3 (2-D: area in mm2)."""
+        return float(abs(np.linalg.det(self.affine[:-1, :-1])))
+
+    def to_world(self, index: NDArray[Any]) -> NDArray[np.float64]:
+        """Map voxel indices ``(..., d)`` to RAS mm."""
+        return np.asarray(np.asarray(index) @ self.affine[:-1, :-1].T + self.affine[:-1, -1], dtype=np.float64)
+
+    def to_index(self, world_mm: NDArray[Any]) -> NDArray[np.float64]:
+        """Map RAS mm ``(..., d)`` to (fractional) voxel indices."""
+        inverse = np.linalg.inv(self.affine)
+        return np.asarray(np.asarray(world_mm) @ inverse[:-1, :-1].T + inverse[:-1, -1], dtype=np.float64)
+
+    def cropped(self, start: tuple[int, ...], shape: tuple[int, ...]) -> Grid:
+        """Return the sub-lattice (or, for negative starts, the extension) that begins at voxel ``start``."""
+        affine = self.affine.copy()
+        affine[:-1, -1] = self.to_world(np.asarray(start, dtype=np.float64))
+        return Grid(shape, affine)
+
+    def with_spacing(self, spacing_mm: tuple[float, ...]) -> Grid:
+        """Return a grid over the same field of view (outer voxel faces) with the nearest whole number of voxels.
+
+        The spacing asked for is kept exactly; the field of view is kept centred, so it may grow or shrink by less
+        than one voxel.
+        """
+        old, new = np.asarray(self.spacing), np.asarray(spacing_mm, dtype=np.float64)
+        shape = np.maximum(1, np.rint(np.asarray(self.shape) * old / new)).astype(int)
+        affine = self.affine.copy()
+        affine[:-1, :-1] = self.directions * new
+        affine[:-1, -1] = self.centre - affine[:-1, :-1] @ ((shape - 1) / 2)
+        return Grid(tuple(int(n) for n in shape), affine)
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """An array ``(c, x, y, z)`` on its Grid. A label is a Volume of one channel and an integer type."""
+
+    array: NDArray[Any]
+    grid: Grid
+
+    def __post_init__(self) -> None:
+        if self.array.ndim != self.grid.ndim + 1 or self.array.shape[1:] != self.grid.shape:
+            raise GeometryError(
+                f"An array of shape {self.array.shape} does not fit a grid of shape {self.grid.shape}: "
+                "channels come first, then the grid's axes."
+            )
+
+    @property
+    def spacing(self) -> tuple[float, ...]:
+        """Voxel size in mm."""
+        return self.grid.spacing
+
+    def with_array(self, array: NDArray[Any]) -> Volume:
+        """Return another array, ``(c, x, y, z)`` or ``(x, y, z)``, on the same grid."""
+        return Volume(array if array.ndim == self.grid.ndim + 1 else array[None], self.grid)
+
+
+def repair_affine(affine: NDArray[Any], name: str = "the affine") -> NDArray[np.float64]:
+    """Return the affine with exactly orthogonal axes, each keeping its length.
+
+    Args:
+        affine: ``(d+1, d+1)`` voxel indices to mm.
+        name: what to call it in an error, usually the file.
+
+    Raises:
+        GeometryError: an axis has no length, the matrix is not finite, or two axes are further than 0.57 degrees
+            from a right angle (a sheared grid, such as a tilted gantry, has to be resampled first).
+    """
+    matrix = np.asarray(affine, dtype=np.float64)[:-1, :-1]
+    lengths = np.linalg.norm(matrix, axis=0)
+    if not np.isfinite(np.asarray(affine, dtype=np.float64)).all() or lengths.min() <= 0:
+        raise GeometryError(f"{name}: the affine {np.asarray(affine).tolist()} has an axis without a length in mm.")
+    directions = matrix / lengths
+    cosines = directions.T @ directions - np.eye(len(lengths))
+    if np.abs(cosines).max() > SHEAR_LIMIT:
+        degrees = 90 - np.degrees(np.arccos(min(1.0, float(np.abs(cosines).max()))))
+        raise GeometryError(
+            f"{name}: its axes are {degrees:.1f} degrees from right angles (a sheared grid, such as a tilted gantry); "
+            "resample it to an orthogonal grid first."
+        )
+    left, _, right = np.linalg.svd(directions)
+    repaired = np.array(affine, dtype=np.float64)
+    repaired[:-1, :-1] = (left @ right) * lengths
+    return repaired
+
+
+def canonical(
+    array: NDArray[Any], affine: NDArray[Any], *, file_format: str, name: str, header: Mapping[str, Any] | None = None
+) -> Volume:
+    """Turn an array in file order into a Volume in canonical order that remembers the file's grid.
+
+    Args:
+        array: ``(c, i, j, k)`` or ``(c, i, j)``: channels first, then the file's own axes.
+        affine: file voxel indices to RAS mm.
+        file_format: "nifti", "mha", "nrrd".
+        name: the file, for errors.
+        header: see :class:`Stored`.
+
+    Raises:
+        GeometryError: the affine is sheared or degenerate.
+    """
+    exact = np.array(affine, dtype=np.float64)
+    repaired = repair_affine(exact, name)
+    axes, flips = _nearest_axes(repaired)
+    moved = np.transpose(array, (0, *(a + 1 for a in axes)))
+    moved = np.flip(moved, tuple(i + 1 for i, flip in enumerate(flips) if flip))
+    shape = array.shape[1:]
+    to_file = np.zeros_like(repaired)
+    to_file[-1, -1] = 1
+    for i, (axis, flip) in enumerate(zip(axes, flips, strict=True)):
+        to_file[axis, i] = -1 if flip else 1
+        to_file[axis, -1] = shape[axis] - 1 if flip else 0
+    stored = Stored(file_format, shape, exact, axes, flips, dict(header or {}))
+    return Volume(np.ascontiguousarray(moved), Grid(moved.shape[1:], repaired @ to_file, stored))
+
+
+def to_stored(volume: Volume) -> NDArray[Any]:
+    """Return the array ``(c, i, j, k)`` in the axis order and direction of the file that its grid came from."""
+    stored = volume.grid.stored
+    if stored is None:
+        return volume.array
+    turned = np.flip(volume.array, tuple(i + 1 for i, flip in enumerate(stored.flips) if flip))
+    order = np.argsort(stored.axes)
+    return np.ascontiguousarray(np.transpose(turned, (0, *(int(a) + 1 for a in order))))
+
+
+def same_grid(first: Grid, second: Grid, tolerance_voxels: float = 0.05) -> bool:
+    """Tell whether two grids put every voxel at the same place, up to a share of the smallest voxel side.
+
+    Headers keep directions in float32 or as text, so equal grids rarely have equal bits.
+    """
+    if first.shape != second.shape:
+        return False
+    corners = np.array(np.meshgrid(*[(0, n - 1) for n in first.shape], indexing="ij")).reshape(first.ndim, -1).T
+    gap = np.linalg.norm(first.to_world(corners) - second.to_world(corners), axis=1).max()
+    return bool(gap <= tolerance_voxels * min(first.spacing))
+
+
+def without_file(grid: Grid) -> Grid:
+    """Return the same lattice without the memory of a file."""
+    return replace(grid, stored=None)
+
+
+def _nearest_axes(affine: NDArray[np.float64]) -> tuple[tuple[int, ...], tuple[bool, ...]]:
+    """Assign one file axis to each world axis, largest cosine first."""
+    d = affine.shape[0] - 1
+    cosines = affine[:-1, :-1] / np.linalg.norm(affine[:-1, :-1], axis=0)
+    axes, flips, left = [-1] * d, [False] * d, np.abs(cosines)
+    for _ in range(d):
+        world, axis = np.unravel_index(int(np.argmax(left)), left.shape)
+        axes[world], flips[world] = int(axis), bool(cosines[world, axis] < 0)
+        left[world, :], left[:, axis] = -1, -1
+    return tuple(axes), tuple(flips)

@@ -1,0 +1,79 @@
+"""Folds: grouped by subject, stratified by burden, seeded, and an edited file that leaks is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from neoseg.data.folds import FoldsConfig, make_folds, read_folds, write_folds
+from neoseg.errors import InputError
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    subjects=st.lists(st.integers(0, 30), min_size=12, max_size=60),
+    count=st.integers(2, 5),
+    seed=st.integers(0, 99),
+)
+def test_no_subject_on_two_sides_and_every_case_scored_once(subjects: list[int], count: int, seed: int) -> None:
+    groups = {f"case{i}": f"subject{s}" for i, s in enumerate(subjects)}
+    if len(set(groups.values())) < max(6, 2 * count):
+        return
+    burden = {case: (i / len(groups)) ** 2 for i, case in enumerate(groups)}
+    folds = make_folds(groups, burden, FoldsConfig(count=count), np.random.default_rng(seed))
+    scored = sorted(c for f in folds for c in f.validation)
+    assert scored == sorted(groups)
+    for fold in folds:
+        assert sorted((*fold.train, *fold.inner, *fold.validation)) == sorted(groups)
+        sides = [{groups[c] for c in side} for side in (fold.train, fold.inner, fold.validation)]
+        assert all(sides)
+        assert not sides[0] & sides[1] and not sides[0] & sides[2] and not sides[1] & sides[2]
+
+
+def test_burden_is_spread_evenly() -> None:
+    cases = {f"c{i:02d}": f"s{i:02d}" for i in range(30)}
+    burden = {c: i / 30 for i, c in enumerate(cases)}
+    folds = make_folds(cases, burden, FoldsConfig(count=3), np.random.default_rng(0))
+    means = [np.mean([burden[c] for c in f.validation]) for f in folds]
+    assert max(means) - min(means) < 0.04
+
+
+def test_same_seed_same_folds_and_another_seed_others() -> None:
+    cases = {f"c{i:02d}": f"s{i:02d}" for i in range(12)}
+    burden = dict.fromkeys(cases, 0.1)
+    first, again, other = (make_folds(cases, burden, FoldsConfig(count=3), np.random.default_rng(s)) for s in (0, 0, 1))
+    assert first == again
+    assert first != other
+
+
+def test_too_few_subjects_are_refused() -> None:
+    with pytest.raises(InputError, match=r"2 subjects.*folds\.count"):
+        cases = {"a": "s1", "b": "s2", "c": "s2"}
+        make_folds(cases, dict.fromkeys(cases, 0.0), FoldsConfig(count=2), np.random.default_rng(0))
+
+
+def test_an_edited_file_that_splits_a_subject_is_refused(tmp_path: Path) -> None:
+    cases = {f"c{i}": f"s{i // 2}" for i in range(12)}
+    folds = make_folds(cases, dict.fromkeys(cases, 0.0), FoldsConfig(count=3), np.random.default_rng(0))
+    path = tmp_path / "folds.json"
+    write_folds(path, folds, "key")
+    assert read_folds(path, cases) == folds
+    moved = folds[0].validation[0]
+    text = path.read_text().replace(f'"{moved}"', '"swap"', 1)
+    other = folds[0].train[0]
+    text = text.replace(f'"{other}"', f'"{moved}"', 1).replace('"swap"', f'"{other}"', 1)
+    path.write_text(text)
+    with pytest.raises(InputError, match=r"fold 0: the subject 's\d'"):
+        read_folds(path, cases)
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"folds": [1]}', '{"folds": [{"train": []}]}'])
+def test_a_file_that_is_no_table_of_folds_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "folds.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match="not a table of folds"):
+        read_folds(path, {})

@@ -1,0 +1,125 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from neoseg.errors import GeometryError
+from neoseg.inference.restore import restore
+from neoseg.volume import Grid
+
+
+def probabilities_of(shape, classes=3, seed=0):
+    values = np.random.default_rng(seed).random((classes, *shape)).astype(np.float32)
+    return values / values.sum(axis=0)
+
+
+def turned_grid(shape, spacing, degrees=20.0):
+    c, s = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
+    affine = np.eye(4)
+    affine[:3, :3] = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]]) * spacing
+    affine[:3, 3] = (-31.7, 12.3, 5.1)
+    return Grid(shape, affine)
+
+
+@given(
+    st.tuples(*[st.integers(1, 12)] * 3),
+    st.tuples(*[st.floats(0.3, 4.0)] * 3),
+    st.tuples(*[st.integers(0, 5)] * 3),
+    st.tuples(*[st.integers(0, 5)] * 3),
+    st.floats(-40, 40),
+)
+@settings(max_examples=60, deadline=None)
+def test_a_crop_comes_back_bit_by_bit(shape, spacing, before, after, degrees):
+    native = turned_grid(tuple(b + n + a for b, n, a in zip(before, shape, after, strict=True)), spacing, degrees)
+    given = probabilities_of(shape)
+    found = restore(given, native.cropped(before, shape), native)
+    wanted = np.zeros((3, *native.shape), dtype=np.float32)
+    wanted[0] = 1
+    wanted[(slice(None), *(slice(b, b + n) for b, n in zip(before, shape, strict=True)))] = given
+    np.testing.assert_array_equal(found, wanted)
+    assert found.dtype == np.float32
+
+
+def test_a_larger_prepared_grid_is_cut():
+    native = turned_grid((6, 7, 5), (1.0, 1.0, 2.5))
+    given = probabilities_of((10, 11, 9))
+    found = restore(given, native.cropped((-2, -2, -2), (10, 11, 9)), native)
+    np.testing.assert_array_equal(found, given[:, 2:8, 2:9, 2:7])
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_flipped_axis_is_turned_back(axis):
+    native = turned_grid((6, 7, 5), (1.0, 1.0, 2.5))
+    affine = native.affine.copy()
+    affine[:3, 3] += affine[:3, axis] * (native.shape[axis] - 1)
+    affine[:3, axis] *= -1
+    given = probabilities_of(native.shape)
+    found = restore(given, Grid(native.shape, affine), native)
+    np.testing.assert_array_equal(found, np.flip(given, axis + 1))
+
+
+def test_permuted_axes_are_turned_back():
+    native = turned_grid((6, 7, 5), (1.0, 1.0, 2.5))
+    order = [2, 0, 1]
+    prepared = Grid(tuple(native.shape[a] for a in order), native.affine[:, [*order, 3]])
+    given = probabilities_of(prepared.shape)
+    found = restore(given, prepared, native)
+    np.testing.assert_array_equal(found, np.transpose(given, (0, 2, 3, 1)))
+
+
+@pytest.mark.parametrize("degrees", [0.0, 25.0])
+def test_a_linear_field_is_interpolated_exactly_inside(degrees):
+    native = turned_grid((20, 18, 10), (1.0, 1.2, 2.0), degrees)
+    prepared = native.with_spacing((1.7, 1.5, 1.1))
+    assert prepared.shape != native.shape
+
+    def field(grid):
+        world = grid.to_world(np.moveaxis(np.indices(grid.shape), 0, -1))
+        share = 0.5 + world @ [0.003, -0.002, 0.004]
+        return np.stack([1 - share, share]).astype(np.float32)
+
+    found = restore(field(prepared), prepared, native)
+    np.testing.assert_allclose(found[:, 1:-1, 1:-1, 1:-1], field(native)[:, 1:-1, 1:-1, 1:-1], atol=1e-6)
+    # the outer half voxel repeats the border, it is not background
+    assert found[1].min() > 0.3
+
+
+def test_turned_grids_are_resampled_through_world_coordinates():
+    native, prepared = turned_grid((16, 16, 8), (1.0, 1.0, 2.0), 0.0), turned_grid((30, 30, 10), (1.0, 1.0, 2.0), 12.0)
+    centre = native.centre - prepared.centre
+    affine = prepared.affine.copy()
+    affine[:3, 3] += centre
+    prepared = Grid(prepared.shape, affine)
+
+    def field(grid):
+        share = 0.5 + grid.to_world(np.moveaxis(np.indices(grid.shape), 0, -1)) @ [0.003, -0.002, 0.004]
+        return np.stack([1 - share, share]).astype(np.float32)
+
+    found = restore(field(prepared), prepared, native)
+    np.testing.assert_allclose(found, field(native), atol=1e-6)
+    outside = restore(field(native), native, prepared)
+    corner = outside[:, 0, 0]
+    np.testing.assert_array_equal(corner[0], 1)
+    np.testing.assert_array_equal(corner[1], 0)
+    np.testing.assert_allclose(outside.sum(axis=0), 1, atol=1e-6)
+
+
+def test_grids_that_do_not_meet_give_background():
+    native = turned_grid((4, 4, 4), (1.0, 1.0, 1.0))
+    far = native.cropped((100, 0, 0), (4, 4, 4))
+    found = restore(probabilities_of((4, 4, 4)), far, native)
+    assert (found[0] == 1).all() and not found[1:].any()
+
+
+def test_two_dimensions():
+    native = Grid.of_spacing((6, 5), (1.0, 2.0))
+    given = probabilities_of((3, 2))
+    found = restore(given, native.cropped((1, 2), (3, 2)), native)
+    np.testing.assert_array_equal(found[:, 1:4, 2:4], given)
+    assert found[0].sum() == pytest.approx(30 - 6 + given[0].sum(), rel=1e-6)
+
+
+def test_an_array_of_another_shape_is_refused():
+    native = Grid.of_spacing((6, 5), (1.0, 2.0))
+    with pytest.raises(GeometryError, match="cannot be restored"):
+        restore(probabilities_of((5, 6)), native, native)

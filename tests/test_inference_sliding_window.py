@@ -1,0 +1,187 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from neoseg.errors import ConfigError
+from neoseg.inference.configs import WindowConfig
+from neoseg.inference.ensemble import mean_of
+from neoseg.inference.precision import resolve_precision
+from neoseg.inference.sliding_window import gaussian_weights, predict_probabilities, window_starts
+
+FLOAT32 = WindowConfig(precision="float32")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+class Tiny(nn.Module):
+    def __init__(self, dimensions: int = 3, classes: int = 3, seed: int = 0) -> None:
+        super().__init__()
+        conv = {2: nn.Conv2d, 3: nn.Conv3d}[dimensions]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.first = conv(2, 4, 3, padding=1)
+            self.last = conv(4, classes, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return (self.last(torch.relu(self.first(x))),)
+
+
+def image_of(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).normal(0, 1, (2, *shape)).astype(np.float32)
+
+
+@given(
+    st.integers(1, 200),
+    st.integers(2, 64),
+    st.sampled_from([0.0, 0.25, 0.5, 0.75]),
+)
+@settings(max_examples=100, deadline=None)
+def test_windows_cover_the_axis_evenly_with_the_overlap(n, p, overlap):
+    starts = window_starts([n], [p], overlap)[0]
+    assert starts[0] == 0
+    if n <= p:
+        assert starts == [0]
+        return
+    assert starts[-1] == n - p
+    strides = np.diff(starts)
+    limit = max(1, int(p * (1 - overlap)))
+    assert strides.max() <= limit and np.ptp(strides) <= 1
+    # one window fewer would be too far apart
+    assert (n - p) / max(1, len(starts) - 2) > limit or len(starts) == 2
+
+
+def test_weights_are_a_gaussian_of_an_eighth_of_the_patch():
+    weights = gaussian_weights((16, 9)).numpy()
+    assert weights.min() > 0
+    assert weights[8, 4] / weights[8, 4 + 2] == pytest.approx(np.exp(0.5 * (2 / (9 / 8)) ** 2), rel=1e-5)
+    np.testing.assert_allclose(weights, weights[::-1, ::-1], rtol=1e-6)
+    assert gaussian_weights((400,)).min() > 0
+
+
+@pytest.mark.parametrize(("shape", "patch"), [((17, 13, 11), (8, 8, 6)), ((20, 5, 9), (8, 8, 8)), ((19, 14), (8, 8))])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_it_equals_a_naive_sum_over_windows(shape, patch, batch):
+    network, image = Tiny(len(shape)).eval(), image_of(*shape)
+    config = WindowConfig(precision="float32", batch=batch)
+    found = predict_probabilities(network, image, patch=patch, classes=3, config=config, fill=0.5)
+
+    pads = [max(0, p - n) for n, p in zip(shape, patch, strict=True)]
+    before = [(n + 1) // 2 for n in pads]
+    padded = np.pad(image, [(0, 0)] + [(b, n - b) for b, n in zip(before, pads, strict=True)], constant_values=0.5)
+    grid = window_starts(padded.shape[1:], patch, 0.5)
+    total, norm = np.zeros((3, *padded.shape[1:])), np.zeros(padded.shape[1:])
+    for index in np.ndindex(*map(len, grid)):
+        place = tuple(slice(grid[a][i], grid[a][i] + patch[a]) for a, i in enumerate(index))
+        with torch.no_grad():
+            part = torch.softmax(network(torch.from_numpy(padded[(slice(None), *place)])[None])[0][0], 0).numpy()
+        offsets = np.meshgrid(*[np.arange(p) - (p - 1) / 2 for p in patch], indexing="ij")
+        weight = np.exp(-0.5 * sum((o / (p / 8)) ** 2 for o, p in zip(offsets, patch, strict=True)))
+        total[(slice(None), *place)] += part * weight
+        norm[place] += weight
+    inner = tuple(slice(b, b + n) for b, n in zip(before, shape, strict=True))
+    np.testing.assert_allclose(found.numpy(), (total / norm)[(slice(None), *inner)], atol=2e-6)
+    assert found.shape == (3, *shape) and found.dtype == torch.float32
+    np.testing.assert_allclose(found.sum(dim=0).numpy(), 1, atol=1e-5)
+
+
+def test_a_constant_network_gives_a_constant_result():
+    def constant(batch):
+        return (torch.tensor([0.0, 1.0, -2.0]).reshape(1, 3, 1, 1, 1).expand(len(batch), 3, *batch.shape[2:]),)
+
+    found = predict_probabilities(constant, image_of(30, 21, 10), patch=(12, 12, 8), classes=3, config=FLOAT32)
+    wanted = torch.softmax(torch.tensor([0.0, 1.0, -2.0]), 0).reshape(3, 1, 1, 1).expand_as(found)
+    torch.testing.assert_close(found, wanted)
+
+
+def test_it_equals_monai_in_the_interior():
+    from monai.inferers import sliding_window_inference
+
+    # sizes at which both libraries place the same windows
+    network, image = Tiny().eval(), image_of(40, 16, 8)
+    found = predict_probabilities(network, image, patch=(16, 16, 8), classes=3, config=FLOAT32)
+    with torch.no_grad():
+        wanted = sliding_window_inference(
+            torch.from_numpy(image)[None],
+            (16, 16, 8),
+            2,
+            lambda x: torch.softmax(network(x)[0], 1),
+            overlap=0.5,
+            mode="gaussian",
+            sigma_scale=0.125,
+        )[0]
+    # MONAI lifts all weights to 0.001, so away from the windows' middle line its mean is a little flatter
+    middle = (slice(None), slice(None), slice(6, 10), slice(3, 5))
+    torch.testing.assert_close(found[middle], wanted[middle], atol=5e-4, rtol=0)
+
+
+def test_a_volume_inside_the_patch_is_one_pass_and_equals_the_network():
+    calls = []
+    network, image = Tiny().eval(), image_of(8, 8, 6)
+
+    def counted(batch):
+        calls.append(tuple(batch.shape))
+        return network(batch)
+
+    found = predict_probabilities(counted, image, patch=(8, 8, 6), classes=3, config=FLOAT32)
+    with torch.no_grad():
+        torch.testing.assert_close(found, torch.softmax(network(torch.from_numpy(image)[None])[0][0], 0))
+    predict_probabilities(counted, image[:, :5, :, :3], patch=(8, 8, 6), classes=3, config=FLOAT32)
+    assert calls == [(1, 2, 8, 8, 6)] * 2
+
+
+def test_mirroring_averages_over_every_combination_of_axes():
+    network, image = Tiny().eval(), image_of(8, 8, 6)
+    config = WindowConfig(precision="float32", mirror_axes=(0, 2))
+    found = predict_probabilities(network, image, patch=(8, 8, 6), classes=3, config=config)
+    with torch.no_grad():
+        x = torch.from_numpy(image)[None]
+        parts = [torch.softmax(network(x.flip(a))[0], 1).flip(a) for a in ([], [2], [4], [2, 4])]
+    torch.testing.assert_close(found, torch.stack(parts).mean(dim=0)[0])
+    flipped = predict_probabilities(network, image[:, ::-1], patch=(8, 8, 6), classes=3, config=config)
+    torch.testing.assert_close(flipped.flip(1), found)
+
+
+def test_an_ensemble_is_the_mean_of_probabilities():
+    networks = [Tiny(seed=i).eval() for i in range(3)]
+    image = image_of(14, 10, 9)
+    each = [predict_probabilities(n, image, patch=(8, 8, 8), classes=3, config=FLOAT32) for n in networks]
+    found = predict_probabilities(mean_of(networks), image, patch=(8, 8, 8), classes=3, config=FLOAT32)
+    torch.testing.assert_close(found, torch.stack(each).mean(dim=0))
+    assert mean_of(networks[:1]) is networks[0]
+    with pytest.raises(ConfigError, match="at least one network"):
+        mean_of([])
+
+
+def test_a_read_only_memory_map_and_a_tensor_give_the_same(tmp_path):
+    network, image = Tiny().eval(), image_of(14, 10, 9)
+    np.save(tmp_path / "image.npy", image)
+    mapped = np.load(tmp_path / "image.npy", mmap_mode="r")
+    found = [
+        predict_probabilities(network, x, patch=(8, 8, 8), classes=3, config=FLOAT32)
+        for x in (mapped, torch.from_numpy(image))
+    ]
+    assert torch.equal(*found)
+    assert not found[0].is_inference()
+
+
+def test_bfloat16_stays_near_float32():
+    network, image = Tiny().eval(), image_of(14, 10, 9)
+    found = [
+        predict_probabilities(network, image, patch=(8, 8, 8), classes=3, config=WindowConfig(precision=p))
+        for p in ("float32", "bfloat16")
+    ]
+    assert found[1].dtype == torch.float32
+    assert 0 < (found[0] - found[1]).abs().max() < 0.02
+
+
+def test_precision_is_taken_as_asked():
+    cpu = torch.device("cpu")
+    assert resolve_precision("float32", cpu) == torch.float32
+    assert resolve_precision("bfloat16", cpu) == torch.bfloat16
+    assert resolve_precision("auto", cpu) in (torch.float32, torch.bfloat16)

@@ -1,0 +1,98 @@
+"""Against SimpleITK, which reads and writes the same files independently."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK
+
+from neoseg.errors import InputError
+from neoseg.io import read_grid, read_volume, volumes_in, write_volume
+from neoseg.volume import Volume
+
+
+def image_of(seed: int, shape: tuple[int, ...] = (3, 4, 5)) -> SimpleITK.Image:
+    rng = np.random.default_rng(seed)
+    image = SimpleITK.GetImageFromArray(rng.normal(size=shape[::-1]).astype(np.float32))
+    q, _ = np.linalg.qr(rng.normal(size=(3, 3)))
+    image.SetSpacing([float(v) for v in rng.uniform(0.5, 4, 3)])
+    image.SetOrigin([float(v) for v in rng.uniform(-100, 100, 3)])
+    image.SetDirection([float(v) for v in q.ravel()])
+    return image
+
+
+@pytest.mark.parametrize("ending", [".mha", ".mhd", ".nrrd", ".nhdr"])
+@pytest.mark.parametrize("seed", range(3))
+def test_world_positions_are_itks_with_x_and_y_turned(tmp_path: Path, ending: str, seed: int) -> None:
+    image = image_of(seed)
+    SimpleITK.WriteImage(image, str(tmp_path / f"a{ending}"))
+    volume = read_volume(tmp_path / f"a{ending}")
+    for index in ((0, 0, 0), (2, 1, 4), (1, 3, 2)):
+        x, y, z = image.TransformIndexToPhysicalPoint(index)
+        i, j, k = np.rint(volume.grid.to_index(np.array([-x, -y, z]))).astype(int)
+        assert volume.array[0, i, j, k] == image[index]
+        np.testing.assert_allclose(volume.grid.to_world(np.array([i, j, k])), [-x, -y, z], atol=1e-9)
+
+
+@pytest.mark.parametrize("ending", [".mha", ".mhd"])
+def test_metaimage_geometry_is_exact(tmp_path: Path, ending: str) -> None:
+    image = image_of(7)
+    rounded = np.round(np.array(image.GetDirection()), 4)
+    image.SetDirection([float(v) for v in rounded])
+    SimpleITK.WriteImage(image, str(tmp_path / f"a{ending}"))
+    volume = read_volume(tmp_path / f"a{ending}")
+    write_volume(Volume((volume.array > 0).astype(np.uint8), volume.grid), tmp_path / f"b{ending}")
+    result = SimpleITK.ReadImage(str(tmp_path / f"b{ending}"))
+    assert result.GetPixelID() == SimpleITK.sitkUInt8
+    assert (result.GetOrigin(), result.GetSpacing()) == (image.GetOrigin(), image.GetSpacing())
+    assert result.GetDirection() == tuple(rounded)
+    np.testing.assert_array_equal(SimpleITK.GetArrayFromImage(result), SimpleITK.GetArrayFromImage(image) > 0)
+
+
+def test_fourth_axes_and_vectors(tmp_path: Path) -> None:
+    array = np.random.default_rng(0).random((2, 5, 4, 3)).astype(np.float32)
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(array, isVector=False), str(tmp_path / "four.mha"))
+    SimpleITK.WriteImage(
+        SimpleITK.GetImageFromArray(np.moveaxis(array, 0, -1), isVector=True), str(tmp_path / "v.nrrd")
+    )
+    for name in ("four.mha", "v.nrrd"):
+        assert volumes_in(tmp_path / name) == 2
+        with pytest.raises(InputError, match="holds 2 volumes"):
+            read_volume(tmp_path / name)
+        second = read_volume(tmp_path / name, volume_index=1)
+        # ITK's identity is LPS, so the canonical array runs against x and y.
+        np.testing.assert_array_equal(second.array[0, ::-1, ::-1], array[1].T)
+    one = SimpleITK.GetImageFromArray(array[:1], isVector=False)
+    SimpleITK.WriteImage(one, str(tmp_path / "one.mha"))
+    write_volume(read_volume(tmp_path / "one.mha"), tmp_path / "again.mha")
+    assert SimpleITK.ReadImage(str(tmp_path / "again.mha")).GetSize() == one.GetSize()
+
+
+def test_global_warnings_are_left_as_they_were(tmp_path: Path) -> None:
+    SimpleITK.WriteImage(image_of(1), str(tmp_path / "a.mha"))
+    before = SimpleITK.ProcessObject.GetGlobalWarningDisplay()
+    read_grid(tmp_path / "a.mha")
+    assert SimpleITK.ProcessObject.GetGlobalWarningDisplay() == before
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("DimSize = 3 4 5", "DimSize = 3 4 x", "2 to 4 axes"),
+        ("DimSize = 3 4 5", "DimSize = 3 4", "2 to 4 axes"),
+        ("DimSize = 3 4 5", "DimSize = 3 4 0", "2 to 4 axes"),
+        ("ElementType = MET_FLOAT\n", "", "lacks ElementType"),
+        ("DimSize = 3 4 5", "DimSize = 3 4 500", "truncated"),
+    ],
+)
+def test_damaged_metaimage_headers(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], old: str, new: str, told: str
+) -> None:
+    SimpleITK.WriteImage(image_of(1), str(tmp_path / "a.mha"), False)
+    content = (tmp_path / "a.mha").read_bytes()
+    (tmp_path / "a.mha").write_bytes(content.replace(old.encode(), new.encode()))
+    with pytest.raises(InputError, match=told):
+        read_volume(tmp_path / "a.mha")
+    assert capfd.readouterr() == ("", "")

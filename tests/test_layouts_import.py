@@ -1,0 +1,360 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from neoseg.data.cases import read_cases, write_cases
+from neoseg.data.layouts import LAYOUTS, guess_layout, import_data
+from neoseg.errors import ConfigError, InputError
+from neoseg.io import read_volume, write_volume
+from neoseg.volume import Grid, Volume
+
+DATA = Path(__file__).parents[2] / "shared" / "data"
+needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the shared data are not on this machine")
+GRID = Grid.of_spacing((4, 5, 3), (1.5, 1.5, 4.0))
+
+
+def image(path: Path, value: float = 1200.0, channels: int = 1) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    array = np.full((channels, *GRID.shape), value, np.float32)
+    array[:, 0] = 0
+    array += np.arange(channels, dtype=np.float32)[:, None, None, None]
+    write_volume(Volume(array, GRID), path)
+    return path
+
+
+def label(path: Path, *values: float, dtype: type = np.uint8) -> Path:
+    array = np.zeros((1, *GRID.shape), dtype)
+    array.flat[: len(values)] = values
+    write_volume(Volume(array, GRID), path)
+    return path
+
+
+# Miniature trees, one a layout: what any layout must hold is tested on all of them.
+
+
+def tree_folders(root: Path) -> None:
+    for name in ("p1", "p2"):
+        image(root / "images" / f"{name}.nii.gz")
+        label(root / "labels" / f"{name}.nii.gz", 1, 2)
+
+
+def tree_decathlon(root: Path) -> None:
+    described = {
+        "modality": {"0": "T2", "1": "ADC"},
+        "labels": {"0": "background", "1": "PZ", "2": "TZ"},
+        "training": [],
+        "test": ["./imagesTs/p9.nii.gz"],
+    }
+    for name in ("p1", "p2"):
+        image(root / "imagesTr" / f"{name}.nii.gz", channels=2)
+        label(root / "labelsTr" / f"{name}.nii.gz", 1, 2)
+        described["training"].append({"image": f"./imagesTr/{name}.nii.gz", "label": f"./labelsTr/{name}.nii.gz"})
+    image(root / "imagesTs" / "p9.nii.gz", channels=2)
+    (root / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
+
+
+def tree_bonbid(root: Path) -> None:
+    for part, number in (("Train", "010"), ("Train", "014"), ("Val", "028"), ("Test", "062")):
+        folder = root / f"BONBID2023_{part}"
+        name = f"MGHNICU_{number}-VISIT_01"
+        image(folder / "1ADC_ss" / f"{name}-ADC_ss.mha", 1350)
+        image(folder / "2Z_ADC" / f"Zmap_{name}-ADC_smooth2mm_clipped10.mha", -1)
+        label(folder / "3LABEL" / f"{name}_lesion.mha", 1)
+
+
+TREES = {"folders": tree_folders, "decathlon": tree_decathlon, "bonbid": tree_bonbid}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.name)
+def test_every_layout_keeps_its_contract(tmp_path: Path, layout) -> None:
+    root = tmp_path / "data"
+    TREES[layout.name](root)
+    before = sorted(tmp_path.rglob("*"))
+    name, reason = guess_layout(root)
+    assert name == layout.name
+    assert reason
+    data = import_data(root, layout.name)
+    assert sorted(tmp_path.rglob("*")) == before  # nothing is copied or written
+    assert len({case.case for case in data.cases}) == len(data.cases) >= 2
+    for case in data.cases:
+        assert set(case.images) == set(data.channels)
+        for channel, file in case.images.items():
+            assert file.is_absolute()
+            assert read_volume(file, volume_index=case.channel_index.get(channel)).grid.shape == GRID.shape
+        assert case.label is not None
+        assert case.label.is_file()
+        assert case.split in ("train", "test")
+    assert data.labels
+    assert set(data.channels.values()) <= {"adc", "z", "ct", "mr"}
+    write_cases(data.cases, tmp_path / "cases.csv")
+    assert read_cases(tmp_path / "cases.csv") == data.cases
+    with pytest.raises(InputError, match=r"this layout needs .*, but there is no such"):
+        layout.read(tmp_path)
+    assert layout.matches(tmp_path) is None
+
+
+def test_guessing_says_what_it_looked_for(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"1ADC_ss/.*dataset\.json.*images/.*--layout"):
+        guess_layout(tmp_path)
+    with pytest.raises(InputError, match="does not exist"):
+        guess_layout(tmp_path / "none")
+    with pytest.raises(InputError, match="does not exist"):
+        import_data(tmp_path / "none", "folders")
+    with pytest.raises(ConfigError, match=r"'folder' is not known \(did you mean 'folders'"):
+        import_data(tmp_path, "folder")
+
+
+# folders
+
+
+@pytest.mark.parametrize(("images", "labels"), [("Images", "LABELS"), ("imagesTr", "labelsTr"), ("image", "masks")])
+@pytest.mark.parametrize("suffix", ["", "_seg", "-mask"])
+def test_folder_names_and_label_endings(tmp_path: Path, images: str, labels: str, suffix: str) -> None:
+    image(tmp_path / images / "a.b.nii.gz")
+    label(tmp_path / labels / f"a.b{suffix}.mha", 1)
+    (tmp_path / images / "readme.txt").write_text("x", encoding="utf-8")
+    (tmp_path / images / "._a.b.nii.gz").write_bytes(b"Mac")
+    (case,) = import_data(tmp_path, "folders").cases
+    assert (case.case, case.label) == ("a.b", tmp_path / labels / f"a.b{suffix}.mha")
+
+
+def test_channels_by_suffix_are_named_by_dataset_json(tmp_path: Path) -> None:
+    for name in ("p1", "p2"):
+        for number in (0, 1):
+            image(tmp_path / "imagesTr" / f"{name}_{number:04d}.nii.gz")
+        label(tmp_path / "labelsTr" / f"{name}.nii.gz", 1)
+    data = import_data(tmp_path, "folders")
+    assert data.channels == {"channel_0": "mr", "channel_1": "mr"}
+    assert [case.case for case in data.cases] == ["p1", "p2"]
+    described = {"channel_names": {"0": "CT", "1": "ADC"}, "labels": {"background": 0, "lesion": 1}}
+    (tmp_path / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
+    data = import_data(tmp_path, "folders")
+    assert data.channels == {"CT": "ct", "ADC": "adc"}
+    assert data.labels == {"lesion": 1}
+    assert data.cases[0].images["ADC"].name == "p1_0001.nii.gz"
+
+
+def test_four_digits_may_be_the_number_of_a_case(tmp_path: Path) -> None:
+    for name in ("case_0001", "case_0002"):
+        image(tmp_path / "images" / f"{name}.nii.gz")
+        label(tmp_path / "labels" / f"{name}.nii.gz", 1)
+    data = import_data(tmp_path, "folders")
+    assert [case.case for case in data.cases] == ["case_0001", "case_0002"]
+    assert data.channels == {"image": "mr"}
+
+
+def test_one_channel_with_suffix(tmp_path: Path) -> None:
+    image(tmp_path / "imagesTr" / "p1_0000.nii.gz")
+    label(tmp_path / "labelsTr" / "p1.nii.gz", 1)
+    (case,) = import_data(tmp_path, "folders").cases
+    assert (case.case, list(case.images)) == ("p1", ["image"])
+
+
+def test_channels_by_sub_folder(tmp_path: Path) -> None:
+    for channel in ("adc", "dwi"):
+        image(tmp_path / "images" / channel / "p1.mha")
+    label(tmp_path / "labels" / "p1.mha", 1)
+    data = import_data(tmp_path, "folders")
+    assert data.channels == {"adc": "adc", "dwi": "mr"}
+    assert data.cases[0].images["dwi"] == tmp_path / "images" / "dwi" / "p1.mha"
+
+
+def test_test_folders_are_held_out_or_left_out(tmp_path: Path) -> None:
+    image(tmp_path / "imagesTr" / "a.nii.gz")
+    label(tmp_path / "labelsTr" / "a.nii.gz", 1)
+    image(tmp_path / "imagesTs" / "b.nii.gz")
+    data = import_data(tmp_path, "folders")
+    assert [case.case for case in data.cases] == ["a"]
+    assert any("imagesTs/ has no labels" in note for note in data.notes)
+    (tmp_path / "labelsTs").mkdir()
+    label(tmp_path / "labelsTs" / "b.nii.gz", 1)
+    assert [(case.case, case.split) for case in import_data(tmp_path, "folders").cases] == [
+        ("a", "train"),
+        ("b", "test"),
+    ]
+
+
+def test_odd_label_values_are_not_declared_but_told(tmp_path: Path) -> None:
+    for name, values in (("a", (255.0, 2)), ("b", (0.99999997,)), ("c", (-1.0, np.nan))):
+        image(tmp_path / "images" / f"{name}.nii.gz")
+        (tmp_path / "labels").mkdir(exist_ok=True)
+        label(tmp_path / "labels" / f"{name}.nii.gz", *values, dtype=np.float64)
+    (tmp_path / "labels" / "c.nii.gz").write_bytes(b"text")
+    data = import_data(tmp_path, "folders")
+    assert data.labels == {"label_2": 2, "label_255": 255}
+    assert any("0.99999997 (b.nii.gz)" in note for note in data.notes)
+    assert any("c.nii.gz" in note for note in data.notes)
+
+
+def test_bids_names_give_the_subject(tmp_path: Path) -> None:
+    for session in (1, 2):
+        image(tmp_path / "images" / f"sub-07_ses-{session}.nii.gz")
+        label(tmp_path / "labels" / f"sub-07_ses-{session}.nii.gz", 1)
+    assert {case.subject for case in import_data(tmp_path, "folders").cases} == {"sub-07"}
+
+
+def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
+    image(tmp_path / "images" / "a.nii.gz")
+    image(tmp_path / "images" / "a.mha")
+    with pytest.raises(InputError, match=r"a\.nii\.gz: the file .*a\.mha has the same name"):
+        import_data(tmp_path, "folders")
+
+
+@needs_data
+def test_hippocampus() -> None:
+    root = DATA / "msd_hippocampus"
+    assert guess_layout(root) == ("folders", "it holds images/ and labels/")
+    data = import_data(root, "folders")
+    assert len(data.cases) == 182
+    assert all(case.label is not None and case.label.name == case.images["image"].name for case in data.cases)
+    assert data.labels == {"label_1": 1, "label_2": 2}
+    assert data.notes == []
+
+
+@needs_data
+def test_hippocampus_unpaired() -> None:
+    data = import_data(DATA / "msd_hippocampus" / "unpaired_negatives", "folders")
+    assert [(case.case[-3:], bool(case.images), bool(case.label)) for case in data.cases] == [
+        ("010", False, True),
+        ("118", True, False),
+        ("281", False, True),
+    ]
+    assert data.notes == [
+        "1 images have no label: hippocampus_118.",
+        "2 labels have no image: hippocampus_010, hippocampus_281.",
+    ]
+
+
+# decathlon
+
+
+def test_a_4d_image_becomes_channels(tmp_path: Path) -> None:
+    tree_decathlon(tmp_path)
+    data = import_data(tmp_path, "decathlon")
+    assert data.channels == {"t2": "mr", "adc": "adc"}
+    assert data.labels == {"PZ": 1, "TZ": 2}
+    case = data.cases[0]
+    assert case.channel_index == {"t2": 0, "adc": 1}
+    assert case.images["t2"] == case.images["adc"] == tmp_path / "imagesTr" / "p1.nii.gz"
+    t2, adc = (read_volume(case.images[c], volume_index=case.channel_index[c]).array for c in ("t2", "adc"))
+    np.testing.assert_array_equal(adc, t2 + 1)
+    assert data.notes == ["1 test images have no label and were left out; predict them with `neoseg predict`."]
+
+
+@pytest.mark.parametrize(("modalities", "volumes"), [(1, 2), (2, 1), (3, 2)])
+def test_another_number_of_modalities_is_refused(tmp_path: Path, modalities: int, volumes: int) -> None:
+    tree_decathlon(tmp_path)
+    described = json.loads((tmp_path / "dataset.json").read_text(encoding="utf-8"))
+    described["modality"] = {str(i): "MRI" for i in range(modalities)}
+    (tmp_path / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
+    image(tmp_path / "imagesTr" / "p1.nii.gz", channels=volumes)
+    with pytest.raises(InputError, match=rf"p1\.nii\.gz: .* {volumes} volumes, but .* {modalities} modalities"):
+        import_data(tmp_path, "decathlon")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"modality": {}}, '"modality" must name'),
+        ({"modality": "MRI"}, '"modality" must name'),
+        ({"labels": None}, '"labels" must give'),
+        ({"labels": {"0": "background"}}, "only the background"),
+        ({"labels": {"background": 0, "tumour": [1, 2]}}, "one whole number"),
+        ({"training": []}, '"training" must list'),
+        ({"training": ["a.nii.gz"]}, "an entry must be"),
+    ],
+)
+def test_bad_dataset_json(tmp_path: Path, change: dict[str, object], told: str) -> None:
+    tree_decathlon(tmp_path)
+    path = tmp_path / "dataset.json"
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | change), encoding="utf-8")
+    with pytest.raises(InputError, match=told):
+        import_data(tmp_path, "decathlon")
+    path.write_text("{'a': 1}", encoding="utf-8")
+    with pytest.raises(InputError, match="not readable JSON"):
+        import_data(tmp_path, "decathlon")
+
+
+def test_an_unreadable_image_is_left_to_the_checks(tmp_path: Path) -> None:
+    tree_decathlon(tmp_path)
+    (tmp_path / "imagesTr" / "p1.nii.gz").write_bytes(b"text")
+    data = import_data(tmp_path, "decathlon")
+    assert len(data.cases) == 2
+    assert any("p1.nii.gz" in note for note in data.notes)
+
+
+def test_one_modality_and_labels_written_the_other_way(tmp_path: Path) -> None:
+    image(tmp_path / "imagesTr" / "a.nii.gz")
+    (tmp_path / "labelsTr").mkdir()
+    label(tmp_path / "labelsTr" / "a.nii.gz", 1)
+    entry = {"image": "imagesTr/a.nii.gz", "label": "labelsTr/a.nii.gz"}
+    described = {"modality": ["CT"], "labels": {"background": 0, "spleen": 1}, "training": [entry], "test": [entry]}
+    (tmp_path / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
+    data = import_data(tmp_path, "decathlon")
+    assert data.channels == {"ct": "ct"}
+    assert data.cases[0].channel_index == {}
+    assert [case.split for case in data.cases] == ["train", "test"]
+
+
+# BONBID-HIE
+
+
+def test_bonbid_splits_subjects_sites_and_units(tmp_path: Path) -> None:
+    tree_bonbid(tmp_path)
+    image(tmp_path / "BONBID2023_Train" / "1ADC_ss" / "MGHNICU_010-VISIT_02-ADC_ss.mha", 1.3)
+    image(tmp_path / "BONBID2023_Train" / "2Z_ADC" / "Zmap_MGHNICU_010-VISIT_02-ADC_smooth2mm_clipped10.mha", 1)
+    image(tmp_path / "healthy" / "1ADC_ss" / "CONTROL_003-VISIT_01-ADC_ss.mha", 0.0013)
+    data = import_data(tmp_path, "bonbid")
+    assert [(c.case, c.subject, c.site, c.group, c.split, c.units.get("adc")) for c in data.cases] == [
+        ("MGHNICU_062-VISIT_01", "MGHNICU_062", "MGHNICU", "patient", "test", "1e-6 mm2/s"),
+        ("MGHNICU_010-VISIT_01", "MGHNICU_010", "MGHNICU", "patient", "train", "1e-6 mm2/s"),
+        ("MGHNICU_010-VISIT_02", "MGHNICU_010", "MGHNICU", "patient", "train", "1e-3 mm2/s"),
+        ("MGHNICU_014-VISIT_01", "MGHNICU_014", "MGHNICU", "patient", "train", "1e-6 mm2/s"),
+        ("MGHNICU_028-VISIT_01", "MGHNICU_028", "MGHNICU", "patient", "train", "1e-6 mm2/s"),
+        ("CONTROL_003-VISIT_01", "CONTROL_003", "", "healthy", "train", "mm2/s"),
+    ]
+    assert data.channels == {"adc": "adc", "zadc": "z"}
+    assert data.labels == {"lesion": 1}
+    assert data.cases[2].label is None  # for the checks to name
+    assert data.cases[0].label == tmp_path / "BONBID2023_Test" / "3LABEL" / "MGHNICU_062-VISIT_01_lesion.mha"
+    assert data.cases[0].units["zadc"] == "z"
+    assert any("BONBID2023_Val/ join the training cases" in note for note in data.notes)
+
+
+def test_bonbid_names_in_the_wild(tmp_path: Path) -> None:
+    """Other cases of letters, 2ZMAP, one sub-folder a site, no Z maps, one split folder given."""
+    root = tmp_path / "bonbid2023_train"
+    for site, number in (("MGH", "MGHNICU_001"), ("BCH", "BCHNICU_002")):
+        image(root / "1adc_SS" / site / f"{number}-VISIT_01-ADC_ss.mha")
+        image(root / "2ZMAP" / site / f"Zmap_{number}-VISIT_01-ADC_smooth2mm_clipped10.mha")
+        (root / "3Label").mkdir(exist_ok=True)
+        label(root / "3Label" / f"{number}-VISIT_01_lesion.mha", 1)
+    data = import_data(root, "bonbid")
+    assert [(case.site, set(case.images), case.label is not None) for case in data.cases] == [
+        ("BCHNICU", {"adc", "zadc"}, True),
+        ("MGHNICU", {"adc", "zadc"}, True),
+    ]
+    assert guess_layout(root)[0] == "bonbid"
+
+
+def test_bonbid_without_z_or_test_labels(tmp_path: Path) -> None:
+    tree_bonbid(tmp_path)
+    (tmp_path / "BONBID2023_Train/2Z_ADC/Zmap_MGHNICU_014-VISIT_01-ADC_smooth2mm_clipped10.mha").unlink()
+    (tmp_path / "BONBID2023_Test/3LABEL/MGHNICU_062-VISIT_01_lesion.mha").unlink()
+    data = import_data(tmp_path, "bonbid")
+    assert data.channels == {"adc": "adc"}
+    assert all(set(case.images) == {"adc"} and "zadc" not in case.units for case in data.cases)
+    assert {case.split for case in data.cases} == {"train"}
+    assert any("1 patients have no Z map (MGHNICU_014-VISIT_01)" in note for note in data.notes)
+    assert any("BONBID2023_Test/ has no labels" in note for note in data.notes)
+
+
+def test_bonbid_two_files_of_one_case(tmp_path: Path) -> None:
+    tree_bonbid(tmp_path)
+    image(tmp_path / "BONBID2023_Train" / "1ADC_ss" / "MGHNICU_010-VISIT_01_ADC.mha")
+    with pytest.raises(InputError, match="belongs to the same case MGHNICU_010-VISIT_01"):
+        import_data(tmp_path, "bonbid")

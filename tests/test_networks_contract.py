@@ -1,0 +1,208 @@
+"""What every network has to do, over the visible list of networks; a new member is tested by itself."""
+
+import math
+
+import pytest
+import safetensors.torch
+import torch
+
+from neoseg.errors import ConfigError, GeometryError
+from neoseg.networks.blocks.residual_conv import ResidualConv
+from neoseg.networks.build import build_network
+from neoseg.networks.configs import NETWORKS, NetworkConfig, required_multiple
+
+STEM = (2, 2, 1)
+SMALL = {
+    "unetr_pp": {"dims": (8, 16, 32), "depths": (1, 1, 1), "proj": (8, 8, 4), "decoder_proj": 8, "feature_size": 8},
+}
+
+
+def small(kind: str, **fields: object) -> NetworkConfig:
+    return NETWORKS[kind].config.model_validate({"stem": STEM, **SMALL[kind], **fields})
+
+
+def patch_of(config: NetworkConfig) -> tuple[int, ...]:
+    return tuple(2 * size for size in required_multiple(config))
+
+
+def build(config: NetworkConfig, *, seed: int = 0, in_channels: int = 2, classes: int = 3) -> torch.nn.Module:
+    generator = torch.Generator().manual_seed(seed)
+    return build_network(config, in_channels=in_channels, classes=classes, patch=patch_of(config), generator=generator)
+
+
+def image(config: NetworkConfig, in_channels: int = 2) -> torch.Tensor:
+    return torch.randn(2, in_channels, *patch_of(config), generator=torch.Generator().manual_seed(3))
+
+
+@pytest.fixture(params=list(NETWORKS))
+def kind(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+def test_small_configs_cover_the_list() -> None:
+    assert set(SMALL) == set(NETWORKS)
+    for name, entry in NETWORKS.items():
+        assert entry.config().kind == name
+        assert entry.paper
+        assert entry.title
+
+
+@pytest.mark.parametrize("in_channels", [1, 2, 3])
+@pytest.mark.parametrize("deep_supervision", [True, False])
+def test_outputs_and_gradients(kind: str, in_channels: int, deep_supervision: bool) -> None:
+    config = small(kind, deep_supervision=deep_supervision)
+    network = build(config, in_channels=in_channels)
+    x = image(config, in_channels)
+    outputs = network(x)
+    assert isinstance(outputs, tuple)
+    assert outputs[0].shape == (2, 3, *patch_of(config))
+    sizes = [math.prod(output.shape[2:]) for output in outputs]
+    assert sizes == sorted(sizes, reverse=True)
+    assert (len(outputs) > 1) == deep_supervision
+    sum(output.square().mean() for output in outputs).backward()
+    for name, parameter in network.named_parameters():
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
+        assert parameter.grad.any(), name
+    network.eval()
+    with torch.inference_mode():
+        assert [o.shape for o in network(x)] == [o.shape for o in outputs]
+
+
+@pytest.mark.parametrize("norm", ["batch", "instance", "group"])
+def test_normalisations_train(kind: str, norm: str) -> None:
+    network = build(small(kind, norm=norm))
+    outputs = network(image(small(kind)))
+    outputs[0].mean().backward()
+    assert torch.isfinite(outputs[0]).all()
+
+
+def test_a_sample_is_predicted_alike_alone_and_in_a_batch(kind: str) -> None:
+    config = small(kind)
+    network = build(config).eval()
+    x = image(config)
+    with torch.inference_mode():
+        torch.testing.assert_close(network(x)[0][1:], network(x[1:])[0], atol=1e-5, rtol=1e-5)
+
+
+def test_memory_layout_changes_nothing(kind: str) -> None:
+    config = small(kind)
+    network = build(config).eval()
+    x = image(config)
+    with torch.inference_mode():
+        last = network(x.contiguous(memory_format=torch.channels_last_3d))[0]
+        network.to(memory_format=torch.contiguous_format)
+        torch.testing.assert_close(network(x)[0], last, atol=1e-5, rtol=1e-5)
+
+
+def test_a_seed_gives_the_same_bits(kind: str) -> None:
+    config = small(kind)
+    state = torch.random.get_rng_state()
+    first, second, other = (build(config, seed=seed).state_dict() for seed in (5, 5, 6))
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert any(not torch.equal(first[name], other[name]) for name in first)
+
+
+def test_weights_survive_safetensors(kind: str) -> None:
+    config = small(kind)
+    one, two = build(config, seed=1).eval(), build(config, seed=2).eval()
+    stored = safetensors.torch.save({name: t.contiguous() for name, t in one.state_dict().items()})
+    two.load_state_dict(safetensors.torch.load(stored))
+    with torch.inference_mode():
+        for ours, theirs in zip(one(image(config)), two(image(config)), strict=True):
+            assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("constant", [0.0, 7.0])
+def test_constant_patches_under_autocast_are_finite(kind: str, dtype: torch.dtype, constant: float) -> None:
+    config = small(kind, layer_scale_init=1.0)
+    network = build(config)
+    with torch.autocast("cpu", dtype):
+        outputs = network(torch.full_like(image(config), constant))
+    sum(output.float().square().mean() for output in outputs).backward()
+    assert all(torch.isfinite(output).all() for output in outputs)
+    assert all(torch.isfinite(parameter.grad).all() for parameter in network.parameters())
+
+
+def test_bfloat16_gradients_of_two_voxels_are_right() -> None:
+    block = ResidualConv(16, 16, "instance").to(memory_format=torch.channels_last_3d)
+    x = torch.randn(2, 16, 2, 3, 3, generator=torch.Generator().manual_seed(0))
+    x = x.contiguous(memory_format=torch.channels_last_3d)
+
+    def gradient(*, rough: bool) -> torch.Tensor:
+        block.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=rough):
+            loss = (block(x).float() * x).mean()
+        for size in (64, 512, 4096, 6912, 13824, 27648):  # so that memory that is read unwritten shows
+            _ = [torch.full((size,), math.nan, dtype=dtype) for dtype in (torch.float32, torch.bfloat16) for _ in "123"]
+        loss.backward()
+        return block.conv1.weight.grad.clone()
+
+    exact = gradient(rough=False)
+    assert (gradient(rough=True) - exact).abs().max() < 0.1 * exact.abs().max()
+
+
+def test_bfloat16_stays_close_to_float32(kind: str) -> None:
+    config = small(kind, layer_scale_init=1.0)
+    network = build(config).eval()
+    with torch.inference_mode():
+        exact = network(image(config))[0]
+        with torch.autocast("cpu", torch.bfloat16):
+            rough = network(image(config))[0].float()
+    assert (rough - exact).square().mean().sqrt() < 0.05 * exact.square().mean().sqrt()
+
+
+def test_a_wrong_input_is_named_with_the_right_one(kind: str) -> None:
+    config = small(kind)
+    network = build(config)
+    right = "2, " + ", ".join(str(size) for size in patch_of(config))
+    with pytest.raises(GeometryError, match=right):
+        network(image(config)[..., :-1])
+    with pytest.raises(GeometryError, match=right):
+        network(image(config, 3))
+    with pytest.raises(GeometryError, match=right):
+        network(image(config)[0])
+
+
+def test_a_wrong_patch_is_named_with_the_nearest_right_one(kind: str) -> None:
+    config = small(kind)
+    right = patch_of(config)
+    with pytest.raises(GeometryError, match="x".join(str(size) for size in right)):
+        build_network(config, in_channels=1, classes=2, patch=(right[0] + 1, right[1] - 1, right[2]))
+    with pytest.raises(GeometryError, match="2 axes"):
+        build_network(config, in_channels=1, classes=2, patch=right[:2])
+
+
+def test_a_single_lowest_token_needs_group_normalisation(kind: str) -> None:
+    config = small(kind)
+    patch = required_multiple(config)
+    with pytest.raises(GeometryError, match="group"):
+        build_network(config, in_channels=1, classes=2, patch=patch)
+    network = build_network(small(kind, norm="group"), in_channels=1, classes=2, patch=patch)
+    network(torch.ones(1, 1, *patch))[0].mean().backward()
+    assert all(torch.isfinite(parameter.grad).all() for parameter in network.parameters() if parameter.grad is not None)
+
+
+def test_a_stem_is_needed(kind: str) -> None:
+    with pytest.raises(ConfigError, match="stem"):
+        build_network(NETWORKS[kind].config(), in_channels=1, classes=2, patch=(64, 64, 64))
+
+
+def test_learns_a_bright_ball(kind: str) -> None:
+    config = small(kind)
+    axes = [torch.linspace(-1, 1, size) for size in patch_of(config)]
+    distance = sum(grid**2 for grid in torch.meshgrid(*axes, indexing="ij"))
+    target = (distance < 0.4).long().expand(2, *distance.shape)
+    noise = torch.randn(2, 1, *distance.shape, generator=torch.Generator().manual_seed(1))
+    x = target[:, None] + 0.5 * noise
+    network = build(config, in_channels=1, classes=2)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=1e-2)
+    for _ in range(15):
+        optimiser.zero_grad()
+        torch.nn.functional.cross_entropy(network(x)[0], target).backward()
+        optimiser.step()
+    network.eval()
+    with torch.inference_mode():
+        assert (network(x)[0].argmax(1) == target).float().mean() > 0.97

@@ -1,0 +1,319 @@
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from neoseg.augment.augmentation import Augmentation
+from neoseg.augment.configs import AugmentConfig
+from neoseg.errors import InputError, NeosegError, StateError
+from neoseg.progress import Silent
+from neoseg.training.configs import TrainingConfig
+from neoseg.training.data import TrainingCase, TrainingData
+from neoseg.training.loop import FoldRun, TrainingResult, train_fold
+
+PATCH = (12, 10, 8)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+class Tiny(nn.Module):
+    def __init__(self, seed: int = 0, classes: int = 2, dropout: float = 0.1) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.first = nn.Conv3d(1, 6, 3, padding=1)
+            self.norm = nn.BatchNorm3d(6)
+            self.dropout = nn.Dropout(dropout)
+            self.last = nn.Conv3d(6, classes, 1)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return (self.last(self.dropout(torch.relu(self.norm(self.first(x))))),)
+
+
+def cross_entropy(logits, target):
+    return nn.functional.cross_entropy(logits[0], target)
+
+
+def make_case(name: str, seed: int, *, empty: bool = False) -> TrainingCase:
+    generator = np.random.default_rng(seed)
+    label = np.zeros((16, 14, 10), dtype=np.uint8)
+    if not empty:
+        x, y, z = generator.integers(2, 6, 3)
+        label[x : x + 6, y : y + 6, z : z + 3] = 1
+    image = (label * 2.0 + generator.normal(0, 0.5, label.shape)).astype(np.float32)[None]
+    return TrainingCase(name, image, label)
+
+
+def make_data(**changes) -> TrainingData:
+    given = {
+        "train": [make_case(f"t{i}", i) for i in range(3)] + [make_case("t3", 3, empty=True)],
+        "validation": [make_case("v0", 10), make_case("v1", 11, empty=True)],
+        "spacing_mm": (1.0, 1.0, 2.0),
+        "classes": 2,
+        "patch": PATCH,
+    }
+    return TrainingData(**(given | changes))
+
+
+CONFIG = TrainingConfig(epochs=3, steps_per_epoch=4, learning_rate=0.01, precision="float32")
+
+
+def fit(folder: Path, config: TrainingConfig = CONFIG, progress=None, network=None, **changes) -> TrainingResult:
+    augmentation = Augmentation(AugmentConfig())
+    run = replace(FoldRun(folder, seed=7, augmentation=augmentation), **changes)
+    network = network or Tiny()
+    return train_fold(network, cross_entropy, data=make_data(), config=config, run=run, progress=progress or Silent())
+
+
+class StopAfter:
+    """A listener that interrupts as a person does, after some steps."""
+
+    def __init__(self, steps: int) -> None:
+        self.left = steps
+
+    @contextmanager
+    def track(self, title: str, total: int) -> Iterator:
+        def advance(steps: int, text: str) -> None:
+            self.left -= bool(text)
+            if self.left <= 0:
+                raise KeyboardInterrupt
+
+        yield advance
+
+    def say(self, sentence: str) -> None:
+        pass
+
+
+def log_lines(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return {
+        f"{file.parent.name}/{file.stem}/{name}": value
+        for file in sorted(folder.glob("*/*.safetensors"))
+        for name, value in load_file(file).items()
+    }
+
+
+def assert_same_bits(first: Path, second: Path) -> None:
+    a, b = weights(first), weights(second)
+    assert a.keys() == b.keys() and a
+    for name in a:
+        assert torch.equal(a[name], b[name]), name
+
+
+@pytest.mark.parametrize("optimiser", ["adamw", "sgd"])
+@pytest.mark.parametrize("ema_decay", [None, 0.9])
+def test_a_resumed_training_ends_with_the_same_bits(tmp_path, optimiser, ema_decay):
+    # a checkpoint after every step, so that the interruption falls inside an epoch
+    config = CONFIG.model_copy(
+        update={"optimiser": optimiser, "ema_decay": ema_decay, "checkpoint_every_seconds": 1e-9}
+    )
+    whole = fit(tmp_path / "whole", config)
+    for steps in (2, 4, 3):
+        with pytest.raises(KeyboardInterrupt):
+            fit(tmp_path / "parts", config, progress=StopAfter(steps))
+    parts = fit(tmp_path / "parts", config)
+    assert_same_bits(tmp_path / "whole", tmp_path / "parts")
+    assert replace(whole, seconds=0) == replace(parts, seconds=0)
+    logs = [
+        [{k: v for k, v in line.items() if k != "seconds"} for line in log_lines(f)]
+        for f in (tmp_path / "whole", tmp_path / "parts")
+    ]
+    assert logs[0] == logs[1]
+    assert [line["epoch"] for line in logs[0]] == [0, 1, 2]
+    assert not list((tmp_path / "parts").glob(".*"))
+
+
+def test_a_training_killed_while_a_checkpoint_is_exchanged_goes_on(tmp_path):
+    fit(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        fit(tmp_path / "parts", progress=StopAfter(6))
+    folder = tmp_path / "parts"
+    (folder / "last").rename(folder / ".last.01234567.old")
+    (folder / ".last.01234567.tmp").mkdir()
+    fit(folder)
+    assert_same_bits(tmp_path / "whole", folder)
+    assert not list(folder.glob(".*"))
+
+
+def test_another_seed_gives_other_weights(tmp_path):
+    fit(tmp_path / "a")
+    fit(tmp_path / "b", seed=8)
+    a, b = weights(tmp_path / "a"), weights(tmp_path / "b")
+    assert not torch.equal(a["last/model/first.weight"], b["last/model/first.weight"])
+
+
+def test_training_leaves_the_global_generator_alone(tmp_path):
+    torch.manual_seed(5)
+    wanted = torch.rand(3)
+    torch.manual_seed(5)
+    fit(tmp_path)
+    assert torch.equal(torch.rand(3), wanted)
+
+
+def test_a_finished_training_is_returned_at_once(tmp_path):
+    network = Tiny()
+    result = fit(tmp_path, network=network)
+    before = {f: f.stat().st_mtime_ns for f in tmp_path.rglob("*")}
+    again = Tiny(seed=99)
+    assert fit(tmp_path, network=again, progress=StopAfter(0)) == result
+    assert {f: f.stat().st_mtime_ns for f in tmp_path.rglob("*")} == before
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name]), name
+
+
+def test_it_learns_and_leaves_what_it_says(tmp_path):
+    result = fit(tmp_path, CONFIG.model_copy(update={"epochs": 8, "steps_per_epoch": 8}))
+    assert result.best_dice > 0.8
+    assert (result.epochs, result.steps, result.stopped_early, result.precision) == (8, 64, False, "float32")
+    assert {f.name for f in tmp_path.iterdir()} == {
+        "training.json", "last", "best", "log.jsonl", "progress.png", "finished.json",
+    }  # fmt: skip
+    line = json.loads((tmp_path / "log.jsonl").read_text().splitlines()[-1])
+    assert line["epoch"] == 7 and line["step"] == 64 and line["loss"] < 0.3
+    assert line["false_positive_voxels"] is not None
+    assert (tmp_path / "progress.png").read_bytes().startswith(b"\x89PNG")
+    best = json.loads((tmp_path / "best" / "state.json").read_text())
+    assert best["epoch"] == result.best_epoch and best["validation_dice"] == result.best_dice
+
+
+def test_the_best_epoch_is_the_one_of_the_highest_smoothed_dice(tmp_path):
+    result = fit(tmp_path, CONFIG.model_copy(update={"epochs": 6, "validation_smoothing": 0.7}))
+    lines = log_lines(tmp_path)
+    smoothed = lines[0]["validation_dice"]
+    for line in lines:
+        if line["epoch"]:
+            smoothed = 0.7 * smoothed + 0.3 * line["validation_dice"]
+        assert line["smoothed_dice"] == pytest.approx(smoothed)
+    assert result.best_epoch == int(np.argmax([line["smoothed_dice"] for line in lines]))
+
+
+def test_early_stop_counts_epochs_without_a_better_dice(tmp_path):
+    # a rate of almost nothing: the Dice of the first epoch is never surpassed
+    config = CONFIG.model_copy(update={"epochs": 50, "early_stop_patience": 3, "learning_rate": 1e-30})
+    network = Tiny(dropout=0.0)
+    network.norm = nn.Identity()
+    result = fit(tmp_path, config, network=network)
+    assert result.stopped_early and result.epochs == 4 and result.best_epoch == 0
+
+
+def test_without_validation_cases_the_last_epoch_is_the_best(tmp_path):
+    result = train_fold(
+        Tiny(), cross_entropy, data=make_data(validation=[]), config=CONFIG, run=FoldRun(tmp_path, 1), progress=Silent()
+    )
+    assert result.best_epoch == 2 and result.best_dice is None
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("config.learning_rate", {"config": CONFIG.model_copy(update={"learning_rate": 0.5})}),
+        ("seed", {"seed": 8}),
+        ("network", {"network": Tiny(classes=3)}),
+        ("augmentation", {"augmentation": None}),
+    ],
+)
+def test_a_folder_of_another_training_is_refused_by_name(tmp_path, name, change):
+    with pytest.raises(KeyboardInterrupt):
+        fit(tmp_path, progress=StopAfter(1))
+    with pytest.raises(StateError, match=rf"other values of {name};"):
+        fit(tmp_path, **change)
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        fit(tmp_path, progress=StopAfter(6))
+    file = tmp_path / "last" / "optimiser.safetensors"
+    file.write_bytes(file.read_bytes()[:40])
+    with pytest.raises(StateError, match="damaged"):
+        fit(tmp_path)
+
+
+def test_a_loss_that_is_not_finite_ends_the_training_in_words(tmp_path):
+    def broken(logits, target):
+        return cross_entropy(logits, target) * float("nan")
+
+    with pytest.raises(NeosegError, match=r"broke down at step 1: the loss is nan"):
+        train_fold(Tiny(), broken, data=make_data(), config=CONFIG, run=FoldRun(tmp_path, 1), progress=Silent())
+    assert not (tmp_path / "last").exists()
+
+
+def test_a_case_on_both_sides_is_refused():
+    with pytest.raises(InputError, match=r"\['t0'\].*one side only"):
+        make_data(validation=[make_case("t0", 0)])
+
+
+def test_a_case_of_another_shape_is_refused():
+    case = make_case("odd", 0)
+    with pytest.raises(InputError, match="odd: an image of shape"):
+        make_data(train=[TrainingCase("odd", case.image[:, 1:], case.label)])
+
+
+def test_no_training_case_is_refused(tmp_path):
+    with pytest.raises(InputError, match="no training case"):
+        train_fold(
+            Tiny(), cross_entropy, data=make_data(train=[]), config=CONFIG, run=FoldRun(tmp_path, 1), progress=Silent()
+        )
+
+
+def test_a_time_budget_becomes_a_stored_number_of_steps(tmp_path):
+    config = TrainingConfig(time_budget_s=1.0, steps_per_epoch=10, precision="float32")
+    network = Tiny()
+    before = {k: v.clone() for k, v in network.state_dict().items()}
+    with pytest.raises(KeyboardInterrupt):
+        fit(tmp_path, config, network=network, progress=StopAfter(1))
+    total = json.loads((tmp_path / "training.json").read_text())["total_steps"]
+    assert total > 1
+    # the timed steps were done on a copy: the counted ones begin at the given weights
+    assert int(network.state_dict()["norm.num_batches_tracked"]) == int(before["norm.num_batches_tracked"]) + 1
+    assert fit(tmp_path, config).steps == total
+
+
+def test_steps_beat_epochs_and_the_last_epoch_may_be_short(tmp_path):
+    result = fit(tmp_path, CONFIG.model_copy(update={"steps": 6}))
+    assert (result.steps, result.epochs) == (6, 2)
+
+
+def test_two_lengths_are_refused():
+    with pytest.raises(ValueError, match="give one of them"):
+        TrainingConfig(steps=3, time_budget_s=5)
+
+
+def test_bfloat16_trains_too(tmp_path):
+    result = fit(tmp_path, CONFIG.model_copy(update={"precision": "bfloat16", "epochs": 1}))
+    assert result.precision == "bfloat16"
+    assert all(v.dtype != torch.bfloat16 for v in weights(tmp_path).values())
+
+
+def test_two_dimensions(tmp_path):
+    class Flat(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(1, 2, 3, padding=1)
+
+        def forward(self, x):
+            return (self.conv(x),)
+
+    case = make_case("a", 0)
+    other = make_case("b", 1)
+    data = TrainingData(
+        train=[TrainingCase("a", case.image[..., 5], case.label[..., 5])],
+        validation=[TrainingCase("b", other.image[..., 5], other.label[..., 5])],
+        spacing_mm=(1.0, 1.0),
+        classes=2,
+        patch=(12, 12),
+    )
+    run = FoldRun(tmp_path, 1, augmentation=Augmentation(AugmentConfig()))
+    assert train_fold(Flat(), cross_entropy, data=data, config=CONFIG, run=run, progress=Silent()).steps == 12
