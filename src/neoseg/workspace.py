@@ -86,9 +86,7 @@ class Run:
             write_json(started, {"key": key, "seconds": spent + time.monotonic() - start})
             raise
         started.unlink(missing_ok=True)
-        write_json(
-            self.stage(name), {"stage": name, "key": key, "seconds": spent + time.monotonic() - start, **record}
-        )
+        write_json(self.stage(name), {"stage": name, "key": key, "seconds": spent + time.monotonic() - start, **record})
 
     def is_current(self, name: str, key: str) -> bool:
         """Tell whether a stage ended well with exactly these inputs."""

@@ -67,9 +67,7 @@ def run() -> int:
         import traceback
 
         traceback.print_exc()
-        return _said(
-            f"a failure of neoseg itself ({type(error).__name__}); please report the lines above.", 1
-        )
+        return _said(f"a failure of neoseg itself ({type(error).__name__}); please report the lines above.", 1)
     return int(code or 0)
 
 

@@ -12,7 +12,7 @@ from ..config import load_config, recipe_text
 from ..errors import InputError
 from ..phantom.cohort import write_cohort
 from ..phantom.config import CohortConfig
-from ..progress import Progress
+from ..progress import Progress, Silent
 from .import_data import import_folder
 from .run import run
 
@@ -57,8 +57,7 @@ def demo(
     if not stamp.is_file() or read_json(stamp) != wanted.model_dump(mode="json"):
         if stamp.is_file():
             raise InputError(f"{folder}: this folder holds a demo with another cohort; give an empty one.")
-        each = partial(_each, jobs=jobs, progress=progress)
-        write_cohort(heads, wanted, run_each=each)
+        write_cohort(heads, wanted, progress=progress, run_each=partial(_each, jobs=jobs))
         import_folder(heads, folder, "bonbid", overwrite=True)
         with replacing(config_path) as temporary:
             temporary.write_text(recipe_text("demo"), encoding="utf-8")
@@ -66,5 +65,5 @@ def demo(
     return run(load_config(config_path, changes), progress, notice=NOTICE)
 
 
-def _each(function: Any, items: Any, *, jobs: int, progress: Progress) -> list[Any]:
-    return run_all(function, list(items), title="Writing heads", progress=progress, jobs=jobs)
+def _each(function: Any, items: Any, *, jobs: int) -> list[Any]:
+    return run_all(function, list(items), title="Writing heads", progress=Silent(), jobs=jobs)

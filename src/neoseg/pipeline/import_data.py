@@ -52,9 +52,7 @@ def import_folder(root: Path, workspace: Path, layout: str | None = None, *, ove
     cases, config = workspace / "cases.csv", workspace / "neoseg.toml"
     there = [str(p) for p in (cases, config) if p.exists()]
     if there and not overwrite:
-        raise InputError(
-            f"{' and '.join(there)} exist; give --overwrite or another --workspace."
-        )
+        raise InputError(f"{' and '.join(there)} exist; give --overwrite or another --workspace.")
     write_cases(data.cases, cases)
     with replacing(config) as temporary:
         temporary.write_text(_config_text(data), encoding="utf-8")
@@ -63,7 +61,7 @@ def import_folder(root: Path, workspace: Path, layout: str | None = None, *, ove
 
 def _config_text(data: ImportedData) -> str:
     lines = [
-        "# Every field, with its meaning: docs/reference/configuration.md; any of them also by --set table.field=value.",
+        "# All fields: docs/reference/configuration.md. On the command line: --set table.field=value.",
         'cases = "cases.csv"',
         "",
         "[labels]",

@@ -10,14 +10,16 @@ import numpy as np
 from ..atlas.build import build_atlas
 from ..cluster.local import Outcome, run_all, run_each
 from ..data.cases import Case
-from ..data.foreground import bounding_box
+from ..data.foreground import bounding_box, foreground_mask
 from ..data.loading import load_images, load_label
 from ..data.store import CaseStore, digest
 from ..errors import InputError
 from ..labels import LabelSet
 from ..prepare.atlas import Atlas
+from ..prepare.bias_field import correct_bias_field
 from ..prepare.case import Physical, physical_maps, prepared_array
 from ..prepare.configs import ADC, PrepareConfig, PrepareSettings
+from ..progress import Silent
 from ..volume import Volume, without_file
 from .session import Session
 
@@ -72,22 +74,25 @@ def _atlas(session: Session) -> Atlas:
             f"{config.cases}: a Z map is to be made, but no case has group = healthy to build the normal atlas from; "
             "add healthy scans, give Z images, or remove [prepare.zmap]."
         )
-    volumes = [_healthy_adc(case) for case in session.healthy]
-    settings = config.atlas.model_copy(update={"bias_field": config.prepare.bias_field})
+    correct = partial(_healthy_adc, config=config.prepare)
+    volumes = run_all(correct, session.healthy, title="Reading healthy", progress=session.progress, jobs=config.jobs)
 
     def each(function: Any, items: Any) -> list[Any]:
-        return run_all(function, items, title="Building the atlas", progress=session.progress, jobs=config.jobs)
+        return run_all(function, items, title="Registering", progress=Silent(), jobs=config.jobs)
 
-    atlas = build_atlas(volumes, settings, run_each=each, progress=session.progress)
+    atlas = build_atlas(volumes, config.atlas, run_each=each, progress=session.progress)
     provenance = {**atlas.provenance, "key": key, "cases": [c.case for c in session.healthy]}
     atlas = Atlas(atlas.mean, atlas.sd, atlas.mask, atlas.count, atlas.unit, provenance)
     atlas.save(folder)
     return atlas
 
 
-def _healthy_adc(case: Case) -> Volume:
+def _healthy_adc(case: Case, config: PrepareConfig) -> Volume:
     loaded = load_images(case, [ADC])
-    return Volume(loaded.image.array, without_file(loaded.image.grid))
+    adc = Volume(loaded.image.array, without_file(loaded.image.grid))
+    if config.bias_field is None:
+        return adc
+    return correct_bias_field(adc, foreground_mask(adc.array), config.bias_field).corrected
 
 
 def _prepare_one(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +14,36 @@ from pydantic import BaseModel, Field, ValidationError
 from ..atomic import read_json, write_json
 from ..errors import ConfigError
 from ..networks.configs import NetworkConfig, required_multiple
-from .cost import step_flops, step_gib
+from .cost import step_core_seconds, step_gib
 from .fingerprint import CaseFacts, pooled_statistics
 from .intensity import ChannelStatistics, NormaliseConfig, Rule, default_rule
-from .topology import median_shape, patch_for, stem_for, target_spacing
+from .topology import levels_for, median_shape, patch_for, stem_for, target_spacing
 
 __all__ = ["Plan", "PlanConfig", "Reason", "make_plan", "read_plan", "write_plan"]
 
-CORE_GFLOPS = 22.0
-"""Floating-point speed (1e9/s) of one CPU core in these networks' training; turns a budget into steps, the same on
-every machine so that a plan does not depend on where it was made."""
+FEWEST_STEPS = 250
+"""A budget that buys fewer steps than this with a network gets a smaller one."""
 
-FEWEST_STEPS = 300
-"""A budget that buys fewer steps than this with the widest network gets a narrower one."""
 
-WIDTHS = (32, 24, 16, 8)
-"""Channels of the first level that the planner chooses from; 32 is published."""
+@dataclass(frozen=True)
+class Size:
+    """How much of the published width and depth a network has; the planner takes the largest that the budget trains."""
+
+    width: int
+    depth: int
+    heads: int
+    slots: int
+    features: int
+
+
+SIZES = (
+    Size(32, 3, 4, 64, 16),
+    Size(32, 2, 4, 64, 16),
+    Size(24, 2, 4, 32, 12),
+    Size(16, 2, 2, 32, 8),
+    Size(16, 1, 2, 32, 8),
+)
+"""From the published size down; fields that the configuration sets are kept."""
 
 
 class PlanConfig(BaseModel, frozen=True, extra="forbid"):
@@ -128,7 +143,9 @@ def make_plan(
     given = network.model_fields_set
     stem = network.stem or stem_for(spacing, typical)
     decided("stem", stem, "given" if network.stem else f"tokens near to cubes at {_text(spacing)} mm")
-    network = network.model_copy(update={"stem": stem})
+    levels = len(network.dims) if given & {"dims", "depths", "proj"} else levels_for(stem, typical)
+    decided("levels", levels, "given" if given & {"dims", "depths", "proj"} else "the lowest keeps 4 tokens an axis")
+    network = _sized(network, SIZES[0], levels, given).model_copy(update={"stem": stem})
     multiple = required_multiple(network)
     if config.patch is not None:
         patch = _axes("plan.patch", config.patch, axes)
@@ -143,9 +160,16 @@ def make_plan(
 
     steps = None
     if config.core_minutes is not None:
-        network, steps, why = _within(config.core_minutes, network, patch, len(channels), batch, "dims" in given)
-        decided("dims", network.dims, why)
-        decided("steps", steps, f"{config.core_minutes:g} core-minutes a fold at {CORE_GFLOPS:g} GFLOP/s a core")
+        for size in SIZES:
+            network = _sized(network, size, levels, given)
+            seconds = step_core_seconds(network, patch, len(channels), batch)
+            steps = max(1, int(60 * config.core_minutes / seconds))
+            if steps >= FEWEST_STEPS:
+                break
+        decided("steps", steps, f"{config.core_minutes:g} core-minutes a fold, {seconds:.2f} forecast for a step")
+    why = f"the largest of {len(SIZES)} sizes that the budget trains for {FEWEST_STEPS} steps"
+    why = "the published size" if config.core_minutes is None else why
+    decided("dims", network.dims, "given" if "dims" in given else why)
     rules, statistics = _normalisation(facts, channels, normalise)
     for channel in channels:
         stats = statistics.get(channel)
@@ -186,24 +210,17 @@ def read_plan(path: Path) -> Plan:
         raise ConfigError(f"{path}: this is not JSON ({error}); correct it or delete the file.") from error
 
 
-def _within(
-    core_minutes: float, network: NetworkConfig, patch: tuple[int, ...], channels: int, batch: int, fixed: bool
-) -> tuple[NetworkConfig, int, str]:
-    available = core_minutes * 60 * CORE_GFLOPS * 1e9
-    candidates = [network]
-    if not fixed:
-        candidates = [
-            network.model_copy(
-                update={"dims": tuple(w * 2**i for i in range(len(network.dims))), "feature_size": max(8, w // 2)}
-            )
-            for w in WIDTHS
-        ]
-    for candidate in candidates:
-        steps = int(available / (batch * step_flops(candidate, patch, channels)))
-        if steps >= FEWEST_STEPS:
-            why = "given" if fixed else f"the widest of {_text(WIDTHS)} that the budget trains for {FEWEST_STEPS} steps"
-            return candidate, steps, why
-    return candidate, max(1, steps), "given" if fixed else "the narrowest; the budget is small"
+def _sized(network: NetworkConfig, size: Size, levels: int, given: set[str]) -> NetworkConfig:
+    """Return the network with a size; fields that the user set stay."""
+    fields = {
+        "dims": tuple(size.width * 2**i for i in range(levels)),
+        "depths": (size.depth,) * levels,
+        "heads": size.heads,
+        "proj": (size.slots,) * (levels - 1) + (min(size.slots, 32),),
+        "decoder_proj": size.slots,
+        "feature_size": size.features,
+    }
+    return network.model_copy(update={name: value for name, value in fields.items() if name not in given})
 
 
 def _normalisation(

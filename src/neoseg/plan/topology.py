@@ -7,10 +7,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-__all__ = ["median_shape", "patch_for", "stem_for", "target_spacing"]
+__all__ = ["levels_for", "median_shape", "patch_for", "stem_for", "target_spacing"]
 
-LARGE_VOLUME = 600_000
-"""Voxels of the typical foreground box above which the stem strides by 4 instead of 2."""
+MOST_TOKENS = 32_768
+"""Tokens after the stem that the typical volume may have; the published grid is 32 x 32 x 32."""
+
+SMALLEST_BOTTLENECK = 4
+"""Tokens that the lowest level keeps along every axis, as published."""
 
 
 def target_spacing(spacings: Sequence[Sequence[float]], shapes: Sequence[Sequence[int]]) -> tuple[float, ...]:
@@ -40,13 +43,21 @@ def median_shape(
 def stem_for(spacing: Sequence[float], shape: Sequence[int]) -> tuple[int, ...]:
     """Return the stride of the first layer: tokens as near to cubes as powers of two allow.
 
-    The finest axis is divided by 4 (by 2 when the typical volume has fewer than 600,000 voxels, where small lesions
-    matter more than speed); a coarser axis is divided by as much less as it is coarser.
+    The finest axis is divided by 2 when the typical volume then has at most as many tokens as the published grid,
+    else by 4; a coarser axis is divided by as much less as it is coarser.
     """
     finest = min(spacing)
-    base = 4 if math.prod(shape) > LARGE_VOLUME else 2
-    powers = (round(math.log2(max(1.0, base * finest / s))) for s in spacing)
-    return tuple(int(2**p) for p in powers)
+    for base in (2, 4):
+        stem = tuple(int(2 ** round(math.log2(max(1.0, base * finest / s)))) for s in spacing)
+        if math.prod(shape) / math.prod(stem) <= MOST_TOKENS:
+            break
+    return stem
+
+
+def levels_for(stem: Sequence[int], shape: Sequence[int], most: int = 4, fewest: int = 3) -> int:
+    """Return how many levels the network gets: each halves the grid, and the lowest keeps 4 tokens along every axis."""
+    smallest = min(math.ceil(n / s) for n, s in zip(shape, stem, strict=True))
+    return max(fewest, min(most, 1 + int(math.log2(max(1.0, smallest / SMALLEST_BOTTLENECK)))))
 
 
 def patch_for(

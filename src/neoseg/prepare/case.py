@@ -26,6 +26,7 @@ from .zmap import zmap_with_coverage
 
 __all__ = ["Physical", "Prepared", "physical_maps", "prepared_array"]
 
+
 @dataclass(frozen=True, eq=False)
 class Physical:
     """A case on its native grid in physical units, after bias correction and with its Z map.

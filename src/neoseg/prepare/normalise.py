@@ -10,6 +10,7 @@ from ..plan.intensity import ChannelStatistics, NormaliseConfig, Rule
 
 __all__ = ["normalise"]
 
+
 def normalise(
     channel: NDArray[np.float32],
     mask: NDArray[np.bool_],

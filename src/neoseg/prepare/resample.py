@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ def index_map(source: Grid, target: Grid) -> tuple[NDArray[np.float64], NDArray[
     return both[:-1, :-1], both[:-1, -1]
 
 
-def resample_image(volume: Volume, grid: Grid, order: int = 3) -> Volume:
+def resample_image(volume: Volume, grid: Grid, order: Literal[1, 3] = 3) -> Volume:
     """Interpolate every channel at the voxels of ``grid``; outside the field of view the nearest voxel counts.
 
     Args:
