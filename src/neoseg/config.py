@@ -169,7 +169,8 @@ def _apply(tree: dict[str, Any], change: str) -> None:
 
 
 def _first_problem(error: ValidationError) -> str:
-    first = error.errors()[0]
+    # A misspelt key is often the cause of a missing one, so it is told first.
+    first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
     parts = [str(part) for part in first["loc"]]
     key = ".".join(parts)
     if first["type"] == "extra_forbidden":

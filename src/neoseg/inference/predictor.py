@@ -24,7 +24,7 @@ from .postprocess import PostprocessConfig, apply
 from .restore import restore
 from .sliding_window import predict_probabilities
 
-__all__ = ["Prediction", "Predictor", "probabilities_on"]
+__all__ = ["Ensemble", "Prediction", "Predictor"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,27 +45,59 @@ class Prediction:
 
 
 @dataclass(frozen=True, eq=False)
-class Predictor:
-    """The trained networks of a run with all that turns an image into a mask.
+class Ensemble:
+    """Trained networks of one plan whose probabilities are averaged.
 
     Attributes:
-        networks: in evaluation mode, on ``device``; their probabilities are averaged.
-        plan: channels, grid, patch, normalisation.
-        labels: the classes.
-        prepare: the preparation steps.
-        atlas: for the Z map, where one is made.
-        window, postprocess: how volumes are covered, and how probabilities become a mask.
+        networks: in evaluation mode, on ``device``.
+        plan: the patch.
+        classes: with background.
+        window: how a volume is covered.
         device: where the networks are.
     """
 
     networks: Sequence[nn.Module]
     plan: Plan
+    classes: int
+    window: WindowConfig
+    device: str
+
+    def probabilities(self, image: NDArray[np.float32], grid: Grid, target: Grid) -> NDArray[np.float32]:
+        """Return the class probabilities ``(classes, x, y, z)`` of a prepared image on another grid.
+
+        Args:
+            image: ``(c, x, y, z)`` as prepared.
+            grid: where ``image`` lies.
+            target: the grid wanted, usually the part of the scan's grid around its foreground.
+        """
+        found = predict_probabilities(
+            mean_of(self.networks),
+            image,
+            patch=self.plan.patch,
+            classes=self.classes,
+            config=self.window,
+            device=self.device,
+        )
+        return restore(found.cpu().numpy(), grid, target)
+
+
+@dataclass(frozen=True, eq=False)
+class Predictor:
+    """The trained networks of a run with all that turns an image into a mask.
+
+    Attributes:
+        ensemble: the networks.
+        labels: the classes.
+        prepare: the preparation steps.
+        postprocess: how probabilities become a mask.
+        atlas: for the Z map, where one is made.
+    """
+
+    ensemble: Ensemble
     labels: LabelSet
     prepare: PrepareConfig
+    postprocess: PostprocessConfig
     atlas: Atlas | None = None
-    window: WindowConfig = WindowConfig()
-    postprocess: PostprocessConfig = PostprocessConfig()
-    device: str = "cpu"
 
     def predict(self, image: Volume, channels: Sequence[str]) -> Prediction:
         """Segment one case.
@@ -77,26 +109,18 @@ class Predictor:
         Raises:
             InputError: a channel is missing, or the image is empty.
         """
-        missing = [c for c in self.plan.channels if c not in channels and not (c == "zadc" and self.atlas)]
+        missing = [c for c in self.ensemble.plan.channels if c not in channels and not (c == "zadc" and self.atlas)]
         if missing or len(channels) != image.array.shape[0]:
             raise InputError(
                 f"The channels {list(channels)} were given for an image of {image.array.shape[0]} channels, but "
-                f"{list(self.plan.channels)} are wanted."
+                f"{list(self.ensemble.plan.channels)} are wanted."
             )
         loaded = LoadedImages(image.with_array(image.array.astype(np.float32, copy=False)), tuple(channels), ())
-        physical = physical_maps(loaded, self.prepare, self.atlas, want=self.plan.channels)
+        physical = physical_maps(loaded, self.prepare, self.atlas, want=self.ensemble.plan.channels)
         prepared = prepared_array(physical, self.prepare, self._settings)
         start, shape = bounding_box(physical.mask, margin=1)
         box = tuple(slice(a, a + n) for a, n in zip(start, shape, strict=True))
-        inside = probabilities_on(
-            image.grid.cropped(start, shape),
-            prepared.image,
-            prepared.grid,
-            networks=self.networks,
-            plan=self.plan,
-            window=self.window,
-            device=self.device,
-        )
+        inside = self.ensemble.probabilities(prepared.image, prepared.grid, image.grid.cropped(start, shape))
         classes = apply(inside, image.grid.spacing, self.postprocess)
         full = np.zeros((inside.shape[0] - 1, *image.grid.shape), dtype=np.float32)
         full[(slice(None), *box)] = inside[1:]
@@ -111,39 +135,7 @@ class Predictor:
 
     @property
     def _settings(self) -> PrepareSettings:
-        plan = self.plan
+        plan = self.ensemble.plan
         return PrepareSettings(
             channels=plan.channels, spacing_mm=plan.spacing_mm, rules=plan.rules, statistics=plan.statistics
         )
-
-
-def probabilities_on(
-    target: Grid,
-    image: NDArray[np.float32],
-    grid: Grid,
-    *,
-    networks: Sequence[nn.Module],
-    plan: Plan,
-    window: WindowConfig,
-    device: str,
-) -> NDArray[np.float32]:
-    """Return the class probabilities ``(classes, x, y, z)`` of a prepared image on another grid.
-
-    Args:
-        target: the grid wanted, usually the part of the scan's grid around its foreground.
-        image: ``(c, x, y, z)`` as prepared.
-        grid: where ``image`` lies.
-        networks: averaged.
-        plan: the patch.
-        window: how the volume is covered.
-        device: where the networks are.
-    """
-    classes = _classes_of(networks[0])
-    found = predict_probabilities(
-        mean_of(networks), image, patch=plan.patch, classes=classes, config=window, device=device
-    )
-    return restore(found.cpu().numpy(), grid, target)
-
-
-def _classes_of(network: nn.Module) -> int:
-    return int(network.classes)  # type: ignore[arg-type]

@@ -13,7 +13,7 @@ from ..config import load_resolved
 from ..data.cases import Case
 from ..data.loading import load_images
 from ..errors import InputError, NeosegError, StateError
-from ..inference.predictor import Predictor
+from ..inference.predictor import Ensemble, Predictor
 from ..io import endings, strip_ending, write_volume
 from ..methods.choice import Choice
 from ..plan.plan import read_plan
@@ -65,15 +65,13 @@ def load_predictor(folder: Path, device: str = "auto") -> tuple[Predictor, tuple
     where = resolved_device(device)
     atlas = Atlas.load(run.atlas) if run.atlas.is_dir() else None
     chosen = read_json(run.postprocess)
+    networks = load_networks(run, plan, config.label_set, folds, where)
     predictor = Predictor(
-        networks=load_networks(run, plan, config.label_set, folds, where),
-        plan=plan,
+        ensemble=Ensemble(networks, plan, config.label_set.count, config.window, where),
         labels=config.label_set,
         prepare=config.prepare,
-        atlas=atlas,
-        window=config.window,
         postprocess=post_config(Choice(**chosen) if chosen else None),
-        device=where,
+        atlas=atlas,
     )
     needed = tuple(c for c in plan.channels if not (c == ZADC and atlas is not None))
     return predictor, needed if needed else (ADC,)

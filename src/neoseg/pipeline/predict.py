@@ -15,6 +15,7 @@ from ..data.cases import Case
 from ..data.store import file_digest
 from ..errors import StateError
 from ..inference.postprocess import PostprocessConfig, apply
+from ..inference.predictor import Ensemble
 from ..io import read_grid, strip_ending, write_volume
 from ..labels import LabelSet
 from ..methods.choice import Choice, best_choice, dice_table
@@ -58,7 +59,10 @@ def predict(session: Session, *, failed: Sequence[str] = ()) -> dict[str, Any]:
             path = run.probabilities(split) / f"{name}.npy"
             key = "-".join([str(case.record["key"]), *(weights[i] for i in members)])
             if not _is_done(path, key):
-                found = _probabilities(session, case, plan, [networks[i] for i in members], device)
+                ensemble = Ensemble(
+                    [networks[i] for i in members], plan, session.labels.count, session.config.window, device
+                )
+                found = ensemble.probabilities(np.asarray(case.image), case.grid, case.box)
                 _write_probabilities(path, found, key)
             advance(1, name)
     chosen = _choices(session, failed)
@@ -114,22 +118,6 @@ def read_probabilities(path: Path) -> NDArray[np.float32]:
     """Return the class probabilities ``(classes, x, y, z)`` on the box of a case; the background is the rest."""
     foreground = np.load(path, allow_pickle=False).astype(np.float32)
     return np.concatenate([1 - foreground.sum(axis=0, keepdims=True), foreground])
-
-
-def _probabilities(
-    session: Session, case: PreparedCase, plan: Plan, networks: Sequence[nn.Module], device: str
-) -> NDArray[np.float32]:
-    from ..inference.predictor import probabilities_on
-
-    return probabilities_on(
-        case.box,
-        np.asarray(case.image),
-        case.grid,
-        networks=networks,
-        plan=plan,
-        window=session.config.window,
-        device=device,
-    )
 
 
 def _write_probabilities(path: Path, found: NDArray[np.float32], key: str) -> None:

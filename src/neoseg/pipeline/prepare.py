@@ -20,7 +20,7 @@ from ..prepare.bias_field import correct_bias_field
 from ..prepare.case import Physical, physical_maps, prepared_array
 from ..prepare.configs import ADC, PrepareConfig, PrepareSettings
 from ..progress import Silent
-from ..volume import Volume, without_file
+from ..volume import Grid, Volume, without_file
 from .session import Session
 
 __all__ = ["prepare"]
@@ -123,13 +123,14 @@ def _prepare_one(
     }
     if prepared.label is not None and label is not None:
         arrays |= {"label": prepared.label, "truth": label.array[0]}
-    store.write(case.case, keys[case.case], arrays, _record(physical, prepared.grid, label, start, shape))
+    store.write(case.case, keys[case.case], arrays, _record(physical, prepared.grid, label, labels.count))
 
 
-def _record(physical: Physical, grid: Any, label: Volume | None, start: Any, shape: Any) -> dict[str, Any]:
+def _record(physical: Physical, grid: Grid, label: Volume | None, classes: int) -> dict[str, Any]:
+    start, shape = bounding_box(physical.mask, margin=1)
     native = physical.image.grid
     to_ml = native.voxel_volume / 1000
-    counts = np.bincount(label.array.reshape(-1)) if label is not None else np.zeros(1)
+    counts = np.bincount(label.array.reshape(-1), minlength=classes) if label is not None else np.zeros(1)
     return {
         "native": {"shape": list(native.shape), "affine": native.affine.tolist()},
         "box": {"start": list(start), "shape": list(shape)},

@@ -1,0 +1,82 @@
+"""Configurations: TOML in, resolved JSON out; wrong keys name the nearest valid one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from neoseg.config import RunConfig, config_from, load_config, load_resolved, recipe_text, recipes
+from neoseg.errors import ConfigError, InputError
+
+MINIMAL = {"labels": {"lesion": 1}}
+
+
+@pytest.mark.parametrize("name", recipes())
+def test_every_shipped_recipe_loads(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text(recipe_text(name))
+    assert load_config(path).workspace == tmp_path
+
+
+@pytest.mark.parametrize(
+    ("tree", "sentence"),
+    [
+        ({**MINIMAL, "seeed": 1}, r"the key 'seeed' is not known \(did you mean 'seed'\?\)"),
+        ({**MINIMAL, "network": {"fussion": "sum"}}, r"'network\.fussion' is not known \(did you mean 'fusion'\?\)"),
+        ({**MINIMAL, "prepare": {"zmap": {"smooth": 1}}}, r"did you mean 'smooth_mm'\?"),
+        ({**MINIMAL, "rules": [{"name": "z", "chanel": "z", "low": 0, "high": 1}]}, r"did you mean 'channel'\?"),
+        ({}, "the key 'labels' is missing"),
+        ({**MINIMAL, "seed": -1}, r"seed = -1: .*greater than or equal to 0"),
+        ({**MINIMAL, "device": "gpu"}, r"device = 'gpu'"),
+        ({**MINIMAL, "name": "../x"}, r"name = '\.\./x'"),
+        ({"labels": {"lesion": 0}}, "background"),
+        ({"labels": {"a": 1, "b": [1, 2]}}, "differ"),
+        ({"labels": {}}, "at least one class"),
+    ],
+)
+def test_a_wrong_key_or_value_is_one_clear_sentence(tree: dict[str, object], sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence) as caught:
+        config_from(tree, "run.toml")
+    assert str(caught.value).startswith("run.toml: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_changes_from_the_command_line(tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text("[labels]\nlesion = 1\n")
+    config = load_config(path, ["network.fusion=sum", "seed=3", "window.mirror_axes=[0, 1]", 'device="cpu"'])
+    assert (config.network.fusion, config.seed, config.window.mirror_axes) == ("sum", 3, (0, 1))
+    for change, sentence in [("seed", "key=value"), ("seed.x=1", "is a value"), ("trainig.steps=1", "training")]:
+        with pytest.raises(ConfigError, match=sentence):
+            load_config(path, ["seed=1", change])
+
+
+def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    path = tmp_path / "here" / "run.toml"
+    path.write_text('cases = "../cases.csv"\n[labels]\nlesion = 1\n')
+    config = load_config(path, workspace=tmp_path / "there")
+    assert config.cases.resolve() == tmp_path / "cases.csv"
+    assert config.workspace == tmp_path / "there"
+
+
+@pytest.mark.parametrize("text", ["a = ", "\x00", "[labels\n"])
+def test_a_file_that_is_no_toml_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match="not valid TOML"):
+        load_config(path)
+    with pytest.raises(InputError, match="no such configuration"):
+        load_config(tmp_path / "other.toml")
+
+
+def test_the_resolved_json_gives_the_same_configuration_back(tmp_path: Path) -> None:
+    config = config_from({**MINIMAL, "prepare": {"zmap": {}}, "network": {"stem": [2, 2, 1]}}, "x")
+    path = tmp_path / "config.json"
+    path.write_text(config.model_dump_json())
+    assert load_resolved(path) == config
+    assert isinstance(load_resolved(path), RunConfig)
+    path.write_text("{}")
+    with pytest.raises(ConfigError, match="not the configuration"):
+        load_resolved(path)
