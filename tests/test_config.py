@@ -80,3 +80,10 @@ def test_the_resolved_json_gives_the_same_configuration_back(tmp_path: Path) -> 
     path.write_text("{}")
     with pytest.raises(ConfigError, match="not the configuration"):
         load_resolved(path)
+
+
+def test_false_switches_an_optional_step_off() -> None:
+    prepare = config_from({**MINIMAL, "prepare": {"ffd": False, "zmap": {}, "bias_field": False}}, "x").prepare
+    assert prepare.ffd is None
+    assert prepare.bias_field is None
+    assert prepare.zmap is not None

@@ -64,7 +64,7 @@ def check(
     if as_json:
         print_json([{**vars(p), "file": str(p.file) if p.file else None} for p in problems])
     else:
-        print_lines([f"{p.severity}: {p.sentence}" for p in problems])
+        print_lines([f"{p.severity}: {p.told}" for p in problems])
         print_lines([f"{errors} errors, {len(problems) - errors} warnings."])
     if errors:
         raise typer.Exit(2)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["Changes", "ConfigFile", "Device", "Fold", "Json", "Quiet", "WorkspaceFolder", "configured"]
 
 ConfigFile = Annotated[Path | None, typer.Argument(help="Configuration (TOML); default: neoseg.toml in the workspace.")]
-WorkspaceFolder = Annotated[Path | None, typer.Option("--workspace", help="Folder of results; default: the config's.")]
+WorkspaceFolder = Annotated[Path | None, typer.Option("--workspace", help="Folder of results and of neoseg.toml.")]
 Changes = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change one field; repeatable.")]
 Device = Annotated[str | None, typer.Option("--device", "-device", help="auto, cpu, cuda or cuda:N.")]
 Fold = Annotated[int | None, typer.Option("--fold", "-f", min=0, help="Only this fold, counted from 0.")]

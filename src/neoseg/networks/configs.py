@@ -48,10 +48,12 @@ class UnetrPPConfig(BaseModel, frozen=True, extra="forbid"):
             the fused attention kernels work, which saves about a third of a step on a CPU.
         conv_dropout: share of channels dropped before the last 1x1x1 convolution of a block; published 0.1.
         feature_size: channels at full resolution.
-        norm: normalisation inside the blocks' convolutions. "batch" is the published one; its statistics of one or
-            two patches differ from the running ones used in evaluation, so the default for new training is
-            "instance" (affine), which treats a patch alike in training and evaluation. "group" normalises groups
-            of eight channels, which keeps more of the contrast between channels.
+        norm: normalisation inside the blocks' convolutions. "batch" is the published one. "instance" (affine) treats a
+            patch alike in training and evaluation, which suits images without a unit and batches of one or two.
+            "group" normalises groups of eight channels.
+        full_norm: normalisation of the two convolution blocks at full resolution. "plain_instance" (no scale, no
+            shift) is published; it takes from each patch its mean, and with it the level of a quantitative map: a
+            brain that is injured throughout looks like a healthy one. "batch" keeps the level.
         layout: "aligned" gives each token its own spatial attention; "legacy" merges the axes in the order of the
             authors' code, which mixes tokens and channels, and is needed to reproduce published weights.
         deep_supervision: three outputs (full size, stem size, half of that) in place of one.
@@ -72,7 +74,8 @@ class UnetrPPConfig(BaseModel, frozen=True, extra="forbid"):
     attention_dropout: Share = 0.0
     conv_dropout: Share = 0.1
     feature_size: Positive = 16
-    norm: Literal["batch", "instance", "group"] = "instance"
+    norm: Literal["batch", "instance", "group"] = "batch"
+    full_norm: Literal["batch", "instance", "group", "plain_instance"] = "batch"
     layout: Literal["aligned", "legacy"] = "aligned"
     deep_supervision: bool = True
     layer_scale_init: Annotated[float, Field(ge=0, le=1)] = 1e-6

@@ -58,9 +58,9 @@ class UnetrPP(nn.Module):
         self.encoder = nn.ModuleList(_blocks(config, level, grids[level], config.proj[level]) for level in levels)
         self.up = nn.ModuleList(_step_up(dims[level + 1], dims[level], (2, 2, 2)) for level in levels[:-1])
         self.decoder = nn.ModuleList(_blocks(config, level, grids[level], config.decoder_proj) for level in levels[:-1])
-        self.full_skip = ResidualConv(in_channels, config.feature_size, "plain_instance")
+        self.full_skip = ResidualConv(in_channels, config.feature_size, config.full_norm)
         self.full_up = _step_up(dims[0], config.feature_size, stem)
-        self.full_fuse = ResidualConv(config.feature_size, config.feature_size, "plain_instance")
+        self.full_fuse = ResidualConv(config.feature_size, config.feature_size, config.full_norm)
         widths = (config.feature_size, *dims)[: HEADS_WITH_SUPERVISION if config.deep_supervision else 1]
         self.heads = nn.ModuleList(nn.Conv3d(width, classes, 1) for width in widths)
         for module in self.encoder.modules():

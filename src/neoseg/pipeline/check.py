@@ -27,4 +27,4 @@ def require_clean(problems: list[Problem]) -> None:
     errors = [p for p in problems if p.severity == "error"]
     if errors:
         more = f" (and {len(errors) - 1} more; `neoseg check` lists all)" if len(errors) > 1 else ""
-        raise InputError(f"{errors[0].sentence}{more}")
+        raise InputError(f"{errors[0].told}{more}")

@@ -73,7 +73,7 @@ def run_stage(session: Session, stage: str, *, fold: int | None = None, notice: 
 def _recorded(session: Session, stage: str, result: Any) -> dict[str, Any]:
     match stage:
         case "check":
-            return {"warnings": [{"text": p.sentence, "case": p.case} for p in result if p.severity == "warning"]}
+            return {"warnings": [{"text": p.told, "case": p.case} for p in result if p.severity == "warning"]}
         case "prepare":
             return {"failed": result}
         case "train":

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..atomic import write_json
 from ..errors import ConfigError, StateError
+from ..plan.cost import step_core_seconds, step_gib
 from ..plan.plan import Plan, write_plan
 from ..training.configs import TrainingConfig
 from .environment import environment
@@ -17,7 +18,7 @@ from .session import Session
 if TYPE_CHECKING:
     from ..training.data import TrainingCase
 
-__all__ = ["resolved_device", "train", "training_settings"]
+__all__ = ["forecast", "resolved_device", "train", "training_settings"]
 
 
 def train(session: Session, *, fold: int | None = None, failed: Sequence[str] = ()) -> list[dict[str, Any]]:
@@ -49,8 +50,10 @@ def train(session: Session, *, fold: int | None = None, failed: Sequence[str] = 
     _make_self_contained(session, plan)
     settings = training_settings(config.training, plan)
     device = resolved_device(config.device)
+    indices = range(len(folds)) if fold is None else [fold]
+    session.progress.say(forecast(plan, settings, folds=len(indices), device=device))
     results = []
-    for index in range(len(folds)) if fold is None else [fold]:
+    for index in indices:
         data = TrainingData(
             train=_cases(session, folds[index].train, failed),
             validation=_cases(session, folds[index].inner, failed),
@@ -86,6 +89,23 @@ def training_settings(training: TrainingConfig, plan: Plan) -> TrainingConfig:
     if plan.steps is not None and not {"steps", "epochs", "time_budget_s"} & training.model_fields_set:
         update["steps"] = plan.steps
     return training.model_copy(update=update)
+
+
+def forecast(plan: Plan, settings: TrainingConfig, *, folds: int, device: str) -> str:
+    """Return one sentence on the time and the memory that a training will take, from the plan's cost model."""
+    import torch
+
+    memory = step_gib(plan.network, plan.patch, plan.batch)
+    sentence = f"Forecast: about {memory:.1f} GiB of memory"
+    if settings.time_budget_s is not None:
+        return f"{sentence}, {folds} x {settings.time_budget_s / 60:.0f} minutes as budgeted."
+    steps = settings.steps if settings.steps is not None else settings.epochs * settings.steps_per_epoch
+    if device != "cpu":
+        return f"{sentence}, {folds} x {steps} steps."
+    seconds = step_core_seconds(plan.network, plan.patch, len(plan.channels), plan.batch) * steps
+    threads = torch.get_num_threads()
+    minutes = folds * seconds / threads / 60
+    return f"{sentence} and {minutes:.0f} minutes for {folds} x {steps} steps on {threads} threads, validation apart."
 
 
 def resolved_device(wanted: str) -> str:

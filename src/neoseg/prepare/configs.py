@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel
+from typing import Any
+
+from pydantic import BaseModel, field_validator
 
 from ..plan.intensity import ChannelStatistics, NormaliseConfig, Rule
 from ..register.configs import AffineConfig, FfdConfig
@@ -18,9 +20,10 @@ class PrepareConfig(BaseModel, frozen=True, extra="forbid"):
     """Which steps run.
 
     Attributes:
-        bias_field: N4 on every channel but a Z map; omitted: no correction.
-        affine, ffd: registration of the ADC to the atlas, for cases whose Z map is made; ``ffd`` omitted: affine only.
-        zmap: make the Z map of ADC from an atlas of the healthy group when the data bring none; omitted: never.
+        bias_field: N4 on every channel but a Z map; omitted or ``false``: no correction.
+        affine, ffd: registration of the ADC to the atlas, for cases whose Z map is made; ``ffd = false``: affine only.
+        zmap: make the Z map of ADC from an atlas of the healthy group when the data bring none; omitted or ``false``:
+            never.
         normalise: one rule a channel; channels that are not named use "auto".
     """
 
@@ -29,6 +32,12 @@ class PrepareConfig(BaseModel, frozen=True, extra="forbid"):
     ffd: FfdConfig | None = FfdConfig()
     zmap: ZmapConfig | None = None
     normalise: dict[str, NormaliseConfig] = {}
+
+    @field_validator("bias_field", "ffd", "zmap", mode="before")
+    @classmethod
+    def _false_switches_off(cls, value: Any) -> Any:
+        """TOML has no null, so ``false`` stands for a step that is left out."""
+        return None if value is False else value
 
 
 class PrepareSettings(BaseModel, frozen=True, extra="forbid"):

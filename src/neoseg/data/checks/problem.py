@@ -27,6 +27,14 @@ class Problem:
     file: Path | None
     sentence: str
 
+    @property
+    def told(self) -> str:
+        """The finding as one line: the case and the file in front of the sentence, unless it names them itself."""
+        parts = [f"case {self.case}"] if self.case and self.case not in self.sentence else []
+        if self.file is not None and self.file.name not in self.sentence:
+            parts.append(str(self.file))
+        return f"{', '.join(parts)}: {self.sentence}" if parts else self.sentence
+
 
 def error(case: str, file: Path | None, sentence: str) -> Problem:
     """Return a finding that has to be corrected."""

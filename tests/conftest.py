@@ -1,0 +1,90 @@
+"""Shared by the tests that need a finished run: a very small demo, made once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from neoseg.config import load_config
+from neoseg.phantom.config import CohortConfig
+from neoseg.pipeline.demo import demo
+from neoseg.pipeline.import_data import import_folder
+from neoseg.pipeline.run import run
+from neoseg.progress import Silent
+
+TINY_COHORT = CohortConfig(healthy=5, patients=7, held_out=2, seed=3)
+TINY = (
+    "folds.count=2",
+    "jobs=0",
+    "training.steps=8",
+    "training.steps_per_epoch=4",
+    "plan.patch=[48, 48, 24]",
+    "atlas.rounds=1",
+    "evaluate.resamples=200",
+)
+
+
+@pytest.fixture(scope="session")
+def tiny_demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A finished demo of fourteen heads and hardly any training: (workspace, summary)."""
+    folder = tmp_path_factory.mktemp("demo") / "tiny"
+    return folder, demo(folder, Silent(), cohort=TINY_COHORT, changes=TINY, jobs=0)
+
+
+@pytest.fixture(scope="session")
+def tiny_changes() -> tuple[str, ...]:
+    """The changes of the configuration that the very small demo ran with."""
+    return TINY
+
+
+def write_blobs(folder: Path, count: int, seed: int) -> None:
+    """Write images of noise with one or two bright balls, and the balls as labels, in the layout of two folders."""
+    generator = np.random.default_rng(seed)
+    for name in ("images", "labels"):
+        (folder / name).mkdir(parents=True)
+    index = np.stack(np.meshgrid(*[np.arange(n) for n in (30, 34, 28)], indexing="ij"), axis=-1)
+    for number in range(count):
+        label = np.zeros((30, 34, 28), dtype=np.uint8)
+        for _ in range(1 + number % 2):
+            centre = generator.uniform((8, 8, 8), (22, 26, 20))
+            label[np.linalg.norm(index - centre, axis=-1) < generator.uniform(3.5, 6)] = 1
+        image = generator.normal(100, 12, label.shape) + 60 * label
+        affine = np.diag([1.0, 1.0, 1.2, 1.0])
+        affine[:3, 3] = (-15, -17, -14)
+        nib.save(nib.Nifti1Image(image.astype(np.float32), affine), folder / "images" / f"scan{number}.nii.gz")
+        nib.save(nib.Nifti1Image(label, affine), folder / "labels" / f"scan{number}.nii.gz")
+
+
+@pytest.fixture(scope="session")
+def blobs() -> Callable[[Path, int, int], None]:
+    """The function that writes images of bright balls: (folder, count, seed)."""
+    return write_blobs
+
+
+@pytest.fixture(scope="session")
+def blob_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A finished run on images of bright balls: (run folder, folder of the data)."""
+    root = tmp_path_factory.mktemp("blobs")
+    write_blobs(root / "data", 8, 0)
+    imported = import_folder(root / "data", root / "work")
+    changes = [
+        "folds.count=2",
+        "training.steps=60",
+        "training.steps_per_epoch=30",
+        "training.batch_size=2",
+        "training.learning_rate=3e-3",
+        "network.dims=[8, 16, 32]",
+        "network.depths=[1, 1, 1]",
+        "network.proj=[16, 16, 16]",
+        "network.decoder_proj=16",
+        "network.feature_size=8",
+        "evaluate.resamples=200",
+    ]
+    config = load_config(imported.config, changes)
+    run(config)
+    return root / "work" / "runs" / "default", root / "data"
