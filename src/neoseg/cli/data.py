@@ -18,6 +18,7 @@ def import_(
     layout: Annotated[
         str | None, typer.Option("--layout", help="bonbid, decathlon or folders; default: guessed.")
     ] = None,
+    recipe: Annotated[str | None, typer.Option("--recipe", help="Shipped recipe to become neoseg.toml.")] = None,
     workspace: WorkspaceFolder = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace cases.csv and neoseg.toml.")] = False,
     as_json: Json = False,
@@ -25,7 +26,7 @@ def import_(
     """Write cases.csv and neoseg.toml for a folder of scans; copies and renames nothing."""
     from ..pipeline.import_data import import_folder
 
-    done = import_folder(folder, workspace or Path(), layout, overwrite=overwrite)
+    done = import_folder(folder, workspace or Path(), layout, recipe=recipe, overwrite=overwrite)
     data = done.data
     labelled = sum(c.label is not None for c in data.cases)
     if as_json:

@@ -6,9 +6,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..atomic import read_json, replacing, write_json
+from ..atomic import read_json, write_json
 from ..cluster.local import run_all
-from ..config import load_config, recipe_text
+from ..config import load_config
 from ..errors import InputError
 from ..phantom.cohort import write_cohort
 from ..phantom.config import CohortConfig
@@ -58,9 +58,7 @@ def demo(
         if stamp.is_file():
             raise InputError(f"{folder}: this folder holds a demo with another cohort; give an empty one.")
         write_cohort(heads, wanted, progress=progress, run_each=partial(_each, jobs=jobs))
-        import_folder(heads, folder, "bonbid", overwrite=True)
-        with replacing(config_path) as temporary:
-            temporary.write_text(recipe_text("demo"), encoding="utf-8")
+        import_folder(heads, folder, "bonbid", recipe="demo", overwrite=True)
         write_json(stamp, wanted.model_dump(mode="json"))
     return run(load_config(config_path, changes), progress, notice=NOTICE)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..atomic import replacing
+from ..config import recipe_text
 from ..data.cases import write_cases
 from ..data.layouts import guess_layout, import_data
 from ..data.layouts.imported import ImportedData
@@ -32,19 +33,23 @@ class Imported:
     config: Path
 
 
-def import_folder(root: Path, workspace: Path, layout: str | None = None, *, overwrite: bool = False) -> Imported:
+def import_folder(
+    root: Path, workspace: Path, layout: str | None = None, *, recipe: str | None = None, overwrite: bool = False
+) -> Imported:
     """Write ``cases.csv`` and ``neoseg.toml`` into the workspace; the images stay where they are.
 
     Args:
         root: the data.
         workspace: where the two files go.
         layout: name of the layout; None guesses.
+        recipe: shipped recipe that becomes ``neoseg.toml``; None writes one that fits the data.
         overwrite: replace files that are there.
 
     Raises:
         InputError: no layout fits, the folder holds no case, or the files are there already.
-        ConfigError: there is no layout of that name.
+        ConfigError: there is no layout or recipe of that name.
     """
+    text = recipe_text(recipe) if recipe else None
     name, reason = (layout, "") if layout else guess_layout(root)
     data = import_data(root, name)
     if not data.cases:
@@ -55,7 +60,7 @@ def import_folder(root: Path, workspace: Path, layout: str | None = None, *, ove
         raise InputError(f"{' and '.join(there)} exist; give --overwrite or another --workspace.")
     write_cases(data.cases, cases)
     with replacing(config) as temporary:
-        temporary.write_text(_config_text(data), encoding="utf-8")
+        temporary.write_text(text or _config_text(data), encoding="utf-8")
     return Imported(data, name, reason, cases, config)
 
 

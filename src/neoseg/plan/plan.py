@@ -44,11 +44,12 @@ class Size:
 SIZES = (
     Size(32, 3, 4, 64, 16),
     Size(32, 2, 4, 64, 16),
-    Size(24, 2, 4, 32, 12),
-    Size(16, 2, 2, 32, 8),
-    Size(16, 1, 2, 32, 8),
+    Size(24, 2, 4, 32, 16),
+    Size(16, 2, 4, 32, 16),
+    Size(16, 1, 4, 32, 16),
 )
-"""From the published size down; fields that the configuration sets are kept."""
+"""From the published size down; the full-resolution branch, which sees the small lesions, keeps its published width.
+Fields that the configuration sets are kept."""
 
 
 class PlanConfig(BaseModel, frozen=True, extra="forbid"):
