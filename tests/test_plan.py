@@ -14,7 +14,7 @@ from neoseg.networks.configs import UnetrPPConfig, required_multiple
 from neoseg.plan.cost import step_flops, step_gib
 from neoseg.plan.fingerprint import CaseFacts, ChannelFacts, pooled_statistics
 from neoseg.plan.plan import PlanConfig, make_plan, read_plan, write_plan
-from neoseg.plan.topology import patch_for, stem_for, target_spacing
+from neoseg.plan.topology import levels_for, patch_for, stem_for, target_spacing
 
 
 def facts(case: str, shape: tuple[int, ...], spacing: tuple[float, ...], unit: str = "1e-6 mm2/s") -> CaseFacts:
@@ -45,7 +45,8 @@ def test_spacing_is_the_median_unless_one_axis_is_very_coarse() -> None:
     ("spacing", "shape", "stem"),
     [
         ((1.0, 1.0, 1.0), (35, 50, 36), (2, 2, 2)),
-        ((1.4, 1.4, 2.2), (80, 64, 30), (2, 2, 1)),
+        ((1.4, 1.4, 2.2), (80, 64, 20), (2, 2, 1)),
+        ((1.4, 1.4, 2.2), (80, 64, 30), (4, 4, 2)),
         ((1.0, 1.0, 1.0), (128, 128, 128), (4, 4, 4)),
         ((0.76, 0.76, 3.0), (320, 260, 60), (4, 4, 1)),
     ],
@@ -84,12 +85,12 @@ def planned(**budget: object) -> object:
 
 
 def test_plan_covers_the_head_and_fits_the_network() -> None:
-    plan = planned(core_minutes=2.0)
+    plan = planned(memory_gib=20.0)
     assert plan.patch == (96, 80, 40)
     assert all(p % m == 0 for p, m in zip(plan.patch, required_multiple(plan.network), strict=True))
     assert plan.rules == {"adc": "dataset", "zadc": "none"}
     assert plan.statistics["adc"].mean == 1400.0
-    assert {r.what for r in plan.reasons} >= {"spacing", "stem", "patch", "batch", "dims", "steps"}
+    assert {r.what for r in plan.reasons} >= {"spacing", "stem", "patch", "batch", "dims", "levels"}
 
 
 def test_more_budget_buys_more_steps_or_a_wider_network() -> None:
@@ -99,7 +100,19 @@ def test_more_budget_buys_more_steps_or_a_wider_network() -> None:
         small.network, small.patch, 2
     )
     assert planned().steps is None
-    assert planned().network.dims == (32, 64, 128, 256)
+    assert planned().network.dims == (32, 64, 128)
+
+
+def test_a_budget_shows_several_patches_a_step() -> None:
+    plan = planned(core_minutes=2.0)
+    assert plan.batch >= 6
+    assert plan.batch * plan.patch[0] * plan.patch[1] * plan.patch[2] <= 400_000
+
+
+def test_levels_keep_four_tokens_an_axis_at_the_bottom() -> None:
+    assert levels_for((4, 4, 4), (128, 128, 128)) == 4
+    assert levels_for((2, 2, 2), (35, 50, 36)) == 3
+    assert levels_for((2, 4, 4), (64, 128, 128)) == 4
 
 
 def test_memory_bounds_the_patch() -> None:

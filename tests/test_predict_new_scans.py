@@ -69,10 +69,6 @@ def storages(image: NDArray[np.float32], affine: NDArray[np.float64]) -> dict[st
     }
 
 
-def in_world(path: Path) -> Volume:
-    return read_volume(path)
-
-
 @pytest.mark.parametrize("storage", ["las", "permuted", "oblique"])
 def test_one_scan_stored_otherwise_gives_the_same_mask_in_the_world(
     blob_run: tuple[Path, Path], moved: Path, tmp_path: Path, storage: str
@@ -98,7 +94,7 @@ def test_one_scan_stored_otherwise_gives_the_same_mask_in_the_world(
     assert written.shape == array.shape
     assert np.array_equal(written.affine, nib.load(tmp_path / "in" / "other.nii.gz").affine)
     assert (int(written.header["qform_code"]), int(written.header["sform_code"])) == (1, 2)
-    plain, turned = in_world(tmp_path / "out" / "plain.nii.gz"), in_world(tmp_path / "out" / "other.nii.gz")
+    plain, turned = read_volume(tmp_path / "out" / "plain.nii.gz"), read_volume(tmp_path / "out" / "other.nii.gz")
     assert np.count_nonzero(plain.array) > 100
     # Both masks as points of the world: each voxel of the one has to be found at its place in the other.
     places = plain.grid.to_world(np.argwhere(plain.array[0] > 0)) @ turn[:3, :3].T
@@ -117,13 +113,16 @@ def test_an_atlas_run_gives_one_mask_whatever_the_storage(tiny_demo: tuple[Path,
     (tmp_path / "in").mkdir()
     image, affine = volume.array[0].astype(np.float32), volume.grid.affine
     nib.save(nib.Nifti1Image(image, affine), tmp_path / "in" / "ras.nii.gz")
-    for name, (array, where) in storages(image, affine).items():
+    c, s = np.cos(np.radians(20)), np.sin(np.radians(20))
+    turn = np.array([[1, 0, 0, 5], [0, c, -s, 3], [0, s, c, -8], [0, 0, 0, 1.0]])
+    for name, (array, where) in {**storages(image, affine), "oblique": (image, turn @ affine)}.items():
         nib.save(nib.Nifti1Image(np.ascontiguousarray(array), where), tmp_path / "in" / f"{name}.nii.gz")
     found = predict_scans(run, tmp_path / "in", tmp_path / "out", probabilities=True, progress=Silent())
-    assert [f.error for f in found] == [None] * 3
+    assert [f.error for f in found] == [None] * 4
     maps = {p.name: read_volume(p).array[0] for p in (tmp_path / "out").glob("*_probability_lesion.nii.gz")}
-    assert np.abs(maps["las_probability_lesion.nii.gz"] - maps["ras_probability_lesion.nii.gz"]).max() < 1e-3
-    assert np.abs(maps["permuted_probability_lesion.nii.gz"] - maps["ras_probability_lesion.nii.gz"]).max() < 1e-3
+    for name in ("las", "permuted", "oblique"):
+        gap = np.abs(maps[f"{name}_probability_lesion.nii.gz"] - maps["ras_probability_lesion.nii.gz"]).max()
+        assert gap < 1e-3, name
     assert predictor.atlas is not None
 
 

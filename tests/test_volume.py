@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neoseg.errors import GeometryError
-from neoseg.volume import Grid, Volume, canonical, repair_affine, same_grid, to_stored
+from neoseg.volume import Grid, Volume, canonical, repair_affine, same_grid, to_stored, upright
 
 
 def rotation(seed: int) -> np.ndarray:
@@ -142,3 +142,16 @@ def test_volumes_travel_to_other_processes() -> None:
     again = pickle.loads(pickle.dumps(volume))
     np.testing.assert_array_equal(to_stored(again), to_stored(volume))
     assert again.grid.stored.header["a"] == [1.0]
+
+
+@given(seed=st.integers(0, 2**31))
+def test_an_upright_grid_depends_on_the_voxels_alone(seed: int) -> None:
+    affine = affine_of(seed)
+    grid = Grid((5, 6, 7), affine)
+    made = upright(grid)
+    assert made.shape == grid.shape
+    assert np.allclose(made.spacing, grid.spacing, atol=1e-4)
+    assert np.allclose(made.centre, 0, atol=1e-9)
+    assert np.allclose(made.directions, np.eye(3))
+    again = upright(Grid((5, 6, 7), affine.astype(np.float32).astype(np.float64)))
+    assert np.allclose(again.affine, made.affine, atol=4e-4)

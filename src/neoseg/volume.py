@@ -17,7 +17,17 @@ from numpy.typing import NDArray
 
 from .errors import GeometryError
 
-__all__ = ["Grid", "Stored", "Volume", "canonical", "repair_affine", "same_grid", "to_stored"]
+__all__ = [
+    "Grid",
+    "Stored",
+    "Volume",
+    "canonical",
+    "repair_affine",
+    "same_grid",
+    "to_stored",
+    "upright",
+    "without_file",
+]
 
 SHEAR_LIMIT = 1e-2
 """Largest cosine between two axes (0.57 degrees) that counts as rounding in a file and is repaired."""
@@ -236,6 +246,18 @@ def same_grid(first: Grid, second: Grid, tolerance_voxels: float = 0.05) -> bool
 def without_file(grid: Grid) -> Grid:
     """Return the same lattice without the memory of a file."""
     return replace(grid, stored=None)
+
+
+def upright(grid: Grid) -> Grid:
+    """Return an axis-aligned grid of the same shape and spacing, centred on the world's origin.
+
+    What is computed on it depends on the voxels alone, and not on how the patient lay or how a header rounds its
+    directions: the spacing is rounded to 0.1 um.
+    """
+    spacing = np.round(grid.spacing, 4)
+    affine = np.diag([*spacing, 1.0])
+    affine[:-1, -1] = -spacing * (np.asarray(grid.shape) - 1) / 2
+    return Grid(grid.shape, affine)
 
 
 def _nearest_axes(affine: NDArray[np.float64]) -> tuple[tuple[int, ...], tuple[bool, ...]]:

@@ -120,7 +120,7 @@ class Predictor:
         prepared = prepared_array(physical, self.prepare, self._settings)
         start, shape = bounding_box(physical.mask, margin=1)
         box = tuple(slice(a, a + n) for a, n in zip(start, shape, strict=True))
-        inside = self.ensemble.probabilities(prepared.image, prepared.grid, image.grid.cropped(start, shape))
+        inside = self.ensemble.probabilities(prepared.image, prepared.grid, physical.image.grid.cropped(start, shape))
         classes = apply(inside, image.grid.spacing, self.postprocess)
         full = np.zeros((inside.shape[0] - 1, *image.grid.shape), dtype=np.float32)
         full[(slice(None), *box)] = inside[1:]

@@ -167,7 +167,8 @@ def _score_one(job: _Job, *, store: CaseStore, config: RunConfig, channels: Sequ
     case = PreparedCase(store, job.case)
     truth = np.asarray(case.truth)
     written: Volume = read_volume(job.mask)
-    labels = config.label_set
+    # The file's own spacing, digit by digit: scores have to equal those of any other scorer.
+    labels, spacing = config.label_set, written.grid.spacing
     masks = {NETWORK: labels.encode(written.array[0], str(job.mask))}
     for rule in config.rules:
         found = apply_rule(
@@ -181,9 +182,7 @@ def _score_one(job: _Job, *, store: CaseStore, config: RunConfig, channels: Sequ
     rows = []
     for method, mask in masks.items():
         for index, label in enumerate(labels.names, start=1):
-            scores = score_case(
-                truth == index, mask == index, case.native.spacing, tolerance_mm=config.evaluate.tolerance_mm
-            )
+            scores = score_case(truth == index, mask == index, spacing, tolerance_mm=config.evaluate.tolerance_mm)
             rows += [
                 ScoredRow(
                     job.split,
@@ -192,7 +191,7 @@ def _score_one(job: _Job, *, store: CaseStore, config: RunConfig, channels: Sequ
                     label,
                     metric.name,
                     scores[metric.name],
-                    worst_value(metric.name, case.native.shape, case.native.spacing),
+                    worst_value(metric.name, truth.shape, spacing),
                     metric.unit,
                 )
                 for metric in METRICS

@@ -20,7 +20,7 @@ from ..prepare.bias_field import correct_bias_field
 from ..prepare.case import Physical, physical_maps, prepared_array
 from ..prepare.configs import ADC, PrepareConfig, PrepareSettings
 from ..progress import Silent
-from ..volume import Grid, Volume, without_file
+from ..volume import Grid, Volume, upright
 from .session import Session
 
 __all__ = ["prepare"]
@@ -89,7 +89,7 @@ def _atlas(session: Session) -> Atlas:
 
 def _healthy_adc(case: Case, config: PrepareConfig) -> Volume:
     loaded = load_images(case, [ADC])
-    adc = Volume(loaded.image.array, without_file(loaded.image.grid))
+    adc = Volume(loaded.image.array, upright(loaded.image.grid))
     if config.bias_field is None:
         return adc
     return correct_bias_field(adc, foreground_mask(adc.array), config.bias_field).corrected

@@ -18,7 +18,7 @@ class PreparedCase:
 
     Attributes:
         name: the case.
-        native: the grid of the scan.
+        native: the lattice of the scan, set upright (see :func:`neoseg.volume.upright`).
         box: the part of the native grid around the foreground; ``physical`` and ``mask`` lie on it.
         grid: the grid of ``image`` and ``label``.
     """

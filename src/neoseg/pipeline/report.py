@@ -38,7 +38,7 @@ from .evaluate import NETWORK, ScoredRow, read_rows
 from .predict import mask_path
 from .prepared import PreparedCase
 from .session import CV, HELD_OUT, Session
-from .summary import Judged, judge
+from .summary import CaseScore, Judged, channel_title, judge
 
 __all__ = ["STAGES", "report"]
 
@@ -132,7 +132,7 @@ def _content(
         warnings=tuple(warnings),
         stages=tuple(StageRecord(name=name, seconds=record["seconds"]) for name, record in stages.items()),
         metrics=metric_notes([m.name for m in METRICS]) if judged else (),
-        cautions=ADC_CAUTIONS if ADC in plan.channels else (),
+        cautions=(ADC_CAUTIONS if session.makes_zmap else ADC_CAUTIONS[:2]) if ADC in plan.channels else (),
         versions={"neoseg": environment["neoseg"], "python": environment["python"], **environment["packages"]},
     )
 
@@ -185,10 +185,7 @@ def _result(
     score = judged[split].cases.get(name) if split in judged else None
     units = {"adc": "1e-6 mm2/s", "zadc": "z"}
     physical = np.asarray(prepared.physical)
-    channels = [
-        channel_of(c.upper() if c != "zadc" else "Z-ADC", physical[i], units.get(c, ""))
-        for i, c in enumerate(plan.channels)
-    ]
+    channels = [channel_of(channel_title(c), physical[i], units.get(c, "")) for i, c in enumerate(plan.channels)]
     box = tuple(slice(a, a + n) for a, n in zip(prepared.start, prepared.box.shape, strict=True))
     panel = case_panel(
         channels,
@@ -202,11 +199,18 @@ def _result(
         group=TITLES[split],
         volumes=tuple(volumes),
         scores=scores,
-        risk=score.dice if score else None,
+        risk=_risk(score),
         panel=panel,
         panel_text=f"Slices of {name} with the reference and the predicted outline.",
         notes=tuple(prepared.record["warnings"]),
     )
+
+
+def _risk(score: CaseScore | None) -> float | None:
+    """Sort key of the cases, the smallest first: the Dice; 0 for a false alarm where there is nothing, 1 for none."""
+    if score is None or score.dice is not None:
+        return score.dice if score else None
+    return 0.0 if score.predicted_ml > 0 else 1.0
 
 
 def _case_row(session: Session, case: Case, failed: Mapping[str, str]) -> CaseRow:

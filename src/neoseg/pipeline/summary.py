@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..metrics import metric_named
+from ..prepare.configs import ADC, ZADC
 from ..report.content import Evaluation, ScoreRow, System
 from ..report.scores import metric_title, score_lines
 from ..report.summary import by_burden, false_positives, paired_difference, summarise
@@ -17,7 +18,7 @@ from .evaluate import NETWORK, ScoredRow
 from .prepared import PreparedCase
 from .session import HELD_OUT, Session
 
-__all__ = ["CaseScore", "Judged", "judge"]
+__all__ = ["CaseScore", "Judged", "channel_title", "judge"]
 
 HEADLINE = "dice"
 
@@ -117,6 +118,11 @@ def judge(session: Session, split: str, rows: Sequence[ScoredRow], chosen: Mappi
     )
 
 
+def channel_title(channel: str) -> str:
+    """Return how a channel is called on the page."""
+    return {ADC: "ADC", ZADC: "Z-ADC"}.get(channel, channel)
+
+
 def _numbers(system: System) -> dict[str, Any]:
     """Plain data of one system; ``dice`` is over the cases with something to find."""
     return {
@@ -161,7 +167,7 @@ def _method_title(session: Session, method: str) -> str:
     if method == NETWORK:
         return "UNETR++"
     rule = next(r for r in session.config.rules if r.name == method)
-    return f"{rule.channel.upper()} {'<' if rule.side == 'below' else '>'} threshold"
+    return f"{channel_title(rule.channel)} {rule.side} a threshold"
 
 
 def _detail(session: Session, method: str, split: str, chosen: Mapping[str, Any]) -> str:

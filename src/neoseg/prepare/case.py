@@ -16,7 +16,7 @@ from ..plan.intensity import NormaliseConfig
 from ..register.affine import register_affine
 from ..register.ffd import register_ffd
 from ..register.transforms import Transform
-from ..volume import Grid, Volume, without_file
+from ..volume import Grid, Volume, upright
 from .atlas import Atlas
 from .bias_field import correct_bias_field
 from .configs import ADC, ZADC, PrepareConfig, PrepareSettings
@@ -29,10 +29,11 @@ __all__ = ["Physical", "Prepared", "physical_maps", "prepared_array"]
 
 @dataclass(frozen=True, eq=False)
 class Physical:
-    """A case on its native grid in physical units, after bias correction and with its Z map.
+    """A case voxel by voxel as scanned, in physical units, after bias correction and with its Z map.
 
     Attributes:
-        image: float32 ``(c, x, y, z)`` in the order of ``channels``.
+        image: float32 ``(c, x, y, z)`` in the order of ``channels``, on the scan's lattice set upright (see
+            :func:`neoseg.volume.upright`); results go back to the file voxel by voxel.
         channels: channel names.
         mask: the foreground (brain), ``(x, y, z)``.
         facts: plain data about what was done: similarities, seconds, Jacobian.
@@ -78,7 +79,8 @@ def physical_maps(
     mask = foreground_mask(loaded.image.array)
     if not mask.any():
         raise InputError("the image holds only zeros; there is nothing to segment.")
-    grid = loaded.image.grid
+    # Everything from here on sees the voxels alone, so that one scan gives one result however it is stored or turned.
+    grid = upright(loaded.image.grid)
     maps = {name: loaded.image.array[i] for i, name in enumerate(loaded.channels)}
     facts: dict[str, Any] = {}
     warnings = list(loaded.notes)
@@ -94,7 +96,7 @@ def physical_maps(
                 "a Z map is wanted, but there is no Z image, and no atlas with an ADC channel to make one from; "
                 "add a healthy group or leave out [prepare.zmap]."
             )
-        adc = Volume(maps[ADC][None], without_file(grid))
+        adc = Volume(maps[ADC][None], grid)
         transform = _to_atlas(adc, mask, atlas, config, facts, warnings)
         made = zmap_with_coverage(adc, mask, atlas, transform, config.zmap)
         maps[ZADC] = made.volume.array[0]
@@ -110,7 +112,7 @@ def prepared_array(
     """Crop to the foreground, normalise and resample to the plan's spacing."""
     start, shape = bounding_box(physical.mask, margin=1)
     box = tuple(slice(a, a + n) for a, n in zip(start, shape, strict=True))
-    native = without_file(physical.image.grid)
+    native = physical.image.grid
     cropped, mask = native.cropped(start, shape), physical.mask[box]
     channels = []
     for index, name in enumerate(physical.channels):
