@@ -17,6 +17,19 @@ from neoseg.pipeline.import_data import import_folder
 from neoseg.pipeline.run import run
 from neoseg.progress import Silent
 
+SHARED = Path(__file__).parents[2] / "shared"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
+    """Where the folder of shared data is, a test that is skipped for want of them has failed."""
+    report = yield
+    if report.skipped and SHARED.is_dir() and "shared data" in str(report.longrepr):
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid}: skipped although {SHARED} exists"
+    return report
+
+
 TINY_COHORT = CohortConfig(healthy=5, patients=7, held_out=2, seed=3)
 TINY = (
     "folds.count=2",

@@ -8,10 +8,11 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
 from typing import Any
 
-__all__ = ["read_json", "replacing", "replacing_folder", "write_json"]
+__all__ = ["finish_exchange", "read_json", "replacing", "replacing_folder", "write_json"]
 
 
 @contextmanager
@@ -36,6 +37,7 @@ def replacing(path: Path) -> Iterator[Path]:
 def replacing_folder(path: Path) -> Iterator[Path]:
     """Give an empty temporary folder; when the block ends well it takes the place of ``path``, else it is removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    finish_exchange(path)
     temporary = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.tmp"
     temporary.mkdir()
     try:
@@ -49,6 +51,22 @@ def replacing_folder(path: Path) -> Iterator[Path]:
             temporary.replace(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def finish_exchange(path: Path) -> None:
+    """Put right what a process left that was killed while one folder took the place of another.
+
+    Between its two renames neither folder is there; the old one then comes back. Call it before reading a folder that
+    :func:`replacing_folder` writes and that a killed process may have left so.
+    """
+    name = escape(path.name)
+    for left in sorted(path.parent.glob(f".{name}.????????.old")):
+        if path.exists():
+            shutil.rmtree(left)
+        else:
+            left.replace(path)
+    for left in path.parent.glob(f".{name}.????????.tmp"):
+        shutil.rmtree(left)
 
 
 def write_json(path: Path, value: Any) -> None:

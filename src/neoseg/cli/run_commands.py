@@ -29,6 +29,8 @@ def demo(
     more = (*(changes or ()), *((f'device="{device}"',) if device else ()))
     summary = run_demo(folder, progress_for(quiet), changes=more)
     _show_summary(summary, folder / "runs" / summary["name"], as_json)
+    if summary["failed"]:
+        raise typer.Exit(1)
 
 
 def run(

@@ -6,7 +6,6 @@ the whole state, and a resumed run repeats the same numbers.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ..atomic import read_json, replacing_folder, write_json
+from ..atomic import finish_exchange, read_json, replacing_folder, write_json
 from ..errors import StateError
 
 __all__ = ["TrainingState", "read_checkpoint", "read_weights", "write_checkpoint", "write_weights"]
@@ -65,6 +64,7 @@ def read_weights(folder: Path, network: nn.Module) -> None:
     Raises:
         StateError: the file is missing, damaged, or belongs to another network.
     """
+    finish_exchange(folder)
     try:
         network.load_state_dict(load_file(folder / MODEL))
     except (OSError, SafetensorError, RuntimeError) as error:
@@ -99,7 +99,7 @@ def read_checkpoint(
     Raises:
         StateError: a file of the checkpoint is missing or damaged.
     """
-    _finish_exchange(folder)
+    finish_exchange(folder)
     if not folder.exists():
         return None
     read_weights(folder, network)
@@ -141,14 +141,3 @@ def _load_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tens
             value = torch.empty_like(parameter, requires_grad=False).copy_(value)
         states.setdefault(int(index), {})[name] = value
     optimiser.load_state_dict({"state": states, "param_groups": optimiser.state_dict()["param_groups"]})
-
-
-def _finish_exchange(folder: Path) -> None:
-    """Clean up after a process that was killed while one checkpoint took the place of another."""
-    for left in sorted(folder.parent.glob(f".{folder.name}.*.old")):
-        if folder.exists():
-            shutil.rmtree(left)
-        else:
-            left.replace(folder)
-    for left in folder.parent.glob(f".{folder.name}.*.tmp"):
-        shutil.rmtree(left)

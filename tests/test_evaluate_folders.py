@@ -1,0 +1,104 @@
+"""`neoseg evaluate --truth --prediction`: any program's masks, paired by name, with and without an official scorer."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk  # noqa: N813 - the name that its documentation uses
+
+from neoseg.errors import GeometryError, InputError
+from neoseg.metrics.presets import bonbid
+from neoseg.pipeline.evaluate_folders import evaluate_folders
+from neoseg.progress import Silent
+
+SPACING = (1.5, 1.25, 4.0)
+
+
+def ball(centre: tuple[float, float, float], radius: float) -> np.ndarray:
+    index = np.stack(np.meshgrid(*[np.arange(n) for n in (20, 24, 12)], indexing="ij"), axis=-1)
+    return (np.linalg.norm((index - centre) * (1, 1, 2), axis=-1) < radius).astype(np.uint8)
+
+
+def write(path: Path, array: np.ndarray, spacing: tuple[float, ...] = SPACING) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = sitk.GetImageFromArray(np.transpose(array, (2, 1, 0)))
+    image.SetSpacing(spacing)
+    sitk.WriteImage(image, str(path))
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[Path, Path]:
+    truth, prediction = tmp_path / "truth", tmp_path / "prediction"
+    pairs = {
+        "MGHNICU_010-VISIT_01": (ball((9, 11, 6), 5), ball((10, 11, 6), 5)),
+        "MGHNICU_011-VISIT_01": (ball((9, 11, 6), 4), ball((9, 11, 6), 4) * 0),
+        "MGHNICU_012-VISIT_01": (ball((9, 11, 6), 4) * 0, ball((9, 11, 6), 4) * 0),
+    }
+    for name, (a, b) in pairs.items():
+        write(truth / f"{name}_lesion.mha", a)
+        write(prediction / f"{name}.mha", b)
+    return truth, prediction
+
+
+def test_the_preset_equals_the_function_and_the_aggregates_state_what_is_undefined(folders: tuple[Path, Path]) -> None:
+    table = evaluate_folders(*folders, preset="bonbid", progress=Silent())
+    expected = bonbid(ball((9, 11, 6), 5), ball((10, 11, 6), 5), SPACING)
+    assert table["cases"]["MGHNICU_010-VISIT_01"] == pytest.approx(expected)
+    assert table["cases"]["MGHNICU_011-VISIT_01"] == {"dice": 0.0, "masd": None, "nsd": 0.0}
+    assert table["cases"]["MGHNICU_012-VISIT_01"] == {"dice": 1.0, "masd": 0.0, "nsd": 1.0}
+    masd = table["summary"]["masd"]
+    assert (masd["n"], masd["n_undefined"]) == (3, 1)
+    diagonal = float(np.linalg.norm(np.array((20, 24, 12)) * SPACING))
+    assert masd["mean_worst"] == pytest.approx((expected["masd"] + 0 + diagonal) / 3)
+    assert masd["mean"] == pytest.approx(expected["masd"] / 2)
+
+
+def test_the_command_prints_writes_and_exits_well(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    arguments = ["evaluate", "--truth", str(folders[0]), "--prediction", str(folders[1]), "--quiet"]
+    run = [sys.executable, "-m", "neoseg", *arguments]
+    done = subprocess.run([*run, "--json", "-o", str(tmp_path / "s.csv")], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    table = json.loads(done.stdout)
+    common = np.count_nonzero(ball((9, 11, 6), 5) & ball((10, 11, 6), 5))
+    dice = common / np.count_nonzero(ball((9, 11, 6), 5))
+    assert table["cases"]["MGHNICU_010-VISIT_01"]["dice"] == pytest.approx(dice, abs=0.02)
+    with (tmp_path / "s.csv").open() as stream:
+        assert {row["case"] for row in csv.DictReader(stream)} == set(table["cases"])
+    assert subprocess.run([*run, "--preset", "bonbdi"], capture_output=True, check=False).returncode == 2
+    done = subprocess.run([*run, "--preset", "bonbid"], capture_output=True, text=True, check=False)
+    assert "dice" in done.stdout and "undefined 1" in done.stdout
+
+
+def test_other_formats_of_the_same_masks_give_the_same_scores(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    affine = np.diag([-1.5, -1.25, 4.0, 1.0])
+    for path in folders[1].iterdir():
+        array = np.transpose(sitk.GetArrayFromImage(sitk.ReadImage(str(path))), (2, 1, 0))
+        (tmp_path / "nifti").mkdir(exist_ok=True)
+        nib.save(nib.Nifti1Image(array, affine), tmp_path / "nifti" / f"{path.stem}.nii.gz")
+    first = evaluate_folders(*folders, progress=Silent())
+    second = evaluate_folders(folders[0], tmp_path / "nifti", progress=Silent())
+    assert first["cases"]["MGHNICU_010-VISIT_01"] == pytest.approx(second["cases"]["MGHNICU_010-VISIT_01"])
+
+
+def test_a_missing_prediction_is_no_silent_gap(folders: tuple[Path, Path]) -> None:
+    (folders[1] / "MGHNICU_011-VISIT_01.mha").unlink()
+    with pytest.raises(InputError, match=r"1 of 3 references have no prediction.*MGHNICU_011"):
+        evaluate_folders(*folders, progress=Silent())
+
+
+def test_other_grids_and_other_values_are_told(folders: tuple[Path, Path]) -> None:
+    path = folders[1] / "MGHNICU_010-VISIT_01.mha"
+    write(path, ball((10, 11, 6), 5), (1.5, 1.25, 3.0))
+    with pytest.raises(GeometryError, match="resample"):
+        evaluate_folders(*folders, progress=Silent())
+    assert "grids differ" in evaluate_folders(*folders, preset="bonbid", progress=Silent())["notes"][0]
+    write(path, ball((10, 11, 6), 5) * 255)
+    with pytest.raises(InputError, match=r"values \[255\.0\]"):
+        evaluate_folders(*folders, progress=Silent())
