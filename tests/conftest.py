@@ -79,25 +79,33 @@ def blobs() -> Callable[[Path, int, int], None]:
     return write_blobs
 
 
+BLOB_CHANGES = (
+    "folds.count=2",
+    "training.steps=60",
+    "training.steps_per_epoch=30",
+    "training.batch_size=2",
+    "training.learning_rate=3e-3",
+    "network.dims=[8, 16, 32]",
+    "network.depths=[1, 1, 1]",
+    "network.proj=[16, 16, 16]",
+    "network.decoder_proj=16",
+    "network.feature_size=8",
+    "evaluate.resamples=200",
+)
+
+
+@pytest.fixture(scope="session")
+def blob_changes() -> tuple[str, ...]:
+    """The changes of the configuration that the run on bright balls was made with."""
+    return BLOB_CHANGES
+
+
 @pytest.fixture(scope="session")
 def blob_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A finished run on images of bright balls: (run folder, folder of the data)."""
     root = tmp_path_factory.mktemp("blobs")
     write_blobs(root / "data", 8, 0)
     imported = import_folder(root / "data", root / "work")
-    changes = [
-        "folds.count=2",
-        "training.steps=60",
-        "training.steps_per_epoch=30",
-        "training.batch_size=2",
-        "training.learning_rate=3e-3",
-        "network.dims=[8, 16, 32]",
-        "network.depths=[1, 1, 1]",
-        "network.proj=[16, 16, 16]",
-        "network.decoder_proj=16",
-        "network.feature_size=8",
-        "evaluate.resamples=200",
-    ]
-    config = load_config(imported.config, changes)
+    config = load_config(imported.config, BLOB_CHANGES)
     run(config)
     return root / "work" / "runs" / "default", root / "data"

@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from .atlas.configs import AtlasConfig
 from .augment.configs import AugmentConfig
@@ -76,6 +76,13 @@ class RunConfig(BaseModel, frozen=True, extra="forbid"):
     postprocess: PostprocessSearch = PostprocessSearch()
     rules: tuple[RuleConfig, ...] = ()
     evaluate: EvaluateConfig = EvaluateConfig()
+
+    @model_validator(mode="after")
+    def _rules_have_names_of_their_own(self) -> RunConfig:
+        names = [rule.name for rule in self.rules]
+        if len(set(names)) < len(names):
+            raise ValueError(f"the rules are named {names}; give each its own name")
+        return self
 
     @property
     def label_set(self) -> LabelSet:

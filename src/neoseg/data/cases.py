@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ __all__ = ["Case", "channels_of", "read_cases", "write_cases"]
 
 GROUPS = ("patient", "healthy")
 SPLITS = ("train", "test")
+_NAME = re.compile(r"\w[\w .+-]*")
 _FIXED = ("case", "subject", "site", "group", "split", "label")
 
 
@@ -107,6 +109,11 @@ def _case_of(path: Path, number: int, row: dict[str, str | None], columns: list[
     cells = {key: (value or "").strip() for key, value in row.items() if key is not None}
     if None in row or not cells["case"]:
         raise InputError(f"{where}: a row needs a case name and at most {len(columns)} cells; correct this row.")
+    if not _NAME.fullmatch(cells["case"]):
+        raise InputError(
+            f"{where}: the case name {cells['case']!r} becomes a file name, so it may hold letters, digits, spaces and "
+            "'._-+' and has to begin with a letter or digit; correct it."
+        )
     group, split = cells.get("group") or "patient", cells.get("split") or "train"
     for column, value, valid in (("group", group, GROUPS), ("split", split, SPLITS)):
         if value not in valid:

@@ -41,6 +41,8 @@ def load_images(case: Case, channels: Sequence[str]) -> LoadedImages:
         InputError: a channel is missing or unreadable, or an image holds NaN or infinity.
         GeometryError: two channels lie on different grids.
     """
+    if not channels:
+        raise InputError(f"case {case.case}: none of its images ({sorted(case.images)}) is a channel of this run.")
     volumes: list[Volume] = []
     notes: list[str] = []
     for channel in channels:
@@ -62,6 +64,12 @@ def load_images(case: Case, channels: Sequence[str]) -> LoadedImages:
                 f"has {_shown(volumes[0])}; resample one onto the other first."
             )
         unit = unit_of(case, channel, values)
+        if channel_kind(channel) == "adc" and unit not in UNITS_OF_ADC:
+            if unit:
+                raise InputError(
+                    f"case {case.case}: unit_{channel} is {unit!r}, but one of {', '.join(UNITS_OF_ADC)} is wanted."
+                )
+            notes.append(f"{path.name}: its values are those of no known unit of ADC; they are taken as they are.")
         factor = factor_to_micro(unit) if unit in UNITS_OF_ADC else 1.0
         if factor != 1.0:
             notes.append(f"{path.name}: ADC recognised in {unit} and converted to 1e-6 mm2/s.")

@@ -44,6 +44,10 @@ class CaseStore:
         record = self.folder / case / "record.json"
         return record.is_file() and read_json(record).get("key") == key
 
+    def has_any(self, case: str) -> bool:
+        """Tell whether the case is there, under whatever key."""
+        return (self.folder / case / "record.json").is_file()
+
     def write(self, case: str, key: str, arrays: Mapping[str, NDArray[Any]], record: Mapping[str, Any]) -> None:
         """Write a case; a reader sees the old one or the new one, never a mixture."""
         with replacing_folder(self.folder / case) as temporary:

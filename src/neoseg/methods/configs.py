@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
 __all__ = ["RuleConfig"]
 
@@ -25,3 +25,11 @@ class RuleConfig(BaseModel, frozen=True, extra="forbid"):
     low: float
     high: float
     count: int = Field(33, ge=2, le=500)
+
+    @model_validator(mode="after")
+    def _range_is_one(self) -> RuleConfig:
+        if not self.low < self.high:
+            raise ValueError(f"low = {self.low:g} has to be smaller than high = {self.high:g}")
+        if self.name == "network":
+            raise ValueError("the name 'network' is the network's own; give the rule another one")
+        return self

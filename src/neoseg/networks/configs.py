@@ -143,7 +143,9 @@ class Published(NamedTuple):
 
 def _legacy(**fields: object) -> UnetrPPConfig:
     """Return a published config: the fields that all four variants share, and the given ones."""
-    return UnetrPPConfig.model_validate({"layout": "legacy", "norm": "batch", "attention_dropout": 0.1, **fields})
+    return UnetrPPConfig.model_validate(
+        {"layout": "legacy", "norm": "batch", "full_norm": "plain_instance", "attention_dropout": 0.1, **fields}
+    )
 
 
 PUBLISHED: Mapping[str, Published] = MappingProxyType(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..data.checks import Problem, run_checks
-from ..data.folds import read_folds
+from ..data.folds import cases_in, read_folds
 from ..errors import InputError
 from .session import Session
 
@@ -12,8 +12,9 @@ __all__ = ["check", "require_clean"]
 
 def check(session: Session) -> list[Problem]:
     """Return every problem of the cases that the run uses, errors first."""
-    path = session.workspace.folds
-    folds = read_folds(path, {c.case: c.subject for c in session.trainable}) if path.is_file() else ()
+    path, subjects = session.workspace.folds, {c.case: c.subject for c in session.trainable}
+    # Folds of another set of cases are made anew by the plan, so there is nothing to check in them.
+    folds = read_folds(path, subjects) if path.is_file() and cases_in(path) == set(subjects) else ()
     needed = [c for c in session.channels if any(c in case.images for case in session.used)]
     return run_checks(session.cases, session.labels, needed, session.progress, folds=folds)
 

@@ -52,6 +52,8 @@ def demo(
     config_path, heads = folder / "neoseg.toml", folder / "cohort"
     wanted = cohort or CohortConfig()
     stamp = folder / "cohort.json"
+    if folder.is_file():
+        raise InputError(f"{folder}: this is a file; give a new folder for the demo.")
     if folder.exists() and any(folder.iterdir()) and not stamp.is_file() and not heads.is_dir():
         raise InputError(f"{folder}: this folder is not empty and no demo was made in it; give an empty one.")
     if not stamp.is_file() or read_json(stamp) != wanted.model_dump(mode="json"):

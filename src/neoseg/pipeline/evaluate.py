@@ -22,7 +22,6 @@ from ..methods.choice import Choice
 from ..methods.configs import RuleConfig
 from ..methods.threshold import apply_rule, choose_rule, rule_table
 from ..metrics import METRICS, score_case, worst_value
-from ..plan.plan import read_plan
 from ..volume import Volume
 from .predict import choices_by_fold, mask_path
 from .prepared import PreparedCase
@@ -77,7 +76,7 @@ def evaluate(session: Session, *, failed: Sequence[str] = ()) -> dict[str, Any]:
         ConfigError: a rule names a channel that does not exist, or the data set has several classes.
     """
     config, run = session.config, session.run
-    channels = read_plan(run.plan).channels
+    channels = session.run_plan.channels
     _check_rules(config, channels, session.labels.count)
     folds = session.folds
     cv = [n for f in folds for n in f.validation if n not in failed]
@@ -87,8 +86,8 @@ def evaluate(session: Session, *, failed: Sequence[str] = ()) -> dict[str, Any]:
     for case in session.used:
         if case.label is None or case.case in failed:
             continue
-        split = CV if case.case in fold_of else HELD_OUT
-        key = fold_of.get(case.case, "all")
+        split = HELD_OUT if case in session.held_out else CV
+        key = fold_of[case.case] if split == CV else "all"
         picks = {rule: choices[key] for rule, choices in chosen.items()}
         jobs.append(_Job(case.case, split, mask_path(run, split, case), picks))
     work = partial(

@@ -74,7 +74,9 @@ def load_predictor(folder: Path, device: str = "auto") -> tuple[Predictor, tuple
         atlas=atlas,
     )
     needed = tuple(c for c in plan.channels if not (c == ZADC and atlas is not None))
-    return predictor, needed if needed else (ADC,)
+    if atlas is not None and ADC not in needed:
+        needed = (ADC, *needed)
+    return predictor, needed
 
 
 def scans_in(source: Path, channels: Sequence[str]) -> list[Case]:
@@ -141,20 +143,25 @@ def predict_scans(
     predictor, channels = load_predictor(folder, device)
     scans = scans_in(source, channels)
     inputs = {p.resolve() for scan in scans for p in scan.images.values()}
+    masks = {scan.case: output / f"{scan.case}{_ending(scan)}" for scan in scans}
+    for mask in masks.values():
+        if mask.resolve() in inputs:
+            raise InputError(f"{mask}: the mask would replace the input image; give another --output.")
     results = []
     with progress.track("Predicting scans", len(scans)) as advance:
         for scan in scans:
-            first = next(iter(scan.images.values())).name
-            ending = first.removeprefix(strip_ending(first) or first)
-            mask = output / f"{scan.case}{ending}"
-            if mask.resolve() in inputs:
-                raise InputError(f"{mask}: the mask would replace the input image; give another --output.")
+            ending, mask = _ending(scan), masks[scan.case]
             try:
                 results.append(_predict_one(predictor, scan, channels, mask, ending, probabilities))
             except NeosegError as error:
                 results.append(PredictedScan(scan.case, None, {}, (), str(error)))
             advance(1, scan.case)
     return results
+
+
+def _ending(scan: Case) -> str:
+    first = next(iter(scan.images.values())).name
+    return first.removeprefix(strip_ending(first) or first)
 
 
 def _predict_one(

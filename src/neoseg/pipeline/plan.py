@@ -10,7 +10,7 @@ from ..atomic import read_json
 from ..cluster.local import run_all
 from ..data.folds import make_folds, write_folds
 from ..data.store import digest
-from ..errors import InputError
+from ..errors import ConfigError, InputError, nearest
 from ..plan.fingerprint import CaseFacts, case_facts, read_facts, write_facts
 from ..plan.plan import Plan, make_plan, read_plan, write_plan
 from .session import Session
@@ -37,7 +37,10 @@ def plan(session: Session) -> Plan:
         [[session.digests(c) for c in session.trainable], config.labels, config.label_tolerance, session.channels]
     )
     facts = _facts(session, data_key)
-    folds_key = digest([data_key, config.folds.model_dump(mode="json"), config.seed])
+    for name in config.prepare.normalise:
+        if name not in session.channels:
+            raise ConfigError(f"prepare.normalise.{name}: this is not a channel{nearest(name, session.channels)}.")
+    folds_key = digest([data_key, session.table_key, config.folds.model_dump(mode="json"), config.seed])
     if not _has_key(session, folds_key):
         burden = {f.case: f.burden for f in facts}
         subjects = {c.case: c.subject for c in session.trainable}
@@ -85,4 +88,7 @@ def _facts(session: Session, key: str) -> list[CaseFacts]:
 
 def _has_key(session: Session, key: str) -> bool:
     path = session.workspace.folds
-    return path.is_file() and read_json(path).get("key") == key
+    try:
+        return path.is_file() and read_json(path).get("key") == key
+    except (ValueError, AttributeError) as error:
+        raise InputError(f"{path}: this is not a table of folds ({error}); delete it and plan again.") from error

@@ -12,19 +12,19 @@ from numpy.typing import NDArray
 
 from ..atomic import read_json, replacing, write_json
 from ..data.cases import Case
-from ..data.store import file_digest
+from ..data.store import digest, file_digest
 from ..errors import StateError
 from ..inference.postprocess import PostprocessConfig, apply
 from ..inference.predictor import Ensemble
 from ..io import read_grid, strip_ending, write_volume
 from ..labels import LabelSet
 from ..methods.choice import Choice, best_choice, dice_table
-from ..plan.plan import Plan, read_plan
+from ..plan.plan import Plan
 from ..volume import Volume
 from ..workspace import Run
 from .prepared import PreparedCase
 from .session import CV, HELD_OUT, Session
-from .train import resolved_device
+from .train import keep_config, resolved_device
 
 if TYPE_CHECKING:
     from torch import nn
@@ -50,14 +50,23 @@ def predict(session: Session, *, failed: Sequence[str] = ()) -> dict[str, Any]:
     jobs = [(CV, name, [i]) for i, fold in enumerate(folds) for name in fold.validation if name not in failed]
     jobs += [(HELD_OUT, c.case, list(range(len(folds)))) for c in session.held_out if c.case not in failed]
     device = resolved_device(session.config.device)
-    plan = read_plan(run.plan)
+    plan = session.run_plan
+    keep_config(session)
     networks = {i: load_networks(run, plan, session.labels, [i], device)[0] for i in range(len(folds))}
     weights = {i: file_digest(run.fold(i) / "best" / "model.safetensors") for i in networks}
     with session.progress.track("Predicting", len(jobs)) as advance:
         for split, name, members in jobs:
             case = PreparedCase(session.store, name)
             path = run.probabilities(split) / f"{name}.npy"
-            key = "-".join([str(case.record["key"]), *(weights[i] for i in members)])
+            key = digest(
+                [
+                    session.store.folder.name,
+                    case.record["key"],
+                    session.config.window.model_dump(mode="json"),
+                    [weights[i] for i in members],
+                    device,
+                ]
+            )
             if not _is_done(path, key):
                 ensemble = Ensemble(
                     [networks[i] for i in members], plan, session.labels.count, session.config.window, device

@@ -17,7 +17,7 @@ from ..data.cases import Case
 from ..errors import InputError
 from ..io import read_grid, read_volume
 from ..metrics import METRICS
-from ..plan.plan import Plan, read_plan
+from ..plan.plan import Plan
 from ..prepare.configs import ADC
 from ..report.content import (
     ADC_CAUTIONS,
@@ -94,7 +94,7 @@ def _content(
     notice: str,
 ) -> ReportContent:
     run, config = session.run, session.config
-    plan = read_plan(run.plan)
+    plan = session.run_plan
     environment = json.loads(run.environment.read_text(encoding="utf-8"))
     folds = session.folds
     predicted = [(CV, n) for f in folds for n in f.validation] + [(HELD_OUT, c.case) for c in session.held_out]

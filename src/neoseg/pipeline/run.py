@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
+from .. import __version__
 from ..config import RunConfig
 from ..data.store import digest, file_digest
 from ..progress import Progress
@@ -19,6 +20,9 @@ from .session import CV, HELD_OUT, Session, open_session
 from .train import train
 
 __all__ = ["run", "run_stage"]
+
+NEEDS = {"predict": "train", "evaluate": "predict", "report": "predict"}
+"""The stage that has to have ended before a stage can start."""
 
 
 def run(config: RunConfig, progress: Progress | None = None, *, notice: str = "") -> dict[str, Any]:
@@ -49,6 +53,10 @@ def run_stage(session: Session, stage: str, *, fold: int | None = None, notice: 
         What the stage's function returns, or its record where the stage was up to date.
     """
     record_of = session.run.stage_record
+    if stage != "check":
+        session.require_unique()
+    if stage in NEEDS:
+        session.run.need(NEEDS[stage])
     key = _key(session, stage)
     if stage not in ("plan", "report") and session.run.is_current(stage, key) and _outputs_are_there(session, stage):
         return record_of(stage)
@@ -107,7 +115,7 @@ def _outputs_are_there(session: Session, stage: str) -> bool:
 def _key(session: Session, stage: str) -> str:
     """Hash of what a stage depends on; a stage is up to date while it stays the same."""
     config, run = session.config, session.run
-    parts: list[Any] = [stage, [session.digests(c) for c in session.cases]]
+    parts: list[Any] = [stage, __version__, session.table_key, [session.digests(c) for c in session.cases]]
     if stage == "check":
         parts += [config.labels, config.label_tolerance, config.channels]
     if stage in ("prepare", "train", "predict", "evaluate"):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from .. import __version__
 from ..atomic import read_json, write_json
 from ..config import RunConfig
 from ..data.cases import Case, channels_of, read_cases
@@ -108,6 +108,43 @@ class Session:
         return read_plan(self.workspace.plan)
 
     @property
+    def run_plan(self) -> Plan:
+        """The plan that the run was trained with.
+
+        Raises:
+            StateError: the run is not trained, or the workspace has another plan by now, so that its prepared cases
+                do not fit the weights.
+        """
+        if not self.run.plan.is_file():
+            raise StateError(f"{self.run.folder}: this run is not trained; run `neoseg train` or `neoseg run` first.")
+        mine, theirs = read_plan(self.run.plan), self.plan
+        if mine.decisions() != theirs.decisions():
+            raise StateError(
+                f"{self.workspace.plan}: this plan is not the one that {self.run.folder} was trained with; give each "
+                "configuration its own workspace, or train again under another `name`."
+            )
+        return mine
+
+    @cached_property
+    def table_key(self) -> str:
+        """Hash of who belongs where: subjects, sites, groups and splits."""
+        return digest([[c.case, c.subject, c.site, c.group, c.split] for c in self.cases])
+
+    def require_unique(self) -> None:
+        """Refuse a table in which one case name stands twice.
+
+        Raises:
+            InputError: naming it.
+        """
+        seen: set[str] = set()
+        for case in self.cases:
+            if case.case.lower() in seen:
+                raise InputError(
+                    f"{self.config.cases}: the case {case.case!r} stands twice; give each row its own name."
+                )
+            seen.add(case.case.lower())
+
+    @property
     def folds(self) -> list[Fold]:
         """The folds of the workspace.
 
@@ -138,6 +175,7 @@ class Session:
                 self.config.labels,
                 self.config.label_tolerance,
                 self.atlas_key,
+                __version__,
             ]
         )
         return CaseStore(self.workspace.prepared(key))
@@ -182,16 +220,12 @@ class Session:
         """Remember the hashes for the next command."""
         write_json(self.workspace.root / "digests.json", self._known_digests)
 
-    def truths_of(self, cases: Sequence[Case]) -> tuple[Case, ...]:
-        """Return those that have a label and can be scored."""
-        return tuple(c for c in cases if c.label is not None)
-
 
 def open_session(config: RunConfig, progress: Progress | None = None) -> Session:
     """Read the table of cases and return a session.
 
     Raises:
-        InputError: the table is missing or wrong, holds no case or a case twice.
+        InputError: the table is missing, wrong or empty.
     """
     cases = read_cases(config.cases)
     if not cases:

@@ -7,9 +7,12 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from ..atomic import write_json
+from ..config import load_resolved
+from ..data.folds import Fold
+from ..data.store import digest
 from ..errors import ConfigError, StateError
 from ..plan.cost import step_core_seconds, step_gib
-from ..plan.plan import Plan, write_plan
+from ..plan.plan import Plan, read_plan, write_plan
 from ..training.configs import TrainingConfig
 from .environment import environment
 from .prepared import PreparedCase
@@ -18,7 +21,13 @@ from .session import Session
 if TYPE_CHECKING:
     from ..training.data import TrainingCase
 
-__all__ = ["forecast", "resolved_device", "train", "training_settings"]
+TRAINED_WITH = (
+    "seed", "labels", "label_tolerance", "channels", "folds", "prepare", "atlas", "network", "loss", "augment",
+    "training",
+)  # fmt: skip
+"""Parts of the configuration that the weights of a run depend on."""
+
+__all__ = ["forecast", "keep_config", "resolved_device", "train", "training_settings"]
 
 
 def train(session: Session, *, fold: int | None = None, failed: Sequence[str] = ()) -> list[dict[str, Any]]:
@@ -75,6 +84,7 @@ def train(session: Session, *, fold: int | None = None, failed: Sequence[str] = 
             device=device,
             augmentation=Augmentation(config.augment),
             title=f"Fold {index}",
+            inputs=_inputs(session, folds[index]),
         )
         result = train_fold(
             network, build_loss(config.loss), data=data, config=settings, run=where, progress=session.progress
@@ -127,6 +137,30 @@ def resolved_device(wanted: str) -> str:
     return wanted
 
 
+def _inputs(session: Session, fold: Fold) -> str:
+    """Hash of the prepared cases of a fold and of the loss, so that weights of others are not taken over."""
+    keys = [session.store.record(n)["key"] for n in (*fold.train, *fold.inner) if session.store.has_any(n)]
+    return digest([session.store.folder.name, keys, session.config.loss.model_dump(mode="json")])
+
+
+def keep_config(session: Session) -> None:
+    """Write the resolved configuration into the run folder.
+
+    Raises:
+        StateError: the run was trained with other values of what its weights depend on.
+    """
+    run, now = session.run, session.config.model_dump(mode="json")
+    if run.config.is_file() and any(run.folder.glob("fold*/training.json")):
+        before = load_resolved(run.config).model_dump(mode="json")
+        changed = [key for key in TRAINED_WITH if before[key] != now[key]]
+        if changed:
+            raise StateError(
+                f"{run.folder}: this run was trained with other values of {', '.join(changed)}; choose another `name` "
+                "in the configuration, or delete this folder to train anew."
+            )
+    write_json(run.config, now)
+
+
 def _cases(session: Session, names: Sequence[str], failed: Sequence[str]) -> list[TrainingCase]:
     from ..training.data import TrainingCase
 
@@ -141,17 +175,14 @@ def _cases(session: Session, names: Sequence[str], failed: Sequence[str]) -> lis
 def _make_self_contained(session: Session, plan: Plan) -> None:
     """Put into the run folder what prediction needs besides the weights."""
     run = session.run
-    if run.plan.is_file() and any(run.folder.glob("fold*/training.json")):
-        from ..plan.plan import read_plan
-
-        kept = read_plan(run.plan)
-        if kept.model_dump(exclude={"reasons", "inputs"}) != plan.model_dump(exclude={"reasons", "inputs"}):
-            raise StateError(
-                f"{run.folder}: this run was trained with another plan; choose another `name` in the configuration, or "
-                "delete this folder to train anew."
-            )
+    trained = run.plan.is_file() and any(run.folder.glob("fold*/training.json"))
+    if trained and read_plan(run.plan).decisions() != plan.decisions():
+        raise StateError(
+            f"{run.folder}: this run was trained with another plan; choose another `name` in the configuration, or "
+            "delete this folder to train anew."
+        )
+    keep_config(session)
     write_plan(plan, run.plan)
-    write_json(run.config, session.config.model_dump(mode="json"))
     write_json(run.environment, environment())
     write_json(run.folder / "folds.json", [asdict(f) for f in session.folds])
     if session.makes_zmap:

@@ -6,14 +6,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import BaseModel, Field, ValidationError
 
 from ..atomic import read_json, write_json
 from ..errors import ConfigError
-from ..networks.configs import NetworkConfig, required_multiple
+from ..networks.configs import NetworkConfig, check_patch, required_multiple
 from .cost import step_core_seconds, step_gib
 from .fingerprint import CaseFacts, pooled_statistics
 from .intensity import ChannelStatistics, NormaliseConfig, Rule, default_rule
@@ -67,8 +67,8 @@ class PlanConfig(BaseModel, frozen=True, extra="forbid"):
     core_minutes: float | None = Field(None, gt=0)
     memory_gib: float = Field(6.0, gt=0)
     batch_voxels: int = Field(400_000, gt=0)
-    spacing_mm: tuple[float, ...] | None = None
-    patch: tuple[int, ...] | None = None
+    spacing_mm: tuple[Annotated[float, Field(gt=0)], ...] | None = None
+    patch: tuple[Annotated[int, Field(gt=0)], ...] | None = None
 
 
 class Reason(BaseModel, frozen=True, extra="forbid"):
@@ -103,6 +103,10 @@ class Plan(BaseModel, frozen=True, extra="forbid"):
     statistics: dict[str, ChannelStatistics]
     reasons: tuple[Reason, ...]
 
+    def decisions(self) -> dict[str, Any]:
+        """Return what was decided, without the reasons and the hash of the inputs."""
+        return self.model_dump(mode="json", exclude={"reasons", "inputs"})
+
 
 def make_plan(
     facts: Sequence[CaseFacts],
@@ -126,7 +130,8 @@ def make_plan(
         inputs: hash of the inputs, kept in the plan.
 
     Raises:
-        ConfigError: an overruled patch or spacing has the wrong number of axes or does not fit the network.
+        ConfigError: an overruled patch or spacing has the wrong number of axes.
+        GeometryError: an overruled patch does not suit the network; the nearest right one is named.
     """
     reasons: list[Reason] = []
 
@@ -155,6 +160,7 @@ def make_plan(
     multiple = required_multiple(network)
     if config.patch is not None:
         patch = _axes("plan.patch", config.patch, axes)
+        check_patch(network, patch)
         decided("patch", patch, "given as plan.patch")
     else:
         bounds = {f"{config.memory_gib:g} GiB": int(config.memory_gib / step_gib(network, (1, 1, 1), 1))}

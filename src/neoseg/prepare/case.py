@@ -76,6 +76,8 @@ def physical_maps(
     Raises:
         InputError: the image is empty, or a Z map is wanted without an atlas or an ADC channel.
     """
+    if not np.isfinite(loaded.image.array).all():
+        raise InputError("the image holds NaN or infinite voxels; set them to a number first.")
     mask = foreground_mask(loaded.image.array)
     if not mask.any():
         raise InputError("the image holds only zeros; there is nothing to segment.")
@@ -102,6 +104,9 @@ def physical_maps(
         maps[ZADC] = made.volume.array[0]
         facts["outside_atlas_share"] = made.uncovered
         warnings += [made.warning] if made.warning else []
+    missing = [name for name in want if name not in maps]
+    if missing:
+        raise InputError(f"the channels {missing} are wanted, but only {list(loaded.channels)} are given.")
     image = np.stack([np.asarray(maps[name], dtype=np.float32) for name in want])
     return Physical(Volume(image, grid), want, mask, facts, tuple(warnings))
 

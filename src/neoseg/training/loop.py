@@ -53,6 +53,7 @@ class FoldRun:
         device: "cpu", "cuda", "cuda:1".
         augmentation: of the training batches; ``None``: none.
         title: how the fold is called on the screen and above its curves.
+        inputs: hash of what the weights depend on besides the other arguments: the bytes of the cases, the loss.
     """
 
     folder: Path
@@ -60,6 +61,7 @@ class FoldRun:
     device: str = "cpu"
     augmentation: Augmentation | None = None
     title: str = "fold"
+    inputs: str = ""
 
 
 @dataclass(frozen=True)
@@ -238,6 +240,7 @@ def _identity(network: nn.Module, data: TrainingData, config: TrainingConfig, ru
         "config": config.model_dump(mode="json", exclude={"checkpoint_every_seconds"}),
         "augmentation": augmentation,
         "seed": run.seed,
+        "inputs": run.inputs,
         "network": hashlib.sha256(shapes.encode()).hexdigest()[:16],
         "train": [case.name for case in data.train],
         "validation": [case.name for case in data.validation],
