@@ -10,9 +10,9 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 demo: $(VENV)/.stamp-run
 	$(BIN)/neoseg demo $(DEMO)
 
-# The tests start many small computations; one thread each is faster than several that wait for each other.
+# One process a core with one thread each: the tests start many small computations.
 test: $(VENV)/.stamp-test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 check: test lint
 

@@ -49,7 +49,7 @@ def main() -> None:
     for name in session.folds[0].validation:
         case = PreparedCase(session.store, name)
         found = apply(
-            ensemble.probabilities(np.asarray(case.image), case.grid, case.box),
+            ensemble.probabilities(np.asarray(case.image), case.space, case.box),
             case.native.spacing,
             PostprocessConfig(),
         )

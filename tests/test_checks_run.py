@@ -117,6 +117,46 @@ def same_scan_other_channel(c: Cases) -> None:
     put(c[0], "t1", adc(0))
 
 
+def give_mask(c: Cases, array: np.ndarray, grid: Grid = GRID) -> None:
+    path = c[0].images["adc"].with_name("c0_mask.nii.gz")
+    c[0] = replace(c[0], mask=save(path, array, grid))
+
+
+def empty_mask(c: Cases) -> None:
+    give_mask(c, lesion() * 0)
+
+
+def mask_with_nan(c: Cases) -> None:
+    give_mask(c, np.where(lesion() > 0, np.nan, 1).astype(np.float32))
+
+
+def mask_of_everything(c: Cases) -> None:
+    give_mask(c, lesion() * 0 + 1)
+
+
+def mask_elsewhere(c: Cases) -> None:
+    affine = GRID.affine.copy()
+    affine[2, 3] += 1000
+    give_mask(c, lesion(), Grid(GRID.shape, affine))
+
+
+def no_mask(c: Cases) -> None:
+    give_mask(c, lesion())
+    c[0].mask.unlink()
+
+
+def mask_of_text(c: Cases) -> None:
+    give_mask(c, lesion())
+    c[0].mask.write_text("not an image", encoding="utf-8")
+
+
+def two_scales(c: Cases) -> None:
+    for i, case in enumerate(c):
+        c[i] = replace(case, site="")
+        array = adc(3000 + i)
+        put(case, "adc", np.where(array > 0, array + (600 if i % 2 else 0), 0).astype(np.float32))
+
+
 def no_channel(c: Cases) -> None:
     c[3] = replace(c[3], images={"adc": c[3].images["adc"]})
 
@@ -274,7 +314,14 @@ BREAKAGES: list[tuple[str, str, str, Callable[[Cases], None]]] = [
     ("orientation", "warning", "disagree", two_orientations),
     ("orientation", "warning", "no orientation", no_orientation),
     ("background", "warning", "skull-stripped", not_stripped),
-    ("site_shift", "warning", "t1 of the site B", other_scanner),
+    ("brain_masks", "error", "0 everywhere", empty_mask),
+    ("brain_masks", "error", "NaN", mask_with_nan),
+    ("brain_masks", "warning", "100 % of the field of view", mask_of_everything),
+    ("grids", "error", "The mask lies on another grid than adc", mask_elsewhere),
+    ("missing_files", "error", "not there", no_mask),
+    ("unreadable_files", "error", "gzip", mask_of_text),
+    ("site_shift", "warning", "two groups", two_scales),
+    ("site_shift", "warning", "B 2", other_scanner),
 ]
 
 

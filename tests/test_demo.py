@@ -45,7 +45,7 @@ def test_every_stage_left_what_it_promises(tiny_demo: Demo) -> None:
     run = folder / "runs" / "demo"
     on_disk = json.loads((run / "summary.json").read_text())
     assert on_disk == json.loads(json.dumps(summary))
-    assert set(summary["stages"]) == {"check", "plan", "prepare", "train", "predict", "evaluate"}
+    assert set(summary["stages"]) == {"check", "plan", "prepare", "train", "predict", "evaluate", "report"}
     assert all(seconds > 0 for seconds in summary["stages"].values())
     for part in (summary["held_out"]["dice"], summary["rules"]["z"]["dice"], summary["rules"]["adc"]["dice"]):
         assert {"mean", "interval", "n"} <= set(part)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from neoseg.atlas.build import build_atlas
 from neoseg.atlas.configs import AtlasConfig
 from neoseg.cluster.local import run_all
+from neoseg.config import recipe_text
 from neoseg.data.cases import Case
 from neoseg.data.layouts import import_data
 from neoseg.data.loading import load_images
@@ -20,13 +22,11 @@ from neoseg.phantom.cohort import write_cohort
 from neoseg.phantom.config import CohortConfig
 from neoseg.pipeline.prepare import _healthy_adc
 from neoseg.prepare.atlas import Atlas
-from neoseg.prepare.bias_field import BiasFieldConfig
 from neoseg.prepare.case import physical_maps
 from neoseg.prepare.configs import PrepareConfig
-from neoseg.prepare.zmap import ZmapConfig
 from neoseg.progress import Silent
 
-CONFIG = PrepareConfig(bias_field=BiasFieldConfig(), zmap=ZmapConfig())
+CONFIG = PrepareConfig.model_validate(tomllib.loads(recipe_text("demo"))["prepare"])
 Z_CUTS = np.linspace(-6, -0.5, 23)
 ADC_CUTS = np.linspace(500, 1400, 19)
 

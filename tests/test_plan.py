@@ -1,29 +1,36 @@
-"""The planner: nnU-Net's spacing rule on its examples, stems, patches, budgets, and a plan.json that may be edited."""
+"""The planner: spacing, stems, patches, budgets, statistics, and a plan.json that may be edited."""
 
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neoseg.errors import ConfigError
+from neoseg.errors import ConfigError, GeometryError, InputError
 from neoseg.networks.configs import UnetrPPConfig, required_multiple
-from neoseg.plan.cost import step_flops, step_gib
-from neoseg.plan.fingerprint import CaseFacts, ChannelFacts, pooled_statistics
-from neoseg.plan.plan import PlanConfig, make_plan, read_plan, write_plan
-from neoseg.plan.topology import levels_for, patch_for, stem_for, target_spacing
+from neoseg.plan.budget import FEWEST_STEPS, PATCHES_ON_A_BUDGET
+from neoseg.plan.cost import step_core_seconds, step_flops, step_gib
+from neoseg.plan.fingerprint import LEVELS, CaseFacts, ChannelFacts
+from neoseg.plan.intensity import NormaliseConfig
+from neoseg.plan.plan import Plan, PlanConfig, make_plan, read_plan, write_plan
+from neoseg.plan.topology import LARGEST_IF, levels_for, patch_for, stem_for, target_spacing, whole_patch
+
+ADC = ChannelFacts(unit="1e-6 mm2/s", count=1000, mean=1400.0, sd=300.0, low=600.0, high=2800.0)
 
 
-def facts(case: str, shape: tuple[int, ...], spacing: tuple[float, ...], unit: str = "1e-6 mm2/s") -> CaseFacts:
-    adc = ChannelFacts(unit=unit, count=1000, mean=1400.0, sd=300.0, low=600.0, high=2800.0)
+def facts(case: str, shape: tuple[int, ...], spacing: tuple[float, ...], adc: ChannelFacts = ADC) -> CaseFacts:
     return CaseFacts(
         case=case,
         shape=shape,
         spacing_mm=spacing,
         foreground_shape=shape,
+        nonzero_shape=shape,
         foreground_ml=400.0,
         label_ml=(2.0,),
         channels={"adc": adc},
@@ -34,11 +41,32 @@ def facts(case: str, shape: tuple[int, ...], spacing: tuple[float, ...], unit: s
 COHORT = [facts(f"c{i}", (76 + i, 62 + i, 26 + i % 5), (1.4, 1.4, 2.0 + 0.4 * (i % 5))) for i in range(10)]
 
 
+def planned(
+    cases: list[CaseFacts] = COHORT,
+    network: UnetrPPConfig | None = None,
+    batch: int | None = None,
+    normalise: dict[str, NormaliseConfig] | None = None,
+    **budget: object,
+) -> Plan:
+    return make_plan(
+        cases,
+        channels=("adc", "zadc"),
+        network=network or UnetrPPConfig(),
+        normalise=normalise or {},
+        config=PlanConfig.model_validate(budget),
+        batch=batch,
+        inputs="k",
+    )
+
+
 def test_spacing_is_the_median_unless_one_axis_is_very_coarse() -> None:
     assert target_spacing([(1, 1, 2), (1, 1, 3), (2, 1, 3)], [(50, 50, 20)] * 3) == (1.0, 1.0, 3.0)
     # 5 mm slices on 0.7 mm pixels: more than 3 times coarser and fewer than a third of the voxels -> 10th percentile
     spacings = [(0.7, 0.7, z) for z in (2.0, 3.0, 5.0, 5.0, 5.0, 5.0, 5.0, 5.0, 5.0, 5.0, 5.0)]
     assert target_spacing(spacings, [(320, 320, 20)] * 11) == (0.7, 0.7, 3.0)
+    # where the 10th percentile is finer than the other axes, the coarsest of them counts
+    fine = [(0.7, 0.7, z) for z in (0.3, 0.3, 5.0, 5.0, 5.0)]
+    assert target_spacing(fine, [(320, 320, 20)] * 5) == pytest.approx((0.7, 0.7, 0.7), abs=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -57,44 +85,76 @@ def test_stem_makes_tokens_near_to_cubes(
     assert stem_for(spacing, shape) == stem
 
 
+@pytest.mark.parametrize(
+    ("typical", "largest", "multiple", "patch", "whole"),
+    [
+        # newborn heads: the largest costs 1.2 times the typical one
+        ((80, 66, 40), (85, 71, 40), (16, 16, 8), (96, 80, 40), True),
+        # 1 mm hippocampus crops: 1.65 times
+        ((35, 50, 35), (43, 59, 46), (8, 8, 8), (40, 56, 40), False),
+        # one giant among small volumes
+        ((40, 40, 40), (400, 400, 400), (8, 8, 8), (40, 40, 40), False),
+        # all alike
+        ((64, 64, 64), (64, 64, 64), (16, 16, 16), (64, 64, 64), True),
+        ((3, 3, 1), (3, 3, 2), (16, 16, 8), (16, 16, 8), True),
+    ],
+)
+def test_the_largest_volume_is_covered_where_that_costs_little(
+    typical: tuple[int, ...], largest: tuple[int, ...], multiple: tuple[int, ...], patch: tuple[int, ...], whole: bool
+) -> None:
+    assert whole_patch(largest, typical, multiple) == (patch, whole)
+    assert math.prod(patch) <= LARGEST_IF * math.prod(
+        math.ceil(t / m) * m for t, m in zip(typical, multiple, strict=True)
+    )
+
+
 @given(
-    largest=st.tuples(*[st.integers(1, 300)] * 3),
+    typical=st.tuples(*[st.integers(1, 300)] * 3),
+    grow=st.tuples(*[st.floats(1, 2)] * 3),
     multiple=st.tuples(*[st.sampled_from([8, 16, 32])] * 3),
     budget=st.integers(10_000, 3_000_000),
 )
-def test_patch_is_a_multiple_within_the_budget_and_whole_when_it_can_be(
-    largest: tuple[int, int, int], multiple: tuple[int, int, int], budget: int
+def test_patch_is_a_multiple_within_the_budget(
+    typical: tuple[int, int, int],
+    grow: tuple[float, float, float],
+    multiple: tuple[int, int, int],
+    budget: int,
 ) -> None:
-    patch, whole = patch_for(largest, largest, multiple, budget)
-    assert all(p % m == 0 for p, m in zip(patch, multiple, strict=True))
-    smallest = patch == multiple
-    assert patch[0] * patch[1] * patch[2] <= budget or smallest
-    assert not whole or all(p >= n for p, n in zip(patch, largest, strict=True))
-
-
-def planned(**budget: object) -> object:
-    return make_plan(
-        COHORT,
-        channels=("adc", "zadc"),
-        network=UnetrPPConfig(),
-        normalise={},
-        config=PlanConfig.model_validate(budget),
-        batch=None,
-        inputs="k",
-    )
+    largest = tuple(int(n * g) for n, g in zip(typical, grow, strict=True))
+    wanted, whole = whole_patch(largest, typical, multiple)
+    assert all(p >= n for p, n in zip(wanted, largest if whole else typical, strict=True))
+    patch = patch_for(wanted, typical, multiple, budget)
+    assert all(p % m == 0 and m <= p <= w for p, m, w in zip(patch, multiple, wanted, strict=True))
+    assert math.prod(patch) <= budget or patch == multiple
+    less = patch_for(wanted, typical, multiple, budget * 0.7)
+    assert all(a <= b for a, b in zip(less, patch, strict=True))
 
 
 def test_plan_covers_the_head_and_fits_the_network() -> None:
     plan = planned(memory_gib=20.0)
-    assert plan.patch == (96, 80, 40)
+    # the typical head has 80 x 66 x 28 voxels; the largest, 85 x 71 x 39, would cost 1.5 times as much
+    assert plan.patch == (80, 80, 32)
     assert all(p % m == 0 for p, m in zip(plan.patch, required_multiple(plan.network), strict=True))
     assert plan.rules == {"adc": "dataset", "zadc": "none"}
     assert plan.statistics["adc"].mean == 1400.0
-    assert {r.what for r in plan.reasons} >= {"spacing", "stem", "patch", "batch", "dims", "levels"}
+    assert {r.what for r in plan.reasons} >= {"spacing", "stem", "patch", "batch", "memory", "dims", "levels"}
+    assert all(r.why and r.inputs for r in plan.reasons)
+
+
+def test_demo_and_hippocampus_get_the_patches_that_were_measured() -> None:
+    heads = [
+        facts(f"c{i}", shape, (1.375, 1.375, 2.65))
+        for i, shape in enumerate([(59, 71, 30), (64, 78, 33), (64, 79, 33), (69, 86, 36)])
+    ]
+    assert planned(heads, core_minutes=3.5).patch == (48, 48, 24)
+    crops = [facts(f"c{i}", s, (1.0, 1.0, 1.0)) for i, s in enumerate([(35, 50, 35), (34, 49, 35), (43, 59, 46)])]
+    small = UnetrPPConfig(dims=(32, 64, 128), depths=(1, 1, 1), proj=(32, 32, 32), decoder_proj=32)
+    assert planned(crops, small, batch=4).patch == (40, 56, 40)
 
 
 def test_more_budget_buys_more_steps_or_a_wider_network() -> None:
     small, large = planned(core_minutes=1.0), planned(core_minutes=500.0)
+    assert small.steps is not None and large.steps is not None
     assert large.network.dims[0] > small.network.dims[0]
     assert large.steps * step_flops(large.network, large.patch, 2) > 100 * small.steps * step_flops(
         small.network, small.patch, 2
@@ -105,8 +165,8 @@ def test_more_budget_buys_more_steps_or_a_wider_network() -> None:
 
 def test_a_budget_shows_several_patches_a_step() -> None:
     plan = planned(core_minutes=2.0)
-    assert plan.batch >= 6
-    assert plan.batch * plan.patch[0] * plan.patch[1] * plan.patch[2] <= 400_000
+    assert plan.batch >= PATCHES_ON_A_BUDGET
+    assert plan.batch * math.prod(plan.patch) <= 400_000
 
 
 def test_levels_keep_four_tokens_an_axis_at_the_bottom() -> None:
@@ -115,10 +175,55 @@ def test_levels_keep_four_tokens_an_axis_at_the_bottom() -> None:
     assert levels_for((2, 4, 4), (64, 128, 128)) == 4
 
 
-def test_memory_bounds_the_patch() -> None:
-    tight, wide = planned(memory_gib=0.3), planned(memory_gib=20.0)
-    assert step_gib(tight.network, tight.patch, 1) <= 0.3
-    assert wide.patch == (96, 80, 40)
+@settings(deadline=None)
+@given(memory=st.floats(0.1, 8), batch=st.sampled_from([None, 1, 4]))
+def test_memory_bounds_the_whole_step(memory: float, batch: int | None) -> None:
+    less, more = planned(memory_gib=memory, batch=batch), planned(memory_gib=memory * 1.5, batch=batch)
+    for plan, bound in ((less, memory), (more, memory * 1.5)):
+        assert step_gib(plan.network, plan.patch, plan.batch) <= bound
+        assert plan.batch == batch or (batch is None and plan.batch >= 2)
+    assert_no_larger(less, more)
+
+
+@settings(deadline=None)
+@given(minutes=st.floats(0.05, 300))
+def test_core_minutes_bound_network_and_patch(minutes: float) -> None:
+    less, more = planned(core_minutes=minutes), planned(core_minutes=minutes * 1.5)
+    for plan, budget in ((less, minutes), (more, minutes * 1.5)):
+        assert plan.steps is not None and plan.steps >= FEWEST_STEPS
+        seconds = plan.steps * step_core_seconds(plan.network, plan.patch, 2, plan.batch)
+        assert seconds <= 60 * budget * 1.0001
+    assert_no_larger(less, more)
+
+
+def assert_no_larger(less: Plan, more: Plan) -> None:
+    """A smaller budget gives a smaller network, or the same network and a patch that is nowhere longer."""
+    size_less, size_more = (step_flops(p.network, (64, 64, 64), 2) for p in (less, more))
+    assert size_less <= size_more
+    if size_less == size_more:
+        assert all(a <= b for a, b in zip(less.patch, more.patch, strict=True))
+
+
+def test_very_little_time_gives_a_smaller_patch() -> None:
+    assert math.prod(planned(core_minutes=0.05).patch) < math.prod(planned(core_minutes=3.5).patch)
+
+
+@pytest.mark.parametrize(("key", "value"), [("memory_gib", 0.001), ("core_minutes", 1e-4)])
+def test_too_small_a_budget_is_told_with_the_least_that_would_do(key: str, value: float) -> None:
+    with pytest.raises(ConfigError, match=rf"plan\.{key} = .*allow at least that") as caught:
+        planned(**{key: value})
+    unit = "GiB" if key == "memory_gib" else "core-minutes"
+    least = float(str(caught.value).split(f" {unit}")[0].split()[-1])
+    plan = planned(**{key: least})
+    assert plan.patch == required_multiple(plan.network)
+    with pytest.raises(ConfigError, match="allow at least that"):
+        planned(**{key: least * 0.85})
+
+
+def test_a_given_patch_beyond_the_memory_is_said() -> None:
+    plan = planned(patch=(96, 80, 40), memory_gib=0.5)
+    assert plan.patch == (96, 80, 40)
+    assert "more than that" in next(r.why for r in plan.reasons if r.what == "memory")
 
 
 def test_cost_grows_with_size() -> None:
@@ -127,29 +232,79 @@ def test_cost_grows_with_size() -> None:
     assert step_flops(config, (64, 128, 128), 1) / 6 == pytest.approx(47.9e9, rel=0.1)
 
 
-def test_an_edited_plan_is_obeyed_and_a_wrong_one_is_named(tmp_path: Path) -> None:
+def test_a_ct_channel_gets_its_window_and_its_reason() -> None:
+    labelled = {"mean": 60.0, "sd": 20.0, "percentiles": tuple(np.linspace(0, 120, len(LEVELS)))}
+    ct = ChannelFacts.model_validate({**ADC.model_dump(), "unit": "HU", "labelled": labelled})
+    cases = [facts(f"c{i}", (80, 80, 40), (1.4, 1.4, 2.0), ct) for i in range(4)]
+    plan = planned(cases)
+    assert plan.rules["adc"] == "ct"
+    assert plan.statistics["adc"].low is not None
+    assert "clipped to" in next(r.inputs for r in plan.reasons if r.what == "normalise adc")
+    with pytest.raises(InputError, match="labelled voxels"):
+        planned(normalise={"adc": NormaliseConfig(rule="ct")})
+
+
+def test_volumes_and_channels_that_tell_nothing_are_named() -> None:
+    with pytest.raises(InputError, match="single slices"):
+        planned([facts(f"c{i}", (80, 80, 1), (1.0, 1.0, 5.0)) for i in range(4)])
+    flat = ADC.model_copy(update={"sd": 0.0})
+    with pytest.raises(InputError, match="'adc' has the value 1400"):
+        planned([facts(f"c{i}", (80, 80, 40), (1.4, 1.4, 2.0), flat) for i in range(4)])
+
+
+def test_an_edited_plan_is_obeyed(tmp_path: Path) -> None:
     path = tmp_path / "plan.json"
     write_plan(planned(), path)
     tree = json.loads(path.read_text())
     tree["batch"] = 7
     path.write_text(json.dumps(tree))
     assert read_plan(path).batch == 7
-    tree["batchsize"] = 3
-    path.write_text(json.dumps(tree))
-    with pytest.raises(ConfigError, match="batchsize"):
+
+
+EDITS: dict[str, tuple[dict[str, Any], str]] = {
+    "an unknown key": ({"batchsize": 3}, r"'batchsize' is not known \(did you mean 'batch'"),
+    "a patch that does not suit": ({"patch": [50, 48, 24]}, "nearest right patch is 48x48x24"),
+    "a patch of two axes": ({"patch": [48, 48]}, "spacing_mm has 3 axes and patch has 2"),
+    "half a voxel": ({"patch": [48, 48, 24.5]}, "patch.2"),
+    "no spacing": ({"spacing_mm": [1.4, 1.4, 0.0]}, "spacing_mm.2"),
+    "NaN": ({"spacing_mm": [1.4, 1.4, float("nan")]}, "spacing_mm.2"),
+    "a word for a number": ({"batch": "many"}, "batch"),
+    "no batch": ({"batch": 0}, "batch"),
+    "a channel without a rule": ({"channels": ["adc", "zadc", "t2"]}, "name the same"),
+    "a rule that does not exist": ({"rules": {"adc": "zscore", "zadc": "none"}}, "rules.adc"),
+    "a rule to be decided": ({"rules": {"adc": "auto", "zadc": "none"}}, "'auto' is decided"),
+    "a rule without statistics": ({"rules": {"adc": "dataset", "zadc": "dataset"}}, "statistics.zadc"),
+    "a window without ends": ({"rules": {"adc": "ct", "zadc": "none"}}, "low and high"),
+    "no spread": ({"statistics": {"adc": {"mean": 1.0, "sd": 0.0}}}, "statistics.adc.sd"),
+    "a network without a stem": ({"network": {"kind": "unetr_pp"}}, "network.stem"),
+    "a network of another kind": ({"network": {"kind": "unet"}}, "network"),
+}
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_a_wrong_edit_is_named(tmp_path: Path, edit: str) -> None:
+    change, words = EDITS[edit]
+    path = tmp_path / "plan.json"
+    write_plan(planned(), path)
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(ConfigError, match=words) as caught:
+        read_plan(path)
+    assert str(path) in str(caught.value)
+    assert "delete the file" in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "3", "\x00"])
+def test_a_plan_that_is_no_plan_is_named(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "plan.json"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"plan\.json"):
         read_plan(path)
 
 
-def test_wrong_number_of_axes_is_named() -> None:
+def test_wrong_overrules_are_named() -> None:
     with pytest.raises(ConfigError, match=r"plan\.patch: 2 numbers"):
         planned(patch=(64, 64))
-
-
-def test_pooled_statistics_are_those_of_all_voxels() -> None:
-    def with_stats(count: int, mean: float, sd: float) -> CaseFacts:
-        channel = ChannelFacts(unit="", count=count, mean=mean, sd=sd, low=0, high=1)
-        return COHORT[0].model_copy(update={"channels": {"t1": channel}})
-
-    # 3 voxels of value 1 and 1 voxel of value 5: mean 2, sd sqrt(3)
-    mean, sd = pooled_statistics([with_stats(3, 1.0, 0.0), with_stats(1, 5.0, 0.0)], "t1")
-    assert (mean, sd) == pytest.approx((2.0, 3**0.5))
+    with pytest.raises(ConfigError, match=r"plan\.spacing_mm: 2 numbers"):
+        planned(spacing_mm=(1.0, 1.0))
+    with pytest.raises(GeometryError, match="nearest right patch"):
+        planned(patch=(64, 64, 63))

@@ -1,113 +1,204 @@
-"""N4 on procedural heads, and the brain mask it is given."""
+"""Bias field correction: on shapes whose field is known, and on procedural heads."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from neoseg.errors import GeometryError, InputError
 from neoseg.phantom.config import HeadConfig
 from neoseg.phantom.head import Head, make_head
-from neoseg.prepare.bias_field import BiasFieldConfig, correct_bias_field
-from neoseg.prepare.brain_mask import brain_mask
+from neoseg.prepare.bias_field import BiasField, BiasFieldConfig, correct_bias_field
 from neoseg.volume import Grid, Volume
+
+SPACING = (1.5, 1.5, 4.0)
+PLAIN = BiasFieldConfig(anatomy_sd=0)
+SEEDS = (41, 42, 43, 44)
+"""Heads on which nothing was chosen."""
 
 
 @pytest.fixture(scope="module")
-def head() -> Head:
-    return make_head(np.random.default_rng(11), HeadConfig())
+def heads() -> list[Head]:
+    return [make_head(np.random.default_rng(seed), HeadConfig(), lesion_burden=0.0) for seed in SEEDS]
 
 
-def smooth_field(volume: Volume, inside: np.ndarray) -> np.ndarray:
-    """A log field of sd 0.15 in the brain that changes over the size of the head."""
-    place = volume.grid.to_world(np.argwhere(inside))
-    place = (place - place.mean(axis=0)) / 50
-    log_field = place @ [0.5, 0.3, -0.2] + 0.4 * place[:, 0] * place[:, 1] - 0.3 * place[:, 1] ** 2
-    return 0.15 * (log_field - log_field.mean()) / log_field.std()
+@pytest.fixture(scope="module")
+def injured() -> Head:
+    return make_head(np.random.default_rng(SEEDS[0]), HeadConfig(), lesion_burden=50.0)
 
 
-def test_a_written_field_is_found_and_the_mean_is_kept(head: Head) -> None:
-    inside = head.brain.array[0] != 0
-    truth = smooth_field(head.clean, inside)
-    array = head.clean.array.copy()
-    array[0][inside] *= np.exp(truth).astype(np.float32)
-    volume = head.clean.with_array(array)
-    found = correct_bias_field(volume, inside, BiasFieldConfig())
-    assert np.corrcoef(found.log_field[inside], truth)[0, 1] >= 0.93
-    assert (found.log_field[inside] - truth).std() <= 0.07
-    assert found.corrected.array[0][inside].mean() == pytest.approx(array[0][inside].mean(), rel=1e-4)
-    assert np.array_equal(found.corrected.array[0][~inside], array[0][~inside])
-    assert np.array_equal(found.log_field[~inside], np.zeros((~inside).sum(), np.float32))
-    rebuilt = found.corrected.array[0][inside] * np.exp(found.log_field[inside])
-    assert np.allclose(rebuilt, array[0][inside], rtol=1e-4)
+def scanned(head: Head, field_sd: float) -> tuple[Volume, NDArray[np.bool_], NDArray[np.float64]]:
+    """The head's noisy ADC under its receive field of another strength, the brain, and the true log field there."""
+    brain = head.brain.array[0] != 0
+    own = np.log(head.field.array[0].astype(np.float64))
+    truth = (own - own[brain].mean()) * (field_sd / own[brain].std())
+    array = np.where(brain, head.adc.array[0] * np.exp(truth - own), 0)
+    return head.adc.with_array(array[None].astype(np.float32)), brain, truth[brain]
 
 
-def test_without_a_field_little_is_changed(head: Head) -> None:
-    inside = head.brain.array[0] != 0
-    assert correct_bias_field(head.clean, inside, BiasFieldConfig()).log_field[inside].std() <= 0.03
+def two_tissues(shape: tuple[int, int, int] = (40, 36, 14)) -> tuple[Volume, NDArray[np.bool_], NDArray[np.float64]]:
+    """Blocks of two values under a field of second order, without noise; the ball in which they lie."""
+    grid = Grid.of_spacing(shape, SPACING)
+    index = np.indices(shape)
+    x, y, z = ((i - (n - 1) / 2) * s / 30 for i, n, s in zip(index, shape, SPACING, strict=True))
+    truth = 0.2 * x - 0.1 * y + 0.1 * z + 0.1 * x * y - 0.1 * y * y + 0.05 * z * x
+    blocks = (index[0] // 8 + index[1] // 8 + index[2] // 4) % 2
+    inside = x**2 + y**2 + z**2 < 0.8
+    array = np.where(inside, np.where(blocks == 0, 1100.0, 1500.0) * np.exp(truth), 0)
+    return Volume(array[None].astype(np.float32), grid), inside, truth - truth[inside].mean()
 
 
-def test_the_same_call_gives_the_same_bits(head: Head) -> None:
-    inside = head.brain.array[0] != 0
-    first, second = (correct_bias_field(head.adc, inside, BiasFieldConfig(iterations=3)) for _ in range(2))
-    assert np.array_equal(first.log_field, second.log_field)
+def field_of(found: BiasField, inside: NDArray[np.bool_]) -> NDArray[np.float64]:
+    field = found.log_field[inside].astype(np.float64)
+    return field - field.mean()
+
+
+def test_a_field_of_second_order_over_two_tissues_is_found_almost_exactly() -> None:
+    volume, inside, truth = two_tissues()
+    found = correct_bias_field(volume, inside, BiasFieldConfig(anatomy_sd=0, smooth_mm=0))
+    assert np.abs(field_of(found, inside) - truth[inside]).max() <= 0.01
+    assert truth[inside].std() > 0.1
+
+
+def test_turned_and_mirrored_scans_have_the_turned_and_mirrored_field() -> None:
+    volume, inside, _ = two_tissues()
+    straight = correct_bias_field(volume, inside, PLAIN).log_field
+    mirrored = correct_bias_field(volume.with_array(volume.array[:, ::-1]), inside[::-1], PLAIN).log_field
+    assert np.abs(mirrored[::-1] - straight).max() <= 2e-3
+    axes = (2, 0, 1)
+    grid = Grid.of_spacing(tuple(inside.shape[a] for a in axes), tuple(SPACING[a] for a in axes))
+    turned = correct_bias_field(Volume(volume.array.transpose(0, 3, 1, 2), grid), inside.transpose(axes), PLAIN)
+    assert np.abs(turned.log_field - straight.transpose(axes)).max() <= 2e-3
+
+
+def test_a_lesion_that_fills_one_side_is_no_field() -> None:
+    volume, inside, truth = two_tissues()
+    array = volume.array / np.exp(truth).astype(np.float32)
+    array[0, :20] *= 0.6
+    found = correct_bias_field(volume.with_array(array), inside, PLAIN)
+    assert np.log(array[0][inside]).std() > 0.25
+    assert field_of(found, inside).std() <= 0.02
+
+
+def test_what_anatomy_explains_is_left_in_place() -> None:
+    volume, inside, _ = two_tissues()
+    whole = correct_bias_field(volume, inside, PLAIN)
+    assert whole.found_sd == pytest.approx(field_of(whole, inside).std(), rel=1e-4)
+    part = correct_bias_field(volume, inside, BiasFieldConfig(anatomy_sd=0.08))
+    assert part.found_sd == whole.found_sd
+    factor = 1 - (0.08 / whole.found_sd) ** 2
+    assert np.allclose(field_of(part, inside), factor * field_of(whole, inside), atol=1e-6)
+    none = correct_bias_field(volume, inside, BiasFieldConfig(anatomy_sd=0.3))
+    assert not none.log_field.any()
+    assert np.array_equal(none.corrected.array, volume.array)
+
+
+@pytest.mark.parametrize("method", ["pairs", "n4"])
+def test_the_mean_is_kept_and_the_outside_untouched(heads: list[Head], method: str) -> None:
+    volume, brain, _ = scanned(heads[0], 0.15)
+    part = brain.copy()
+    part[: brain.shape[0] // 3] = False
+    found = correct_bias_field(volume, part, BiasFieldConfig.model_validate({"method": method, "convergence": 2e-3}))
+    assert found.log_field[part].std() > 0
+    before, after = volume.array[0].astype(np.float64), found.corrected.array[0].astype(np.float64)
+    assert after[part].mean() == pytest.approx(before[part].mean(), rel=1e-6)
+    assert np.array_equal(after[~part], before[~part])
+    assert not found.log_field[~part].any()
+    assert np.allclose(after[part] * np.exp(found.log_field[part]), before[part], rtol=1e-4)
+    again = correct_bias_field(volume, part, BiasFieldConfig.model_validate({"method": method, "convergence": 2e-3}))
+    assert np.array_equal(found.log_field, again.log_field)
+    assert np.array_equal(found.corrected.array, again.corrected.array)
+
+
+@pytest.mark.parametrize(("field_sd", "median", "worst"), [(0.09, 0.90, 0.80), (0.15, 0.95, 0.85)])
+def test_a_coil_field_is_found_in_heads(heads: list[Head], field_sd: float, median: float, worst: float) -> None:
+    correlations = []
+    for head in heads:
+        volume, brain, truth = scanned(head, field_sd)
+        found = correct_bias_field(volume, brain, BiasFieldConfig())
+        correlations.append(np.corrcoef(found.log_field[brain], truth)[0, 1])
+        assert (field_of(found, brain) - truth).std() < 0.8 * field_sd
+    assert np.median(correlations) >= median
+    assert min(correlations) >= worst
+
+
+def test_without_a_field_adc_stays_as_it_is(heads: list[Head], injured: Head) -> None:
+    for head in [*heads, injured]:
+        volume, brain, _ = scanned(head, 0.0)
+        found = correct_bias_field(volume, brain, BiasFieldConfig())
+        assert found.log_field[brain].std() <= 0.03
+    lesion = injured.label.array[0] != 0
+    assert lesion.sum() > 0.4 * brain.sum()
+    before, after = (v.array[0][lesion].mean() / v.array[0][brain & ~lesion].mean() for v in (volume, found.corrected))
+    assert after == pytest.approx(before, rel=0.02)
+
+
+def test_n4_finds_a_coil_field(heads: list[Head]) -> None:
+    volume, brain, truth = scanned(heads[1], 0.15)
+    found = correct_bias_field(volume, brain, BiasFieldConfig(method="n4"))
+    assert np.corrcoef(found.log_field[brain], truth)[0, 1] >= 0.85
+    assert (field_of(found, brain) - truth).std() < 0.1
+
+
+def test_otsu_leaves_the_air_of_an_unstripped_scan_out() -> None:
+    volume, inside, truth = two_tissues()
+    air = np.random.default_rng(0).rayleigh(60, inside.shape).astype(np.float32)
+    scan = volume.with_array(np.where(inside, volume.array[0], air)[None])
+    everywhere = np.ones(inside.shape, bool)
+    found = correct_bias_field(scan, everywhere, BiasFieldConfig(anatomy_sd=0, mask="otsu", smooth_mm=0))
+    assert np.abs(field_of(found, inside) - truth[inside]).max() <= 0.01
+
+
+def test_without_a_mask_the_stripped_brain_is_used(heads: list[Head]) -> None:
+    volume, brain, _ = scanned(heads[0], 0.15)
+    given, own = (correct_bias_field(volume, mask, PLAIN) for mask in (brain, None))
+    assert np.array_equal(given.log_field, own.log_field)
+
+
+@pytest.mark.parametrize("method", ["pairs", "n4"])
+@pytest.mark.parametrize("slices", [1, 2])
+def test_one_and_two_slices_are_corrected_within_the_slice(heads: list[Head], method: str, slices: int) -> None:
+    volume, brain, _ = scanned(heads[0], 0.15)
+    low = brain.shape[2] // 2
+    grid = volume.grid.cropped((0, 0, low), (*brain.shape[:2], slices))
+    thin = Volume(volume.array[..., low : low + slices], grid)
+    config = BiasFieldConfig.model_validate({"method": method, "anatomy_sd": 0, "convergence": 2e-3})
+    found = correct_bias_field(thin, brain[..., low : low + slices], config)
+    assert np.isfinite(found.corrected.array).all()
+    assert 0 < found.found_sd < 0.4
 
 
 def test_bad_input_has_words() -> None:
-    grid = Grid.of_spacing((20, 20, 10), (1.5, 1.5, 4.0))
+    grid = Grid.of_spacing((20, 20, 10), SPACING)
     rng = np.random.default_rng(0)
     noise = Volume(rng.uniform(500, 1500, (1, 20, 20, 10)), grid)
     everywhere = np.ones(grid.shape, bool)
     config = BiasFieldConfig()
     with pytest.raises(InputError, match="all over its mask"):
         correct_bias_field(noise.with_array(np.full((1, 20, 20, 10), 3.0)), everywhere, config)
+    with pytest.raises(InputError, match="is empty"):
+        correct_bias_field(noise, ~everywhere, config)
     few = np.zeros(grid.shape, bool)
     few[:3, :3, :3] = True
-    with pytest.raises(InputError, match="has 27 voxels"):
+    with pytest.raises(InputError, match="has 27 voxels above 0"):
         correct_bias_field(noise, few, config)
+    with pytest.raises(InputError, match="mean of 0 or below"):
+        correct_bias_field(noise.with_array(noise.array - 2000), everywhere, config)
+    bright = noise.array.copy()
+    bright[0, 10:] += 1e5
+    dark = np.indices(grid.shape)[0] < 10
+    with pytest.raises(InputError, match="0 voxels above Otsu"):
+        correct_bias_field(noise.with_array(bright), dark, BiasFieldConfig(mask="otsu"))
+    scattered = np.indices((40, 40, 40)).sum(0) % 41 == 0
+    wide = Volume(rng.uniform(500, 1500, (1, 40, 40, 40)), Grid.of_spacing((40, 40, 40), (30, 30, 30)))
+    with pytest.raises(InputError, match="pairs of nearby voxels"):
+        correct_bias_field(wide, scattered & (np.indices((40, 40, 40))[0] % 2 == 0), config)
     broken = noise.array.copy()
     broken[0, 3, 3, 3] = np.nan
     with pytest.raises(InputError, match="not numbers"):
         correct_bias_field(noise.with_array(broken), everywhere, config)
     with pytest.raises(GeometryError, match="mask"):
         correct_bias_field(noise, np.ones((2, 2, 2), bool), config)
-
-
-def test_a_single_slice_is_corrected_too(head: Head) -> None:
-    middle = head.clean.grid.shape[2] // 2
-    one = Volume(
-        head.clean.array[..., middle : middle + 1],
-        head.clean.grid.cropped((0, 0, middle), (*head.clean.grid.shape[:2], 1)),
-    )
-    inside = one.array[0] != 0
-    found = correct_bias_field(one, inside, BiasFieldConfig())
-    assert np.isfinite(found.corrected.array).all()
-    assert found.log_field[inside].std() < 0.1
-
-
-def test_brain_mask_of_a_stripped_head_is_the_brain(head: Head) -> None:
-    found = brain_mask(head.adc)
-    assert found.stripped
-    assert found.warning is None
-    assert np.array_equal(found.mask, head.brain.array[0] != 0)
-
-
-def test_brain_mask_fills_holes_drops_specks_and_takes_any_background() -> None:
-    array = np.full((1, 30, 30, 20), -1024.0)
-    array[0, 8:22, 8:22, 5:15] = 1200
-    array[0, 12:14, 12:14, 8:10] = -1024
-    array[0, 1, 1, 1] = 50
-    found = brain_mask(Volume(array, Grid.of_spacing((30, 30, 20), (1, 1, 1))))
-    assert found.stripped
-    assert found.mask.sum() == 14 * 14 * 10
-
-
-def test_a_head_with_skull_is_noticed_and_a_constant_is_refused() -> None:
-    grid = Grid.of_spacing((20, 20, 20), (1, 1, 1))
-    noisy = Volume(np.random.default_rng(0).uniform(1, 2, (1, 20, 20, 20)), grid)
-    found = brain_mask(noisy)
-    assert not found.stripped
-    assert found.warning is not None
-    assert "skull" in found.warning
-    with pytest.raises(InputError, match="everywhere"):
-        brain_mask(noisy.with_array(np.zeros((20, 20, 20))))
+    with pytest.raises(GeometryError, match="one channel"):
+        correct_bias_field(Volume(np.ones((2, 20, 20, 10)), grid), everywhere, config)

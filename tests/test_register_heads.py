@@ -69,7 +69,7 @@ def test_a_known_affine_is_found(heads: list[Head], axis: list[float], scale: li
 
 
 def test_affine_gives_the_same_bits_twice(heads: list[Head]) -> None:
-    config = AffineConfig(sampling=0.5, turn_degrees=0)
+    config = AffineConfig(samples=5000, turn_degrees=0)
     pair = heads[0].adc, heads[1].adc
     first, second = (register_affine(*pair, config=config) for _ in range(2))
     assert np.array_equal(first.transform.matrix, second.transform.matrix)

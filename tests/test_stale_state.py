@@ -92,6 +92,28 @@ def test_another_window_predicts_again_and_another_threshold_list_does_not(
     assert kept["window"]["mirror_axes"] == [0, 1, 2]
 
 
+@pytest.mark.parametrize(
+    ("command", "change", "words"),
+    [
+        ("evaluate", "window.mirror_axes=[0]", "run `neoseg predict`"),
+        ("report", "evaluate.tolerance_mm=3.0", "run `neoseg evaluate`"),
+        ("evaluate", "training.learning_rate=0.5", "run `neoseg train`"),
+        ("predict", "plan.patch=[16, 16, 16]", "run `neoseg plan`"),
+        ("predict", "network.heads=2", "run `neoseg plan`"),
+        ("train", "plan.patch=[16, 16, 16]", "run `neoseg plan`"),
+    ],
+)
+def test_a_single_stage_does_not_build_on_what_is_out_of_date(
+    finished: Path, blob_changes: tuple[str, ...], command: str, change: str, words: str
+) -> None:
+    run = finished / "runs" / "default"
+    before = {p: p.stat().st_mtime_ns for p in run.rglob("*")}
+    done = again(finished, blob_changes, change, command=command)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert words in done.stderr and len(done.stderr.strip().splitlines()) == 1
+    assert {p: p.stat().st_mtime_ns for p in run.rglob("*")} == before
+
+
 def edit(old: str, new: str) -> Callable[[Path], None]:
     def change(workspace: Path) -> None:
         table = workspace / "cases.csv"

@@ -1,4 +1,5 @@
 import json
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,11 +13,14 @@ from torch import nn
 
 from neoseg.augment.augmentation import Augmentation
 from neoseg.augment.configs import AugmentConfig
-from neoseg.errors import InputError, NeosegError, StateError
+from neoseg.data.patches import PatchSampler
+from neoseg.errors import InputError, NeosegError, StateError, Stopped
 from neoseg.progress import Silent
 from neoseg.training.configs import TrainingConfig
 from neoseg.training.data import TrainingCase, TrainingData
+from neoseg.training.guard import Guard
 from neoseg.training.loop import FoldRun, TrainingResult, train_fold
+from neoseg.training.step import StepParts, next_batch, train_step
 
 PATCH = (12, 10, 8)
 
@@ -179,7 +183,7 @@ def test_it_learns_and_leaves_what_it_says(tmp_path):
     assert result.best_dice > 0.8
     assert (result.epochs, result.steps, result.stopped_early, result.precision) == (8, 64, False, "float32")
     assert {f.name for f in tmp_path.iterdir()} == {
-        "training.json", "last", "best", "log.jsonl", "progress.png", "finished.json",
+        "training.json", "last", "last-before", "best", "log.jsonl", "progress.png", "finished.json",
     }  # fmt: skip
     line = json.loads((tmp_path / "log.jsonl").read_text().splitlines()[-1])
     assert line["epoch"] == 7 and line["step"] == 64 and line["loss"] < 0.3
@@ -232,22 +236,134 @@ def test_a_folder_of_another_training_is_refused_by_name(tmp_path, name, change)
         fit(tmp_path, **change)
 
 
-def test_a_damaged_checkpoint_is_named(tmp_path):
+class Listener(StopAfter):
+    def __init__(self, steps: int = 10**9) -> None:
+        super().__init__(steps)
+        self.heard: list[str] = []
+
+    def say(self, sentence: str) -> None:
+        self.heard.append(sentence)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimiser.safetensors", "state.json"])
+@pytest.mark.parametrize("damage", ["short", "flipped", "absent"])
+def test_a_damaged_checkpoint_is_said_and_the_one_before_taken(tmp_path, name, damage):
+    fit(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        fit(tmp_path / "parts", progress=StopAfter(10))
+    file = tmp_path / "parts" / "last" / name
+    data = file.read_bytes()
+    middle = data.index(b"step") + 7 if name == "state.json" else len(data) * 2 // 3
+    damaged = {"short": data[:middle], "flipped": data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]}
+    file.unlink()
+    if damage in damaged:
+        file.write_bytes(damaged[damage])
+    listener = Listener()
+    fit(tmp_path / "parts", progress=listener)
+    assert any("last: this checkpoint is damaged" in said and "step 4" in said for said in listener.heard)
+    assert_same_bits(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_checkpoints_that_are_all_damaged_are_named(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         fit(tmp_path, progress=StopAfter(6))
     file = tmp_path / "last" / "optimiser.safetensors"
     file.write_bytes(file.read_bytes()[:40])
-    with pytest.raises(StateError, match="damaged"):
+    with pytest.raises(StateError, match=r"damaged.*no other is whole"):
         fit(tmp_path)
 
 
-def test_a_loss_that_is_not_finite_ends_the_training_in_words(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("after", [3, 5])
+def test_a_signal_ends_after_the_step_with_a_checkpoint_and_loses_nothing(tmp_path, number, after):
+    class Sends(StopAfter):
+        @contextmanager
+        def track(self, title: str, total: int) -> Iterator:
+            def advance(steps: int, text: str) -> None:
+                self.left -= bool(text)
+                if self.left == 0:
+                    signal.raise_signal(number)
+
+            yield advance
+
+    before = signal.getsignal(number)
+    fit(tmp_path / "whole")
+    with pytest.raises(Stopped, match=rf"after step {after} of 12, which is kept; the same command") as caught:
+        fit(tmp_path / "parts", progress=Sends(after))
+    assert caught.value.exit_code == 128 + number
+    assert signal.getsignal(number) is before
+    listener = Listener()
+    fit(tmp_path / "parts", progress=listener)
+    assert any(f"{12 - after} of 12 steps to do" in said for said in listener.heard)
+    assert_same_bits(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_a_finished_training_gets_another_segment(tmp_path):
+    first = fit(tmp_path)
+    with pytest.raises(StateError, match=r"finished after 12 steps.*not longer"):
+        fit(tmp_path, CONFIG.model_copy(update={"epochs": 2}))
+    longer = CONFIG.model_copy(update={"steps": 22})
+    with pytest.raises(KeyboardInterrupt):
+        fit(tmp_path, longer, progress=StopAfter(5))
+    with pytest.raises(StateError, match=r"unfinished.*22"):
+        fit(tmp_path, CONFIG.model_copy(update={"steps": 40}))
+    result = fit(tmp_path, longer)
+    assert (result.steps, result.epochs) == (22, 6) and first.steps == 12
+    segments = json.loads((tmp_path / "training.json").read_text())["segments"]
+    assert [(s["first"], s["last"], s["epoch"]) for s in segments] == [(0, 12, 0), (12, 22, 3)]
+    lines = log_lines(tmp_path)
+    assert [line["step"] for line in lines] == [4, 8, 12, 16, 20, 22]
+    # the rate of the new segment starts from the top again
+    assert lines[3]["learning_rate"] > 5 * lines[2]["learning_rate"]
+    assert fit(tmp_path, longer) == result
+
+
+def test_a_step_without_a_finite_gradient_changes_nothing_and_the_rate_is_lowered(tmp_path):
+    calls = []
+
+    def sometimes(logits, target):
+        calls.append(1)
+        return cross_entropy(logits, target) * (float("nan") if len(calls) == 3 else 1)
+
+    heard = Listener()
+    config = CONFIG.model_copy(update={"epochs": 1, "schedule": "constant"})
+    result = train_fold(
+        Tiny(), sometimes, data=make_data(validation=[]), config=config, run=FoldRun(tmp_path, 1), progress=heard
+    )
+    assert result.steps == 4
+    assert any("step 3: no finite gradient" in said and "learning rate times 0.5" in said for said in heard.heard)
+    (line,) = log_lines(tmp_path)
+    assert line["undone_steps"] == 1 and line["learning_rate"] == pytest.approx(0.005) and np.isfinite(line["loss"])
+    assert int(weights(tmp_path)["last/model/norm.num_batches_tracked"]) == 3
+    assert all(torch.isfinite(value).all() for value in weights(tmp_path).values())
+
+
+@pytest.mark.parametrize("epochs", [1, 6])
+def test_a_loss_that_stays_undefined_ends_the_training_in_words(tmp_path, epochs):
     def broken(logits, target):
         return cross_entropy(logits, target) * float("nan")
 
-    with pytest.raises(NeosegError, match=r"broke down at step 1: the loss is nan"):
-        train_fold(Tiny(), broken, data=make_data(), config=CONFIG, run=FoldRun(tmp_path, 1), progress=Silent())
+    config = CONFIG.model_copy(update={"epochs": 1, "steps_per_epoch": 4 * epochs})
+    with pytest.raises(NeosegError, match=r"broke down: (4|16) steps in a row gave no finite gradient"):
+        train_fold(Tiny(), broken, data=make_data(), config=config, run=FoldRun(tmp_path, 1), progress=Silent())
     assert not (tmp_path / "last").exists()
+
+
+def test_accumulated_batches_give_the_gradient_of_their_mean(tmp_path):
+    network = Tiny(dropout=0.0)
+    config = CONFIG.model_copy(update={"accumulate": 3, "gradient_clip": 1e9})
+    data = make_data()
+    sampler = PatchSampler([c.label for c in data.train], PATCH, foreground_fraction=0.5, lesion_power=0.5)
+    parts = StepParts(cross_entropy, data, sampler, None, config, torch.device("cpu"), torch.float32, 3)
+    losses = []
+    for part in range(3):
+        images, labels = next_batch(parts, 5, part)
+        losses.append(cross_entropy(network(images), labels.long()))
+    mean = sum(losses) / 3
+    wanted = torch.autograd.grad(mean, network.first.weight)[0]
+    value, _ = train_step(network, torch.optim.SGD(network.parameters(), lr=0.0), parts, 5, Guard())
+    assert value == pytest.approx(mean.item(), rel=1e-6)
+    assert torch.allclose(network.first.weight.grad, wanted, atol=1e-7)
 
 
 def test_a_case_on_both_sides_is_refused():
@@ -274,7 +390,7 @@ def test_a_time_budget_becomes_a_stored_number_of_steps(tmp_path):
     before = {k: v.clone() for k, v in network.state_dict().items()}
     with pytest.raises(KeyboardInterrupt):
         fit(tmp_path, config, network=network, progress=StopAfter(1))
-    total = json.loads((tmp_path / "training.json").read_text())["total_steps"]
+    total = json.loads((tmp_path / "training.json").read_text())["segments"][0]["last"]
     assert total > 1
     # the timed steps were done on a copy: the counted ones begin at the given weights
     assert int(network.state_dict()["norm.num_batches_tracked"]) == int(before["norm.num_batches_tracked"]) + 1

@@ -64,6 +64,20 @@ def test_the_cosine_schedule_rises_and_falls():
     assert learning_rate_at(0, 1, config) == 1.0
 
 
+def test_a_schedule_may_be_chosen_apart_from_the_optimiser():
+    given = TrainingConfig(optimiser="sgd", schedule="cosine", warmup_fraction=0.0)
+    assert learning_rate_at(50, 100, given) == pytest.approx(0.005)
+    assert learning_rate_at(50, 100, TrainingConfig(schedule="poly")) == pytest.approx(1e-3 * 0.5**0.9)
+    for schedule in ("constant", "plateau"):
+        assert learning_rate_at(99, 100, TrainingConfig(schedule=schedule)) == 1e-3
+
+
+def test_the_decay_of_all_weights_has_to_be_asked_for():
+    network = Attention()
+    groups = make_optimiser(network, TrainingConfig(weight_decay=0.5, decay_all=True)).param_groups
+    assert [group["weight_decay"] for group in groups] == [0.5, 0.5]
+
+
 def test_a_moving_average_forgets_the_start_and_copies_buffers():
     network = nn.BatchNorm3d(1)
     average = MovingAverage(network, 0.9)

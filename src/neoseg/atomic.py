@@ -34,8 +34,13 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def replacing_folder(path: Path) -> Iterator[Path]:
-    """Give an empty temporary folder; when the block ends well it takes the place of ``path``, else it is removed."""
+def replacing_folder(path: Path, *, keep: Path | None = None) -> Iterator[Path]:
+    """Give an empty temporary folder; when the block ends well it takes the place of ``path``, else it is removed.
+
+    Args:
+        path: the folder to make or replace.
+        keep: where the folder that is replaced stays, in the same parent; by default it is removed.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     finish_exchange(path)
     temporary = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.tmp"
@@ -43,10 +48,13 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         if path.exists():
-            old = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.old"
+            old = keep or path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.old"
+            if old.exists():
+                shutil.rmtree(old)
             path.replace(old)
             temporary.replace(path)
-            shutil.rmtree(old)
+            if keep is None:
+                shutil.rmtree(old)
         else:
             temporary.replace(path)
     finally:

@@ -45,6 +45,9 @@ class RunConfig(BaseModel, frozen=True, extra="forbid"):
         name: folder of the run below ``runs``.
         cases: the table of cases, relative to the configuration file.
         workspace: where results go, relative to the configuration file.
+        template: a skull-stripped image, or the folder of an atlas, that stands for the healthy group of the table: as
+            the template of ``prepare.space = "template"`` and, an atlas only, for Z maps. Relative to the configuration
+            file; omitted: the atlas is built.
         seed: seed of the folds, the training and the intervals.
         jobs: worker processes for the work on single cases; 0 starts none.
         device: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:1".
@@ -58,6 +61,7 @@ class RunConfig(BaseModel, frozen=True, extra="forbid"):
     name: str = Field("default", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     cases: Path = Path("cases.csv")
     workspace: Path = Path()
+    template: Path | None = None
     seed: int = Field(0, ge=0)
     jobs: int = Field(0, ge=0)
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
@@ -110,7 +114,8 @@ def load_config(path: Path, changes: Sequence[str] = (), workspace: Path | None 
     config = config_from(tree, str(path))
     base = path.resolve().parent
     place = (base / config.workspace) if workspace is None else workspace.resolve()
-    return config.model_copy(update={"cases": base / config.cases, "workspace": place})
+    template = None if config.template is None else base / config.template
+    return config.model_copy(update={"cases": base / config.cases, "workspace": place, "template": template})
 
 
 def config_from(tree: Mapping[str, Any], source: str) -> RunConfig:

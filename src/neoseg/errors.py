@@ -1,6 +1,7 @@
 """Every error that neoseg raises on purpose, as one tree.
 
     NeosegError            exit code 1: neoseg could not do its part
+      Stopped              exit code 128 + signal: someone asked the program to end
       UserError            exit code 2: something given by the user has to change
         InputError         a file, an image, a label, a case
           GeometryError    grids, axes, spacings, fields of view
@@ -13,15 +14,29 @@ A message is one sentence: it names the file or key, what was given, what was wa
 from __future__ import annotations
 
 import difflib
+import signal
 from collections.abc import Iterable
 
-__all__ = ["ConfigError", "GeometryError", "InputError", "NeosegError", "StateError", "UserError", "nearest"]
+__all__ = ["ConfigError", "GeometryError", "InputError", "NeosegError", "StateError", "Stopped", "UserError", "nearest"]
 
 
 class NeosegError(Exception):
     """Root of the deliberate errors; the message is one complete sentence for a person."""
 
     exit_code = 1
+
+
+class Stopped(NeosegError):  # noqa: N818 - it is an ending, not an error
+    """The work ended because a signal asked for it; what was done is kept.
+
+    Attributes:
+        number: of the signal; the exit code is 128 more, as shells have it.
+    """
+
+    def __init__(self, number: int, kept: str = "") -> None:
+        super().__init__(f"Stopped by {signal.Signals(number).name}{kept}; the same command goes on from here.")
+        self.number = number
+        self.exit_code = 128 + number
 
 
 class UserError(NeosegError):

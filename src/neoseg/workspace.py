@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from .atomic import read_json, write_json
 from .errors import StateError
 
-__all__ = ["Run", "Workspace"]
+__all__ = ["Run", "Workspace", "write_if_changed"]
+
+NOTED_EVERY_S = 2.0
+"""A stage at work notes its seconds this often, so that an attempt which is killed outright is known up to then."""
 
 
 class Run:
@@ -27,6 +32,9 @@ class Run:
         self.environment = folder / "environment.json"
         self.plan = folder / "plan.json"
         self.atlas = folder / "atlas"
+        self.template = folder / "template"
+        self.registrations = folder / "registrations.json"
+        self.stacked = folder / "stacked.json"
         self.postprocess = folder / "postprocess.json"
         self.scores = folder / "scores.csv"
         self.summary = folder / "summary.json"
@@ -50,9 +58,28 @@ class Run:
         return self.stages / f"{name}.json"
 
     def stage_record(self, name: str) -> dict[str, Any] | None:
-        """Return a stage's record, or None when it has not ended well yet."""
+        """Return a stage's record, or None when it has not ended well yet.
+
+        Each fold of "train" has a record of its own, so that folds may be trained by several processes; together they
+        are the stage's: ``seconds`` is their sum, ``folds`` holds their summaries.
+        """
+        if name == "train":
+            folds = self.fold_records()
+            summaries = [{"fold": index, **record["summary"]} for index, record in folds.items()]
+            seconds = sum(record["seconds"] for record in folds.values())
+            return {"stage": name, "seconds": seconds, "folds": summaries} if folds else None
         path = self.stage(name)
         return dict(read_json(path)) if path.is_file() else None
+
+    def fold_records(self) -> dict[int, dict[str, Any]]:
+        """Return the records of the trained folds by their index, in order."""
+        indices = sorted(int(p.stem.removeprefix("train.fold")) for p in self.stages.glob("train.fold*.json"))
+        return {index: dict(read_json(self.stage(f"train.fold{index}"))) for index in indices}
+
+    def record_fold(self, index: int, key: str, summary: dict[str, Any]) -> None:
+        """Record a fold as trained; its seconds are those of its summary, which a checkpoint carries over any end."""
+        record = {"stage": "train", "key": key, "seconds": summary["seconds"], "summary": summary}
+        write_if_changed(self.stage(f"train.fold{index}"), record)
 
     def need(self, name: str) -> dict[str, Any]:
         """Return the record of a stage that has to be finished.
@@ -71,8 +98,10 @@ class Run:
     def recording(self, name: str, key: str) -> Iterator[dict[str, Any]]:
         """Time a stage; when the block ends well, write its record with what the block put into the mapping.
 
-        The seconds of an earlier, interrupted attempt with the same key are counted in by what that attempt left in
-        ``<stage>.started.json``.
+        ``seconds`` is the wall time of the attempt that ended well and of the interrupted attempts with the same key
+        before it. An attempt at work notes its time every two seconds in ``<stage>.started.json``; of one that was
+        killed, what came after the last note is not known and not counted. A stage that is up to date is not attempted,
+        so it keeps its record. Work that was taken over ready-made (the cases of an earlier key) is not counted.
         """
         started = self.stages / f"{name}.started.json"
         before = read_json(started) if started.is_file() else {}
@@ -80,18 +109,28 @@ class Run:
         self.stage(name).unlink(missing_ok=True)
         record: dict[str, Any] = {}
         start = time.monotonic()
-        try:
-            yield record
-        except BaseException:
+
+        def note() -> None:
             write_json(started, {"key": key, "seconds": spent + time.monotonic() - start})
+
+        try:
+            with _repeating(note):
+                yield record
+        except BaseException:
+            note()
             raise
-        started.unlink(missing_ok=True)
         write_json(self.stage(name), {"stage": name, "key": key, "seconds": spent + time.monotonic() - start, **record})
+        started.unlink(missing_ok=True)
 
     def is_current(self, name: str, key: str) -> bool:
         """Tell whether a stage ended well with exactly these inputs."""
         record = self.stage_record(name)
         return record is not None and record.get("key") == key
+
+    def fold_is_current(self, index: int, key: str) -> bool:
+        """Tell whether a fold was trained to its end with exactly these inputs, and its weights are there."""
+        record = self.fold_records().get(index)
+        return record is not None and record["key"] == key and (self.fold(index) / "finished.json").is_file()
 
 
 class Workspace:
@@ -115,3 +154,31 @@ class Workspace:
     def run(self, name: str) -> Run:
         """The folder of a named run."""
         return Run(self.root / "runs" / name)
+
+
+def write_if_changed(path: Path, value: Any) -> None:
+    """Write JSON unless the file holds just that, so that processes which share a file do not disturb each other."""
+    with suppress(OSError, ValueError):
+        if read_json(path) == json.loads(json.dumps(value)):
+            return
+    write_json(path, value)
+
+
+@contextmanager
+def _repeating(action: Callable[[], None]) -> Iterator[None]:
+    """Do something every two seconds beside the block, from another thread."""
+    ended = threading.Event()
+
+    def repeat() -> None:
+        while not ended.wait(NOTED_EVERY_S):
+            # A full or vanished disk ends the block itself, in its own words.
+            with suppress(OSError):
+                action()
+
+    thread = threading.Thread(target=repeat, name="stage clock", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, Field
 
 from ..register.configs import AffineConfig, FfdConfig
@@ -16,9 +18,15 @@ class AtlasConfig(BaseModel, frozen=True, extra="forbid"):
         spacing_mm: voxel side of the isotropic template in mm.
         margin_mm: empty border around the mean brain in mm.
         rounds: deformable rounds, each against the mean of the round before; 0: affine only.
+        estimator: what the mean and the sd of a voxel are over the heads. "mean": arithmetic mean, root mean square.
+            "trimmed": both without the share ``trim`` of the most extreme values. "median": median, and 1.4826 times
+            the median absolute deviation. The last two are for a group in which a few heads may not be healthy.
+        trim: share of the values left out at each end by "trimmed".
+        fewest_heads: heads that have to cover a voxel for it to be in the atlas.
         fewest_share: share of the heads that has to cover a voxel for it to be in the atlas.
-        smooth_mm: full width at half maximum in mm of the Gaussian over mean and sd inside the mask; it borrows
+        smooth_mm: full width at half maximum in mm of the Gaussian over the variance inside the mask; it borrows
             strength from neighbours where the group is small. 0: none.
+        channel: what the scans show; "adc" is read in its unit and converted.
         unit: unit of the scans.
         affine: the affine registration.
         ffd: the deformable registration.
@@ -27,8 +35,12 @@ class AtlasConfig(BaseModel, frozen=True, extra="forbid"):
     spacing_mm: float = Field(default=2.0, gt=0, le=10)
     margin_mm: float = Field(default=12.0, ge=0, le=100)
     rounds: int = Field(default=2, ge=0, le=20)
+    estimator: Literal["mean", "trimmed", "median"] = "mean"
+    trim: float = Field(default=0.1, gt=0, lt=0.5)
+    fewest_heads: int = Field(default=3, ge=2)
     fewest_share: float = Field(default=0.5, gt=0, le=1)
     smooth_mm: float = Field(default=3.0, ge=0, le=50)
+    channel: str = "adc"
     unit: str = "1e-6 mm2/s"
     affine: AffineConfig = AffineConfig()
     ffd: FfdConfig = FfdConfig()

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable
+from types import FrameType
 
 import typer
 
 from .. import __version__
-from ..errors import NeosegError
-from . import data, evaluation, run_commands
+from ..errors import NeosegError, Stopped
+from . import atlas_commands, data, evaluation, run_commands, volume_commands
 
 __all__ = ["app", "run"]
 
@@ -38,11 +40,13 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "check": data.check,
     "plan": run_commands.plan,
     "prepare": run_commands.prepare,
+    "prepare-volume": volume_commands.prepare_volume,
     "train": run_commands.train,
     "predict": run_commands.predict,
     "evaluate": evaluation.evaluate,
     "report": run_commands.report,
     "run": run_commands.run,
+    "atlas": atlas_commands.atlas,
     "info": data.info,
 }
 
@@ -51,7 +55,11 @@ for _name, _command in COMMANDS.items():
 
 
 def run() -> int:
-    """Run the command line and return its exit code: 0 well, 1 our failure, 2 a user's mistake, 130 stopped."""
+    """Run the command line and return its exit code.
+
+    0 well, 1 our failure, 2 a user's mistake, 130 stopped by SIGINT, 143 by SIGTERM.
+    """
+    signal.signal(signal.SIGTERM, _stop)
     try:
         code = app(standalone_mode=False)
     except NeosegError as error:
@@ -69,6 +77,10 @@ def run() -> int:
         traceback.print_exc()
         return _said(f"a failure of neoseg itself ({type(error).__name__}); please report the lines above.", 1)
     return int(code or 0)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise Stopped(number)
 
 
 def _said(sentence: str, code: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +13,7 @@ from .options import Changes, ConfigFile, Device, Fold, Json, Quiet, WorkspaceFo
 
 if TYPE_CHECKING:
     from ..pipeline.session import Session
+    from ..plan.reason import Reason
 
 __all__ = ["demo", "plan", "predict", "prepare", "report", "run", "train"]
 
@@ -53,17 +55,34 @@ def plan(
     config: ConfigFile = None,
     workspace: WorkspaceFolder = None,
     changes: Changes = None,
-    explain: Annotated[bool, typer.Option("--explain", help="Show each number with its reason.")] = False,
+    explain: Annotated[
+        bool,
+        typer.Option(
+            "--explain",
+            help="Show each number with its rule and what it was made from, beside what nnU-Net would choose.",
+        ),
+    ] = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Derive grid, patch, network and length of training from the training cases; writes plan.json and folds.json."""
-    made = _stage(config, workspace, changes, None, "plan", quiet=quiet)
+    from ..pipeline.plan import compared
+    from ..pipeline.session import open_session
+
+    loaded = configured(config, workspace, changes)
+    made = _staged(loaded, "plan", quiet=quiet)
+    beside = compared(open_session(loaded, progress_for(quiet))) if explain else ()
     if as_json:
-        print_json(made.model_dump(mode="json"))
+        more = {"comparison": [r.model_dump(mode="json") for r in beside]} if explain else {}
+        print_json(made.model_dump(mode="json") | more)
         return
-    width = max(len(r.what) for r in made.reasons)
-    print_lines([f"{r.what:<{width}}  {r.value}" + (f"   ({r.why})" if explain else "") for r in made.reasons])
+    if not explain:
+        width = max(len(r.what) for r in made.reasons)
+        print_lines([f"{r.what:<{width}}  {r.value}" for r in made.reasons])
+        return
+    print_lines(_explained(made.reasons))
+    print_lines(["", "For comparison, what nnU-Net would choose for these cases; nothing here follows it:", ""])
+    print_lines(_explained(beside))
 
 
 def prepare(
@@ -74,8 +93,7 @@ def prepare(
     as_json: Json = False,
 ) -> None:
     """Correct, register, crop, resample and normalise every case, and keep the results."""
-    result = _stage(config, workspace, changes, None, "prepare", quiet=quiet)
-    failed = result.get("failed", result)
+    failed = _stage(config, workspace, changes, None, "prepare", quiet=quiet)["failed"]
     if as_json:
         print_json({"failed": failed})
     else:
@@ -93,7 +111,7 @@ def train(
 ) -> None:
     """Train every fold, or one; goes on where an earlier training was stopped."""
     result = _stage(config, workspace, changes, device, "train", quiet=quiet, fold=fold)
-    folds = result["folds"] if isinstance(result, dict) else result
+    folds = [f for f in result["folds"] if fold is None or f["fold"] == fold]
     if as_json:
         print_json(folds)
         return
@@ -143,7 +161,8 @@ def _predict_new(
     else:
         for scan in found:
             volumes = ", ".join(f"{name} {ml:.2f} mL" for name, ml in scan.volumes_ml.items())
-            print_lines([f"{scan.case}: {volumes} -> {scan.mask}" if scan.mask else f"{scan.case}: {scan.error}"])
+            outcome = f"{volumes} -> {scan.mask}" if scan.mask else scan.error or "not a scan of this run"
+            print_lines([f"{scan.case}: {outcome}"])
             print_lines([f"  note: {w}" for w in scan.warnings])
         print_lines(["Research use only; not a medical device."])
     if any(scan.error for scan in found):
@@ -161,6 +180,16 @@ def report(
     loaded = configured(config, workspace, changes)
     summary = _staged(loaded, "report", quiet=quiet)
     _show_summary(summary, loaded.workspace / "runs" / loaded.name, as_json)
+
+
+def _explained(reasons: Iterable[Reason]) -> list[str]:
+    """Return for each decision its value, the numbers that it was made from, and the rule."""
+    lines = []
+    for reason in reasons:
+        lines += [f"{reason.what}: {reason.value}"]
+        lines += [f"    from  {reason.inputs}"] if reason.inputs else []
+        lines += [f"    rule  {reason.why}"]
+    return lines
 
 
 def _stage(

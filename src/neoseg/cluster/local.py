@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Generic, TypeVar
 
 from ..errors import NeosegError, UserError
@@ -35,7 +36,8 @@ def run_each(
         items: what to work on.
         title: what the progress bar says.
         progress: the listener.
-        jobs: worker processes; 0 works in this process and starts none. Workers use one thread each.
+        jobs: worker processes; 0 or 1 works in this process and starts none. Workers use one thread each, whatever
+            library it is of: BLAS, OpenMP, torch, ITK.
 
     Returns:
         One outcome an item. Deliberate errors (:class:`NeosegError`) become outcomes; a defect ends the run.
@@ -43,15 +45,16 @@ def run_each(
     call = _Guarded(function)
     outcomes: list[Outcome[R]] = []
     with progress.track(title, len(items)) as advance:
-        if jobs <= 0 or len(items) <= 1:
+        if jobs <= 1 or len(items) <= 1:
             for item in items:
                 outcomes.append(call(item))
                 advance(1, _name(item))
             return outcomes
-        from joblib import Parallel, delayed
+        from joblib import Parallel, delayed, parallel_config
 
-        stream = Parallel(n_jobs=jobs, return_as="generator", batch_size=1)(delayed(call)(item) for item in items)
-        for item, outcome in zip(items, stream, strict=True):
+        with parallel_config("loky", n_jobs=jobs, inner_max_num_threads=1):
+            parallel = Parallel(return_as="generator", batch_size=1)
+        for item, outcome in zip(items, parallel(delayed(_in_worker)(call, item) for item in items), strict=True):
             outcomes.append(outcome)
             advance(1, _name(item))
     return outcomes
@@ -85,6 +88,19 @@ class _Guarded(Generic[T, R]):
             return Outcome(self.function(item), None)
         except NeosegError as error:
             return Outcome(None, str(error), isinstance(error, UserError))
+
+
+def _in_worker(call: _Guarded[T, R], item: T) -> Outcome[R]:
+    _one_itk_thread()
+    return call(item)
+
+
+@cache
+def _one_itk_thread() -> None:
+    """Cap ITK's threads in a worker, once: it has a pool of its own, which joblib's cap does not reach."""
+    import SimpleITK as sitk  # noqa: N813
+
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
 
 
 def _name(item: object) -> str:

@@ -1,7 +1,7 @@
 """Case and cases.csv, the one input format: it points at files and copies nothing.
 
-Columns: ``case, subject, site, group, split, image_<channel>..., unit_<channel>..., label``. Paths are absolute or
-relative to the folder of the csv. Empty cells mean: no such file, unit unknown.
+Columns: ``case, subject, site, group, split, image_<channel>..., unit_<channel>..., label, mask``. Paths are absolute
+or relative to the folder of the csv. Empty cells mean: no such file, unit unknown.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["Case", "channels_of", "read_cases", "write_cases"]
 GROUPS = ("patient", "healthy")
 SPLITS = ("train", "test")
 _NAME = re.compile(r"\w[\w .+-]*")
-_FIXED = ("case", "subject", "site", "group", "split", "label")
+_FIXED = ("case", "subject", "site", "group", "split", "label", "mask")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +38,7 @@ class Case:
         channel_index: for a channel that is one volume of a 4-D file, its index there.
         units: channel name to unit ("1e-6 mm2/s", "1e-3 mm2/s", "mm2/s", "z", "HU", "a.u."); missing: unknown.
         label: the reference segmentation.
+        mask: the brain, an image that is not 0 there; without it the brain is what is not background, or estimated.
     """
 
     case: str
@@ -49,6 +50,7 @@ class Case:
     split: str = "train"
     units: dict[str, str] = field(default_factory=dict)
     channel_index: dict[str, int] = field(default_factory=dict)
+    mask: Path | None = None
 
 
 def channels_of(cases: Sequence[Case]) -> tuple[str, ...]:
@@ -62,6 +64,7 @@ def write_cases(cases: Sequence[Case], path: Path) -> None:
     base = path.resolve().parent
     columns = ["case", "subject", "site", "group", "split"]
     columns += [f"image_{c}" for c in channels] + [f"unit_{c}" for c in channels] + ["label"]
+    columns += ["mask"] if any(case.mask for case in cases) else []
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, columns)
         writer.writeheader()
@@ -69,7 +72,8 @@ def write_cases(cases: Sequence[Case], path: Path) -> None:
             row = {name: getattr(case, name) for name in columns[:5]}
             row |= {f"image_{c}": _shown(f, base, case.channel_index.get(c)) for c, f in case.images.items()}
             row |= {f"unit_{c}": unit for c, unit in case.units.items()}
-            writer.writerow(row | {"label": _shown(case.label, base, None) if case.label else ""})
+            row |= {"label": _shown(case.label, base, None) if case.label else ""}
+            writer.writerow(row | ({"mask": _shown(case.mask, base, None)} if case.mask else {}))
 
 
 def read_cases(path: Path) -> list[Case]:
@@ -129,7 +133,7 @@ def _case_of(path: Path, number: int, row: dict[str, str | None], columns: list[
                 text = cells[column]
             images[channel] = _resolved(text, path.parent)
     units = {c.removeprefix("unit_"): cells[c] for c in columns if c.startswith("unit_") and cells[c]}
-    label = cells.get("label", "")
+    label, mask = cells.get("label", ""), cells.get("mask", "")
     return Case(
         case=cells["case"],
         subject=cells.get("subject") or cells["case"],
@@ -140,6 +144,7 @@ def _case_of(path: Path, number: int, row: dict[str, str | None], columns: list[
         channel_index=index,
         units=units,
         label=_resolved(label, path.parent) if label else None,
+        mask=_resolved(mask, path.parent) if mask else None,
     )
 
 

@@ -1,4 +1,4 @@
-"""Where in an image there is something: the mask of values other than 0, and boxes around masks."""
+"""Where in an image there is something: the background's value, the mask of values other than 0, boxes around masks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,45 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["bounding_box", "foreground_mask"]
+__all__ = ["background_share", "bounding_box", "foreground_mask", "head_levels"]
+
+
+def background_share(image: NDArray[Any]) -> tuple[float, float]:
+    """Return the value that most corners of an image ``(x, y, z)`` share, and the share of all voxels that have it."""
+    corners = image[tuple(np.meshgrid(*[(0, n - 1) for n in image.shape], indexing="ij"))].ravel()
+    values, counts = np.unique(corners, return_counts=True)
+    value = values[np.argmax(counts)]
+    return float(value), float(np.mean(image == value))
+
+
+def head_levels(image: NDArray[Any]) -> tuple[float, float]:
+    """Return the median and the 90th percentile of what lies in the middle of a head, skull-stripped or not.
+
+    The middle is the inner two thirds along each axis of the box around what is finite and not background, or the
+    inner third where that box is the whole slice, as with noise in the air; the background is left out there too. Of
+    an unstripped scan that is mostly brain. The upper level lies in healthy white matter, so that injury, which lowers
+    the ADC of part of the brain, moves it little.
+
+    Args:
+        image: ``(x, y, z)`` or ``(x, y)``.
+
+    Returns:
+        In the image's unit; NaN for an image without content.
+    """
+    value, share = background_share(image)
+    kept = np.isfinite(image) & (image != 0)
+    if share > 0.02:
+        kept &= image != value
+    if not kept.any():
+        return float("nan"), float("nan")
+    start, shape = bounding_box(kept)
+    part = 3 if shape[:2] == image.shape[:2] else 6
+    middle = tuple(slice(a + n // part, a + n - n // part) for a, n in zip(start, shape, strict=True))
+    inside = image[middle][kept[middle]]
+    if not inside.size:
+        inside = image[kept]
+    median, upper = np.percentile(inside, (50, 90))
+    return float(median), float(upper)
 
 
 def foreground_mask(array: NDArray[Any]) -> NDArray[np.bool_]:

@@ -1,9 +1,10 @@
-"""From a Case to arrays: its channels in one unit on one grid, and its label as classes."""
+"""From a Case to arrays: its channels in one unit on one grid with the brain cut out, and its label as classes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,11 +13,12 @@ from ..errors import GeometryError, InputError
 from ..io import read_volume
 from ..labels import LabelSet
 from ..volume import Volume, same_grid
+from .brain_mask import Origin, brain_mask
 from .cases import Case
-from .foreground import foreground_mask
+from .foreground import head_levels
 from .units import UNITS_OF_ADC, adc_unit, channel_kind, factor_to_micro
 
-__all__ = ["LoadedImages", "load_images", "load_label", "unit_of"]
+__all__ = ["LoadedImages", "load_images", "load_label", "load_mask", "unit_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,22 +26,30 @@ class LoadedImages:
     """The channels of one case.
 
     Attributes:
-        image: float32 ``(c, x, y, z)``, ADC in 1e-6 mm2/s, other channels as stored.
+        image: float32 ``(c, x, y, z)``, ADC in 1e-6 mm2/s, other channels as stored; 0 outside the brain where a mask
+            was given or an ADC map shows the brain.
         channels: the channel names, in the order of the first axis.
-        notes: what was recognised or converted, one sentence each.
+        notes: what was recognised, converted or cut away, one sentence each.
+        origin: how the brain is known, see :class:`neoseg.data.brain_mask.BrainMask`; of images without an ADC map
+            "everything" that is not 0.
     """
 
     image: Volume
     channels: tuple[str, ...]
     notes: tuple[str, ...]
+    origin: Origin = "everything"
 
 
 def load_images(case: Case, channels: Sequence[str]) -> LoadedImages:
-    """Read the channels of a case, convert ADC to 1e-6 mm2/s, and stack them.
+    """Read the channels of a case, convert ADC to 1e-6 mm2/s, stack them, and set what is not brain to 0.
+
+    So 0 is background in all that follows, and nowhere else assumed. The brain is the case's mask; without one it is
+    told from the ADC map by :func:`neoseg.data.brain_mask.brain_mask`. Images without both stay as they are.
 
     Raises:
-        InputError: a channel is missing or unreadable, or an image holds NaN or infinity.
-        GeometryError: two channels lie on different grids.
+        InputError: a channel or the mask is missing or unreadable, an image holds NaN or infinity, the mask is empty,
+            or no brain can be told from an ADC map.
+        GeometryError: two channels, or a channel and the mask, lie on different grids.
     """
     if not channels:
         raise InputError(f"case {case.case}: none of its images ({sorted(case.images)}) is a channel of this run.")
@@ -74,18 +84,65 @@ def load_images(case: Case, channels: Sequence[str]) -> LoadedImages:
         if factor != 1.0:
             notes.append(f"{path.name}: ADC recognised in {unit} and converted to 1e-6 mm2/s.")
         volumes.append(volume.with_array(np.asarray(values * np.float32(factor), dtype=np.float32)))
-    stacked = np.concatenate([v.array for v in volumes])
-    return LoadedImages(Volume(stacked, volumes[0].grid), tuple(channels), tuple(notes))
+    stacked = Volume(np.concatenate([v.array for v in volumes]), volumes[0].grid)
+    image, origin, more = _brain_only(case, stacked, channels)
+    return LoadedImages(image, tuple(channels), (*notes, *more), origin)
+
+
+def load_mask(path: Path, image: Volume) -> NDArray[np.bool_]:
+    """Read a brain mask, ``(x, y, z)``: where the file is not 0.
+
+    Raises:
+        InputError: the file is missing or unreadable, holds NaN, or is 0 everywhere.
+        GeometryError: it lies on another grid than the image.
+    """
+    volume = read_volume(path)
+    if not same_grid(volume.grid, image.grid):
+        raise GeometryError(
+            f"{path}: the mask has the grid {_shown(volume)}, but its image has {_shown(image)}; resample the mask "
+            "onto the image first."
+        )
+    values = volume.array[0]
+    if not np.isfinite(values).all():
+        raise InputError(f"{path}: the mask holds NaN or infinite voxels; set them to 0 or 1 first.")
+    if not values.any():
+        raise InputError(f"{path}: the mask is 0 everywhere, so there is no brain in it; correct the file.")
+    return np.asarray(values != 0, dtype=np.bool_)
+
+
+def _brain_only(case: Case, image: Volume, channels: Sequence[str]) -> tuple[Volume, Origin, list[str]]:
+    """Return the image with 0 outside the brain, how the brain is known, and sentences about it."""
+    if case.mask is not None:
+        inside = load_mask(case.mask, image)
+        if not image.array[:, inside].any():
+            raise InputError(f"{case.mask}: the image holds only zeros inside the mask; correct the mask.")
+        return (
+            image.with_array(np.where(inside, image.array, 0)),
+            "given",
+            [f"The brain mask {case.mask.name} was given."],
+        )
+    adc = next((i for i, name in enumerate(channels) if channel_kind(name) == "adc"), None)
+    if adc is None or image.grid.ndim != 3 or np.ptp(image.array[adc]) == 0:
+        return image, "everything", []
+    try:
+        found = brain_mask(image.with_array(image.array[adc : adc + 1]), "adc")
+    except InputError as error:
+        raise InputError(f"case {case.case}: {error}") from error
+    notes = [found.warning] if found.warning else []
+    if found.origin == "background" and found.background == 0:
+        return image, found.origin, notes
+    inside = found.mask
+    if found.origin == "background":
+        notes.append(f"The background has the value {found.background:g}; it was set to 0.")
+        inside = inside & (image.array[adc] != found.background)
+    return image.with_array(np.where(inside, image.array, 0)), found.origin, notes
 
 
 def unit_of(case: Case, channel: str, values: NDArray[np.float32]) -> str:
-    """Return the unit written in cases.csv or, for a channel named ADC, the one that its median tells."""
+    """Return the unit written in cases.csv or, for a channel named ADC, the one that the middle of the head tells."""
     if unit := case.units.get(channel):
         return unit
-    if channel_kind(channel) == "adc":
-        inside = values[0][foreground_mask(values)]
-        return adc_unit(float(np.median(inside))) if inside.size else ""
-    return ""
+    return adc_unit(head_levels(values[0])[0]) if channel_kind(channel) == "adc" else ""
 
 
 def load_label(case: Case, labels: LabelSet, grid_of: Volume) -> Volume:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ..atomic import read_json, replacing_folder, write_json
 from ..errors import StateError
 
-__all__ = ["CaseStore", "digest", "file_digest"]
+__all__ = ["CaseStore", "digest", "file_digest", "files_digest"]
 
 
 def digest(value: Any) -> str:
@@ -27,6 +27,12 @@ def file_digest(path: Path) -> str:
     """Return a short hash of a file's bytes."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
+
+
+def files_digest(paths: Sequence[Path]) -> str:
+    """Return a short hash of the bytes of several files in this order; for one file it is :func:`file_digest`."""
+    hashes = [file_digest(path) for path in paths]
+    return hashes[0] if len(hashes) == 1 else digest(hashes)
 
 
 class CaseStore:

@@ -8,8 +8,9 @@ from pydantic import BaseModel, Field
 
 __all__ = ["PostprocessConfig", "PostprocessSearch", "Precision", "WindowConfig"]
 
-Precision = Literal["auto", "float32", "bfloat16"]
-"""Number format of the network's arithmetic; "auto" takes bfloat16 where the device computes with it natively."""
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+"""Number format of the network's arithmetic; "auto" takes bfloat16 where the device computes with it natively. float16
+is for GPUs."""
 
 
 class WindowConfig(BaseModel, frozen=True, extra="forbid"):

@@ -6,9 +6,12 @@ from contextlib import AbstractContextManager
 
 import torch
 
+from ..errors import ConfigError
 from .configs import Precision
 
 __all__ = ["autocast", "resolve_precision"]
+
+FORMATS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype:
@@ -16,11 +19,14 @@ def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype
 
     "auto" is bfloat16 on GPUs that have it in hardware (compute capability 8.0 and later) and on CPUs with
     AVX512-BF16, float32 everywhere else: emulated bfloat16 is slower than float32.
+
+    Raises:
+        ConfigError: float16 on a device other than a GPU.
     """
-    if precision == "bfloat16":
-        return torch.bfloat16
-    if precision == "float32":
-        return torch.float32
+    if precision == "float16" and device.type != "cuda":
+        raise ConfigError(f'precision = "float16": it is for GPUs, not for {device.type}; use "auto" or "float32".')
+    if precision != "auto":
+        return FORMATS[precision]
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float32
     return torch.bfloat16 if device.type == "cpu" and _cpu_has_bfloat16() else torch.float32
@@ -28,7 +34,8 @@ def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype
 
 def autocast(dtype: torch.dtype, device: torch.device) -> AbstractContextManager[None]:
     """Return the context in which a network computes in the format (for float32 it does nothing)."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16)
+    reduced = dtype != torch.float32
+    return torch.autocast(device.type, dtype=dtype if reduced else torch.bfloat16, enabled=reduced)
 
 
 def _cpu_has_bfloat16() -> bool:

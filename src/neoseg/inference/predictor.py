@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,8 @@ from ..plan.plan import Plan
 from ..prepare.atlas import Atlas
 from ..prepare.case import Physical, physical_maps, prepared_array
 from ..prepare.configs import PrepareConfig, PrepareSettings
+from ..prepare.standardise import Space, Template
+from ..register.plausible import unlike
 from ..volume import Grid, Volume
 from .configs import WindowConfig
 from .ensemble import mean_of
@@ -62,12 +64,12 @@ class Ensemble:
     window: WindowConfig
     device: str
 
-    def probabilities(self, image: NDArray[np.float32], grid: Grid, target: Grid) -> NDArray[np.float32]:
-        """Return the class probabilities ``(classes, x, y, z)`` of a prepared image on another grid.
+    def probabilities(self, image: NDArray[np.float32], space: Space, target: Grid) -> NDArray[np.float32]:
+        """Return the class probabilities ``(classes, x, y, z)`` of a prepared image on a grid of the scan's world.
 
         Args:
             image: ``(c, x, y, z)`` as prepared.
-            grid: where ``image`` lies.
+            space: where ``image`` lies.
             target: the grid wanted, usually the part of the scan's grid around its foreground.
         """
         found = predict_probabilities(
@@ -78,7 +80,7 @@ class Ensemble:
             config=self.window,
             device=self.device,
         )
-        return restore(found.cpu().numpy(), grid, target)
+        return restore(found.cpu().numpy(), space.grid, target, space.transform)
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +93,8 @@ class Predictor:
         prepare: the preparation steps.
         postprocess: how probabilities become a mask.
         atlas: for the Z map, where one is made.
+        template: in template space.
+        cohort: facts of the registration of the training cases, which those of new scans are held against.
     """
 
     ensemble: Ensemble
@@ -98,6 +102,8 @@ class Predictor:
     prepare: PrepareConfig
     postprocess: PostprocessConfig
     atlas: Atlas | None = None
+    template: Template | None = None
+    cohort: Sequence[Mapping[str, float]] = ()
 
     def predict(self, image: Volume, channels: Sequence[str]) -> Prediction:
         """Segment one case.
@@ -116,11 +122,12 @@ class Predictor:
                 f"{list(self.ensemble.plan.channels)} are wanted."
             )
         loaded = LoadedImages(image.with_array(image.array.astype(np.float32, copy=False)), tuple(channels), ())
-        physical = physical_maps(loaded, self.prepare, self.atlas, want=self.ensemble.plan.channels)
-        prepared = prepared_array(physical, self.prepare, self._settings)
+        want = self.ensemble.plan.channels
+        physical = physical_maps(loaded, self.prepare, self.atlas, want=want, template=self.template)
+        prepared = prepared_array(physical, self.prepare, self._settings, template=self.template)
         start, shape = bounding_box(physical.mask, margin=1)
         box = tuple(slice(a, a + n) for a, n in zip(start, shape, strict=True))
-        inside = self.ensemble.probabilities(prepared.image, prepared.grid, physical.image.grid.cropped(start, shape))
+        inside = self.ensemble.probabilities(prepared.image, prepared.space, physical.image.grid.cropped(start, shape))
         classes = apply(inside, image.grid.spacing, self.postprocess)
         full = np.zeros((inside.shape[0] - 1, *image.grid.shape), dtype=np.float32)
         full[(slice(None), *box)] = inside[1:]
@@ -130,7 +137,7 @@ class Predictor:
             label=Volume(self.labels.decode(label)[None], image.grid),
             probabilities=Volume(full, image.grid),
             physical=physical,
-            warnings=physical.warnings,
+            warnings=(*physical.warnings, *unlike(physical.facts, self.cohort), *prepared.warnings),
         )
 
     @property

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import GeometryError
+from ..register.transforms import Transform
 from ..volume import Grid
 
 __all__ = ["restore"]
@@ -16,7 +17,9 @@ _SNAP = 1e-5
 """Voxels; nearer than this to a voxel centre counts as on it, so that a crop comes back with the same bits."""
 
 
-def restore(probabilities: NDArray[np.float32], prepared: Grid, native: Grid) -> NDArray[np.float32]:
+def restore(
+    probabilities: NDArray[np.float32], prepared: Grid, native: Grid, transform: Transform | None = None
+) -> NDArray[np.float32]:
     """Resample class probabilities onto the native grid, linearly, through world coordinates.
 
     A native voxel whose centre lies outside the field of view of the prepared grid (its outer voxel faces) is
@@ -27,6 +30,8 @@ def restore(probabilities: NDArray[np.float32], prepared: Grid, native: Grid) ->
         probabilities: ``(classes, x, y, z)`` or ``(classes, x, y)`` on the prepared grid, class 0 background.
         prepared: the grid that the network saw.
         native: the scan's grid.
+        transform: native world to the world of ``prepared``, the one whose inverse brought the image there; ``None``:
+            both are one world.
 
     Returns:
         ``(classes, *native.shape)`` float32; the sum over the classes stays 1.
@@ -39,10 +44,13 @@ def restore(probabilities: NDArray[np.float32], prepared: Grid, native: Grid) ->
             f"Probabilities of shape {probabilities.shape} on a prepared grid {prepared.shape} cannot be restored to "
             f"a grid {native.shape}: (classes, *prepared shape) and equal dimensions are wanted."
         )
-    to_prepared = np.linalg.inv(prepared.affine) @ native.affine
-    axes = _aligned_axes(to_prepared[:-1, :-1])
     result = np.zeros((probabilities.shape[0], *native.shape), dtype=np.float32)
     result[0] = 1
+    if transform is not None:
+        _fill(probabilities, prepared.to_index(transform.on_grid(native)).T, result)
+        return result
+    to_prepared = np.linalg.inv(prepared.affine) @ native.affine
+    axes = _aligned_axes(to_prepared[:-1, :-1])
     if axes is None:
         _restore_oblique(probabilities, to_prepared, result)
         return result
@@ -106,18 +114,20 @@ def _restore_oblique(
     probabilities: NDArray[np.float32], to_prepared: NDArray[np.float64], result: NDArray[np.float32]
 ) -> None:
     """Fill the result slab by slab along its first axis, for grids that are turned against each other."""
-    from scipy.ndimage import map_coordinates
-
-    sources = np.array(probabilities.shape[1:])
     rest = np.indices(result.shape[2:], dtype=np.float64).reshape(result.ndim - 2, -1)
     for i in range(result.shape[1]):
         index = np.vstack([np.full((1, rest.shape[1]), i), rest])
-        place = to_prepared[:-1, :-1] @ index + to_prepared[:-1, -1:]
-        inside = ((place >= -0.5) & (place <= sources[:, None] - 0.5)).all(axis=0)
-        if not inside.any():
-            continue
-        place = np.clip(place[:, inside], 0, sources[:, None] - 1)
-        for source, target in zip(probabilities, result, strict=True):
-            slab = target[i].reshape(-1)
-            slab[inside] = map_coordinates(source, place, order=1, mode="nearest")
-            target[i] = slab.reshape(target[i].shape)
+        _fill(probabilities, to_prepared[:-1, :-1] @ index + to_prepared[:-1, -1:], result[:, i])
+
+
+def _fill(probabilities: NDArray[np.float32], place: NDArray[np.float64], result: NDArray[np.float32]) -> None:
+    """Interpolate at the places ``(d, n)`` (prepared voxels) of a result ``(classes, ...)`` of n voxels."""
+    from scipy.ndimage import map_coordinates
+
+    sources = np.array(probabilities.shape[1:])[:, None]
+    inside = ((place >= -0.5) & (place <= sources - 0.5)).all(axis=0)
+    if not inside.any():
+        return
+    place = np.clip(place[:, inside], 0, sources - 1)
+    for source, target in zip(probabilities, result, strict=True):
+        target[inside.reshape(target.shape)] = map_coordinates(source, place, order=1, mode="nearest")

@@ -194,7 +194,8 @@ def _placed(path: Path, header: Any, array: NDArray[Any]) -> Volume:
     kept["xyzt_units"] = int(header["xyzt_units"])
     kept["descrip"] = bytes(header["descrip"].item()).rstrip(b"\0").decode("latin-1")
     kept["version"] = 2 if int(header["sizeof_hdr"]) == 540 else 1
-    kept["axes"], kept["trailing"] = min(dims, 3), max(0, dims - 3)
+    # A mask of one of several volumes is 3-D; only axes of length 1 come back.
+    kept["axes"], kept["trailing"] = min(dims, 3), max(0, dims - 3) if (header["dim"][4 : dims + 1] == 1).all() else 0
     kept["sform"] = _in_mm(header.get_sform(), scale) if kept["sform_code"] > 0 else None
     kept["qform"] = _in_mm(_qform(path, header), scale) if kept["qform_code"] > 0 else None
     kept["form"] = "sform" if kept["sform"] else "qform" if kept["qform"] else "pixdim"

@@ -45,7 +45,7 @@ class HeadConfig(BaseModel, frozen=True, extra="forbid"):
     field_sd: float = Field(0.09, ge=0, le=0.3)
     slice_sd: float = Field(0.015, ge=0, le=0.1)
     snr: float = Field(45.0, gt=3)
-    lesion_drop: tuple[float, float] = (0.31, 0.49)
+    lesion_drop: tuple[float, float] = (0.26, 0.44)
     grey_drop: float = Field(0.8, gt=0, le=1.2)
     lesion_edge_mm: tuple[float, float] = (0.6, 1.4)
     point_mm: tuple[float, float] = (0.8, 1.9)

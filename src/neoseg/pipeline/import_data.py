@@ -75,13 +75,7 @@ def _config_text(data: ImportedData) -> str:
     healthy = any(c.group == "healthy" for c in data.cases)
     has_z = any("zadc" in c.images for c in data.cases)
     if healthy and "adc" in data.channels and not has_z:
-        lines += [
-            "",
-            "# Z map of each ADC from an atlas of the healthy group.",
-            "[prepare.zmap]",
-            "",
-            "[prepare.bias_field]",
-        ]
+        lines += ["", "# Z map of each ADC from an atlas of the healthy group.", "[prepare.zmap]"]
     z_there = has_z or healthy
     if "adc" in data.channels and len(data.labels) == 1:
         lines += ["", "[[rules]]", 'name = "adc"', 'channel = "adc"', "low = 400", "high = 1400"]

@@ -14,18 +14,21 @@ from ..data.cases import Case
 from ..data.loading import load_images
 from ..errors import InputError, NeosegError, StateError
 from ..inference.predictor import Ensemble, Predictor
-from ..io import endings, strip_ending, write_volume
+from ..io import strip_ending, write_volume
 from ..methods.choice import Choice
 from ..plan.plan import read_plan
 from ..prepare.atlas import Atlas
-from ..prepare.configs import ADC, ZADC
+from ..prepare.configs import ADC, ZADC, reference_channel
+from ..prepare.standardise import Template
 from ..progress import Progress
 from ..volume import Volume
 from ..workspace import Run
+from .forecast import forecast_new_scans
 from .predict import load_networks, post_config
+from .scan_files import Stacked, scans_in
 from .train import resolved_device
 
-__all__ = ["PredictedScan", "load_predictor", "predict_scans", "scans_in"]
+__all__ = ["PredictedScan", "load_predictor", "predict_scans"]
 
 
 @dataclass(frozen=True)
@@ -33,11 +36,11 @@ class PredictedScan:
     """What became of one scan.
 
     Attributes:
-        case: its name.
-        mask: the written mask; None when it failed.
+        case: its name; of an image file that belongs to no scan, the file's name.
+        mask: the written mask; None when it failed or belongs to no scan.
         volumes_ml: volume of each class.
         warnings: what a reader should know.
-        error: the sentence that says why there is no mask.
+        error: the sentence that says why the scan failed.
     """
 
     case: str
@@ -64,6 +67,7 @@ def load_predictor(folder: Path, device: str = "auto") -> tuple[Predictor, tuple
     folds = sorted(int(p.parent.name.removeprefix("fold")) for p in folder.glob("fold*/finished.json"))
     where = resolved_device(device)
     atlas = Atlas.load(run.atlas) if run.atlas.is_dir() else None
+    template = Template.load(run.template) if config.prepare.space == "template" else None
     chosen = read_json(run.postprocess)
     networks = load_networks(run, plan, config.label_set, folds, where)
     predictor = Predictor(
@@ -72,49 +76,13 @@ def load_predictor(folder: Path, device: str = "auto") -> tuple[Predictor, tuple
         prepare=config.prepare,
         postprocess=post_config(Choice(**chosen) if chosen else None),
         atlas=atlas,
+        template=template,
+        cohort=tuple(read_json(run.registrations).values()) if run.registrations.is_file() else (),
     )
     needed = tuple(c for c in plan.channels if not (c == ZADC and atlas is not None))
-    if atlas is not None and ADC not in needed:
-        needed = (ADC, *needed)
-    return predictor, needed
-
-
-def scans_in(source: Path, channels: Sequence[str]) -> list[Case]:
-    """Return the scans of a file or folder as cases.
-
-    A file is one scan of one channel. A folder holds one image a scan, or, for several channels, files whose stems end
-    in ``_<channel>`` (``baby1_adc.nii.gz``, ``baby1_zadc.nii.gz``) or in nnU-Net's ``_0000``, ``_0001``.
-
-    Raises:
-        InputError: nothing is there, no image is among it, or a scan lacks a channel.
-    """
-    if source.is_file():
-        files = [source]
-    elif source.is_dir():
-        files = sorted(p for p in source.iterdir() if p.name.lower().endswith(endings()) and not p.name.startswith("."))
-    else:
-        raise InputError(f"{source}: there is no such file or folder; correct --input.")
-    if not files:
-        raise InputError(f"{source}: this folder holds no image ({', '.join(endings())}); correct --input.")
-    if len(channels) == 1:
-        stems = [strip_ending(p.name) or p.stem for p in files]
-        return [Case(case=s, subject=s, images={channels[0]: p}) for s, p in zip(stems, files, strict=True)]
-    found: dict[str, dict[str, Path]] = {}
-    for path in files:
-        stem = strip_ending(path.name) or path.stem
-        for index, channel in enumerate(channels):
-            for mark in (f"_{channel}", f"_{index:04d}"):
-                if stem.lower().endswith(mark.lower()):
-                    found.setdefault(stem[: -len(mark)], {})[channel] = path
-    if not found:
-        raise InputError(
-            f"{source}: the channels {list(channels)} are needed; name the files <scan>_{channels[0]}.nii.gz and so on."
-        )
-    for scan, images in found.items():
-        missing = [c for c in channels if c not in images]
-        if missing:
-            raise InputError(f"{source}: the scan {scan!r} lacks {missing}; add {scan}_{missing[0]} with its ending.")
-    return [Case(case=scan, subject=scan, images=images) for scan, images in sorted(found.items())]
+    extra = [] if atlas is None else [ADC]
+    extra += [reference_channel(config.prepare, plan.channels)] if extra or template is not None else []
+    return predictor, (*(c for c in dict.fromkeys(extra) if c not in needed), *needed)
 
 
 def predict_scans(
@@ -130,24 +98,31 @@ def predict_scans(
 
     Args:
         folder: a finished run.
-        source: see :func:`scans_in`.
+        source: see :func:`neoseg.pipeline.scan_files.scans_in`.
         output: where ``<scan>`` masks go, in the format and on the grid of the input.
         device: see the configuration.
         probabilities: also write ``<scan>_probability_<class>`` as float32.
         progress: the listener.
+
+    Returns:
+        One entry a scan; before them, one entry with a warning for each image file that belongs to none.
 
     Raises:
         InputError: there is nothing to predict, or results would overwrite the inputs.
         StateError, ConfigError: as :func:`load_predictor`.
     """
     predictor, channels = load_predictor(folder, device)
-    scans = scans_in(source, channels)
+    stacked = Run(folder).stacked
+    files = scans_in(source, channels, Stacked(**read_json(stacked)) if stacked.is_file() else None)
+    scans = files.scans
     inputs = {p.resolve() for scan in scans for p in scan.images.values()}
+    inputs |= {(source / name).resolve() for name in files.left_out}
     masks = {scan.case: output / f"{scan.case}{_ending(scan)}" for scan in scans}
     for mask in masks.values():
         if mask.resolve() in inputs:
             raise InputError(f"{mask}: the mask would replace the input image; give another --output.")
-    results = []
+    results = [PredictedScan(name, None, {}, (why,)) for name, why in files.left_out.items()]
+    progress.say(forecast_new_scans(predictor, scans))
     with progress.track("Predicting scans", len(scans)) as advance:
         for scan in scans:
             ending, mask = _ending(scan), masks[scan.case]

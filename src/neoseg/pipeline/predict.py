@@ -71,7 +71,7 @@ def predict(session: Session, *, failed: Sequence[str] = ()) -> dict[str, Any]:
                 ensemble = Ensemble(
                     [networks[i] for i in members], plan, session.labels.count, session.config.window, device
                 )
-                found = ensemble.probabilities(np.asarray(case.image), case.grid, case.box)
+                found = ensemble.probabilities(np.asarray(case.image), case.space, case.box)
                 _write_probabilities(path, found, key)
             advance(1, name)
     chosen = _choices(session, failed)

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..atlas.build import build_atlas
+from ..atlas.files import made_with, work_folder
 from ..cluster.local import Outcome, run_all, run_each
+from ..config import RunConfig
 from ..data.cases import Case
 from ..data.foreground import bounding_box, foreground_mask
 from ..data.loading import load_images, load_label
@@ -17,13 +24,20 @@ from ..errors import InputError
 from ..labels import LabelSet
 from ..prepare.atlas import Atlas
 from ..prepare.bias_field import correct_bias_field
-from ..prepare.case import Physical, physical_maps, prepared_array
-from ..prepare.configs import ADC, PrepareConfig, PrepareSettings
+from ..prepare.case import Physical, Prepared, physical_maps, prepared_array
+from ..prepare.configs import ADC, PrepareConfig, PrepareSettings, reference_channel
+from ..prepare.standardise import Template
 from ..progress import Silent
-from ..volume import Grid, Volume, upright
+from ..register.plausible import unlike_the_rest
+from ..register.transforms import to_arrays
+from ..volume import Volume, upright
+from .prepared import transform_arrays
 from .session import Session
 
-__all__ = ["prepare"]
+__all__ = ["atlas_of", "prepare", "registrations", "standing_out", "template_of"]
+
+LOST_LIMIT = 0.01
+"""Share of a label outside the brain above which the report says so."""
 
 
 def prepare(session: Session) -> dict[str, str]:
@@ -35,7 +49,7 @@ def prepare(session: Session) -> dict[str, str]:
     Raises:
         InputError: an atlas is needed and the healthy group cannot give one, or no case could be prepared.
     """
-    atlas = _atlas(session) if session.makes_zmap else None
+    atlas = atlas_of(session) if session.makes_zmap else None
     store, config = session.store, session.config
     keys = {c.case: _key(session, c) for c in session.used}
     missing = [c for c in session.used if not store.has(c.case, keys[c.case])]
@@ -43,9 +57,7 @@ def prepare(session: Session) -> dict[str, str]:
         _prepare_one,
         keys=keys,
         store=store,
-        config=config.prepare,
-        settings=session.settings,
-        atlas=atlas,
+        steps=_Steps(config.prepare, session.settings, atlas, template_of(session)),
         labels=session.labels,
     )
     outcomes: list[Outcome[None]] = run_each(
@@ -58,32 +70,101 @@ def prepare(session: Session) -> dict[str, str]:
     return failed
 
 
+def registrations(session: Session, cases: Sequence[Case]) -> dict[str, dict[str, float]]:
+    """Return what is known of the affine registration of the prepared ones among some cases, by case."""
+    records = {c.case: session.store.record(c.case) for c in cases if session.store.has_any(c.case)}
+    found = {n: {k: v for k, v in r["facts"].items() if k.startswith("affine_")} for n, r in records.items()}
+    return {name: facts for name, facts in found.items() if facts}
+
+
+def standing_out(session: Session) -> list[dict[str, str]]:
+    """Return the warnings about cases that were registered unlike the rest of their cohort."""
+    found = unlike_the_rest(registrations(session, session.used))
+    return [{"text": text, "case": case} for case, sentences in found.items() for text in sentences]
+
+
 def _key(session: Session, case: Case) -> str:
     return digest(session.digests(case))
 
 
-def _atlas(session: Session) -> Atlas:
+def template_of(session: Session) -> Template | None:
+    """Return the template of a run in template space: the given one, or the mean of the healthy group's atlas.
+
+    Raises:
+        InputError: the given one cannot be read, or the healthy group cannot give one.
+    """
+    if session.config.prepare.space == "native":
+        return None
+    given = session.config.template
+    if given is None or given.is_dir():
+        return Template.of_atlas(atlas_of(session))
+    return Template.read(given)
+
+
+def atlas_of(session: Session) -> Atlas:
+    """Return the atlas: the given one, the one that the workspace holds, or a new one of the healthy group.
+
+    Raises:
+        InputError: there is no healthy group, it is too small, or the given atlas cannot be used.
+    """
+    given = session.config.template
+    if given is not None:
+        return _given_atlas(given, session.config)
     folder, key = session.workspace.atlas, session.atlas_key
-    if (folder / "atlas.json").is_file():
-        atlas = Atlas.load(folder)
-        if atlas.provenance.get("key") == key:
-            return atlas
+    if made_with(folder) == key:
+        return Atlas.load(folder)
     config = session.config
     if not session.healthy:
+        purpose = "a Z map is to be made" if session.makes_zmap else 'prepare.space is "template"'
         raise InputError(
-            f"{config.cases}: a Z map is to be made, but no case has group = healthy to build the normal atlas from; "
-            "add healthy scans, give Z images, or remove [prepare.zmap]."
+            f"{config.cases}: {purpose}, but no case has group = healthy to build the normal atlas from; add healthy "
+            "scans, name an atlas as `template`, or remove this setting."
         )
     correct = partial(_healthy_adc, config=config.prepare)
-    volumes = run_all(correct, session.healthy, title="Reading healthy", progress=session.progress, jobs=config.jobs)
+    read = run_each(correct, session.healthy, title="Reading healthy", progress=session.progress, jobs=config.jobs)
+    unread = {c.case: str(o.error) for c, o in zip(session.healthy, read, strict=True) if o.value is None}
+    good = [(c.case, o.value) for c, o in zip(session.healthy, read, strict=True) if o.value is not None]
 
     def each(function: Any, items: Any) -> list[Any]:
         return run_all(function, items, title="Registering", progress=Silent(), jobs=config.jobs)
 
-    atlas = build_atlas(volumes, config.atlas, run_each=each, progress=session.progress)
-    provenance = {**atlas.provenance, "key": key, "cases": [c.case for c in session.healthy]}
-    atlas = Atlas(atlas.mean, atlas.sd, atlas.mask, atlas.count, atlas.unit, provenance)
+    work = work_folder(folder)
+    atlas = build_atlas(
+        [volume for _, volume in good],
+        config.atlas,
+        names=[name for name, _ in good],
+        work=work,
+        run_each=each,
+        progress=session.progress,
+    )
+    provenance = {
+        **atlas.provenance,
+        "key": key,
+        "cases": [name for name, _ in good],
+        "bias_field": config.prepare.bias_field.model_dump(mode="json") if config.prepare.bias_field else None,
+        "failed": unread | atlas.provenance["failed"],
+        "warnings": [*(f"{name} is left out: {told}" for name, told in unread.items()), *atlas.warnings],
+    }
+    atlas = replace(atlas, provenance=provenance)
     atlas.save(folder)
+    shutil.rmtree(work, ignore_errors=True)
+    return atlas
+
+
+def _given_atlas(folder: Path, config: RunConfig) -> Atlas:
+    if not folder.is_dir():
+        raise InputError(
+            f"{folder}: a Z map is to be made, for which `template` has to be the folder of an atlas; give one, or "
+            "remove [prepare.zmap]."
+        )
+    atlas = Atlas.load(folder)
+    atlas.require(ADC, config.atlas.unit)
+    correction = config.prepare.bias_field.model_dump(mode="json") if config.prepare.bias_field else None
+    if "bias_field" in atlas.provenance and atlas.provenance["bias_field"] != correction:
+        raise InputError(
+            f"{folder}: this atlas was made with bias_field = {atlas.provenance['bias_field']}, but the scans are "
+            f"prepared with {correction}; give [prepare.bias_field] the same settings, or build the atlas again."
+        )
     return atlas
 
 
@@ -95,48 +176,64 @@ def _healthy_adc(case: Case, config: PrepareConfig) -> Volume:
     return correct_bias_field(adc, foreground_mask(adc.array), config.bias_field).corrected
 
 
-def _prepare_one(
-    case: Case,
-    *,
-    keys: dict[str, str],
-    store: CaseStore,
-    config: PrepareConfig,
-    settings: PrepareSettings,
-    atlas: Atlas | None,
-    labels: LabelSet,
-) -> None:
-    present = [c for c in settings.channels if c in case.images]
-    source = [*present, *([ADC] if ADC not in present and ADC in case.images else [])]
+@dataclass(frozen=True)
+class _Steps:
+    """What is done to a case, with what."""
+
+    config: PrepareConfig
+    settings: PrepareSettings
+    atlas: Atlas | None
+    template: Template | None
+
+
+def _prepare_one(case: Case, *, keys: dict[str, str], store: CaseStore, steps: _Steps, labels: LabelSet) -> None:
+    config, settings, template = steps.config, steps.settings, steps.template
+    reference = reference_channel(config, settings.channels)
+    source = [c for c in dict.fromkeys((*settings.channels, ADC, reference)) if c in case.images]
     loaded = load_images(case, source)
     label = load_label(case, labels, loaded.image) if case.label is not None else None
     try:
-        physical = physical_maps(loaded, config, atlas, want=settings.channels)
+        physical = physical_maps(loaded, config, steps.atlas, want=settings.channels, template=template)
     except InputError as error:
         raise InputError(f"case {case.case}: {error}") from error
-    prepared = prepared_array(physical, config, settings, label)
+    prepared = prepared_array(physical, config, settings, label, template=template)
     start, shape = bounding_box(physical.mask, margin=1)
     box = tuple(slice(a, a + n) for a, n in zip(start, shape, strict=True))
     arrays: dict[str, Any] = {
         "image": prepared.image.astype(np.float32, copy=False),
         "physical": physical.image.array[(slice(None), *box)],
         "mask": physical.mask[box].astype(np.uint8),
+        **transform_arrays(prepared.transform),
     }
     if prepared.label is not None and label is not None:
         arrays |= {"label": prepared.label, "truth": label.array[0]}
-    store.write(case.case, keys[case.case], arrays, _record(physical, prepared.grid, label, labels.count))
+    store.write(case.case, keys[case.case], arrays, _record(physical, prepared, label, labels.count))
 
 
-def _record(physical: Physical, grid: Grid, label: Volume | None, classes: int) -> dict[str, Any]:
+def _record(physical: Physical, prepared: Prepared, label: Volume | None, classes: int) -> dict[str, Any]:
     start, shape = bounding_box(physical.mask, margin=1)
-    native = physical.image.grid
+    native, grid = physical.image.grid, prepared.space.grid
     to_ml = native.voxel_volume / 1000
     counts = np.bincount(label.array.reshape(-1), minlength=classes) if label is not None else np.zeros(1)
     return {
         "native": {"shape": list(native.shape), "affine": native.affine.tolist()},
         "box": {"start": list(start), "shape": list(shape)},
-        "prepared": {"shape": list(grid.shape), "affine": grid.affine.tolist()},
+        "prepared": {
+            "space": "native" if prepared.space.transform is None else "template",
+            "shape": list(grid.shape),
+            "affine": grid.affine.tolist(),
+        },
+        "transform": sorted(to_arrays(prepared.transform)) if prepared.transform is not None else [],
         "brain_ml": float(physical.mask.sum() * to_ml),
         "label_ml": [float(n * to_ml) for n in counts[1:]] if label is not None else None,
         "facts": dict(physical.facts),
-        "warnings": list(physical.warnings),
+        "warnings": [*physical.warnings, *prepared.warnings, *_outside(label, physical.mask)],
     }
+
+
+def _outside(label: Volume | None, mask: NDArray[np.bool_]) -> list[str]:
+    """Return a sentence when part of a label lies outside the brain."""
+    marked = label.array[0] > 0 if label is not None else np.zeros(1, dtype=np.bool_)
+    if not marked.any() or (lost := float(marked[~mask].sum() / marked.sum())) <= LOST_LIMIT:
+        return []
+    return [f"{100 * lost:.0f} % of the label lies outside the brain, where nothing can be found; check the mask."]

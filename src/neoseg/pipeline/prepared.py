@@ -8,9 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.store import CaseStore
+from ..prepare.standardise import Space
+from ..register.transforms import Transform, from_arrays, to_arrays
 from ..volume import Grid
 
-__all__ = ["PreparedCase"]
+__all__ = ["PreparedCase", "transform_arrays"]
 
 
 class PreparedCase:
@@ -31,6 +33,18 @@ class PreparedCase:
         self.start = tuple(self.record["box"]["start"])
         self.box = self.native.cropped(self.start, tuple(self.record["box"]["shape"]))
         self.grid = _grid(self.record["prepared"])
+
+    @property
+    def space(self) -> Space:
+        """Where ``image`` and ``label`` lie, and how the scan got there."""
+        in_template = self.record["prepared"]["space"] == "template"
+        return Space(self.grid, self.transform if in_template else None)
+
+    @property
+    def transform(self) -> Transform | None:
+        """Scan world to the world of the atlas or template; ``None`` when the case was not registered."""
+        names = self.record["transform"]
+        return from_arrays({n: self.store.array(self.name, _file(n)) for n in names}) if names else None
 
     @property
     def image(self) -> NDArray[np.float32]:
@@ -76,6 +90,15 @@ class PreparedCase:
     @property
     def _slices(self) -> tuple[slice, ...]:
         return tuple(slice(a, a + n) for a, n in zip(self.start, self.box.shape, strict=True))
+
+
+def transform_arrays(transform: Transform | None) -> dict[str, NDArray[Any]]:
+    """Return the arrays of the store that hold a transform; the record names them without their beginning."""
+    return {} if transform is None else {_file(name): array for name, array in to_arrays(transform).items()}
+
+
+def _file(name: str) -> str:
+    return f"transform.{name}"
 
 
 def _grid(record: dict[str, Any]) -> Grid:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import partial
@@ -48,7 +49,9 @@ SHOWN = ("dice", "nsd", "masd", "hd95", "lesion_f1")
 
 
 def report(session: Session, *, failed: Mapping[str, str], notice: str = "") -> dict[str, Any]:
-    """Write summary.json and report.html of a run.
+    """Write report.html and then summary.json of a run.
+
+    The seconds of "report" in summary.json are those from the start until it is written.
 
     Args:
         session: the run.
@@ -58,19 +61,20 @@ def report(session: Session, *, failed: Mapping[str, str], notice: str = "") -> 
     Returns:
         What summary.json holds.
     """
-    run = session.run
+    run, start = session.run, time.monotonic()
     rows = read_rows(run.scores) if run.scores.is_file() else []
     chosen = {**(run.stage_record("predict") or {}), **(run.stage_record("evaluate") or {})}
     judged = {split: found for split in (HELD_OUT, CV) if (found := judge(session, split, rows, chosen)) is not None}
     stages = {name: record for name in STAGES if (record := run.stage_record(name)) is not None}
-    summary = _summary(session, judged, stages, failed)
-    write_json(run.summary, summary)
     write_report(run.report, _content(session, judged, rows, stages, failed, notice))
+    seconds = {name: record["seconds"] for name, record in stages.items()}
+    summary = _summary(session, judged, {**seconds, "report": time.monotonic() - start}, failed)
+    write_json(run.summary, summary)
     return summary
 
 
 def _summary(
-    session: Session, judged: Mapping[str, Judged], stages: Mapping[str, Any], failed: Mapping[str, str]
+    session: Session, judged: Mapping[str, Judged], seconds: Mapping[str, float], failed: Mapping[str, str]
 ) -> dict[str, Any]:
     held_out = judged[HELD_OUT].numbers if HELD_OUT in judged else None
     cv = judged[CV].numbers if CV in judged else None
@@ -81,7 +85,7 @@ def _summary(
         "cv": cv,
         "rules": best["rules"] if best else {},
         "failed": dict(failed),
-        "stages": {name: round(record["seconds"], 2) for name, record in stages.items()},
+        "stages": {name: round(spent, 2) for name, spent in seconds.items()},
     }
 
 
@@ -126,7 +130,7 @@ def _content(
         evaluations=tuple(j.evaluation for j in judged.values()),
         config=config.model_dump(mode="json"),
         cases=tuple(_case_row(session, c, failed) for c in session.cases),
-        plan=tuple(PlanEntry(name=r.what, value=r.value, reason=r.why) for r in plan.reasons),
+        plan=tuple(PlanEntry(name=r.what, value=r.value, reason=r.told) for r in plan.reasons),
         curves=tuple(_curve(session, i) for i in range(len(folds))),
         results=tuple(results),
         warnings=tuple(warnings),

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 from .. import __version__
 from ..config import RunConfig
 from ..data.store import digest, file_digest
+from ..errors import StateError
+from ..prepare.atlas import Atlas
 from ..progress import Progress
 from .check import check, require_clean
 from .evaluate import evaluate
-from .plan import plan
+from .forecast import forecast_predict, forecast_prepare
+from .plan import is_planned, plan, plan_key
 from .predict import mask_path, predict
-from .prepare import prepare
-from .report import report
+from .prepare import prepare, standing_out
+from .report import STAGES, report
 from .session import CV, HELD_OUT, Session, open_session
-from .train import train
+from .train import resolved_device, train, wanted_folds
 
 __all__ = ["run", "run_stage"]
-
-NEEDS = {"predict": "train", "evaluate": "predict", "report": "predict"}
-"""The stage that has to have ended before a stage can start."""
 
 
 def run(config: RunConfig, progress: Progress | None = None, *, notice: str = "") -> dict[str, Any]:
@@ -41,55 +41,111 @@ def run(config: RunConfig, progress: Progress | None = None, *, notice: str = ""
 
 
 def run_stage(session: Session, stage: str, *, fold: int | None = None, notice: str = "") -> Any:
-    """Run one stage and record it in the run folder.
+    """Run one stage unless it is up to date, and record it in the run folder.
+
+    A stage builds only on stages that are up to date: it refuses what was made from other files or settings.
 
     Args:
         session: the run.
         stage: "check", "plan", "prepare", "train", "predict", "evaluate" or "report".
-        fold: for "train": only this fold; the stage is then recorded when all folds are trained.
+        fold: for "train": only this fold.
         notice: for "report": a sentence on top of the page.
 
     Returns:
-        What the stage's function returns, or its record where the stage was up to date.
+        The plan of "plan", what summary.json holds of "report", and the stage's record of all others.
+
+    Raises:
+        StateError: an earlier stage is missing or out of date.
+        ConfigError: there is no such fold.
     """
-    record_of = session.run.stage_record
+    run = session.run
     if stage != "check":
         session.require_unique()
-    if stage in NEEDS:
-        session.run.need(NEEDS[stage])
+    _require_earlier(session, stage)
+    if stage == "train":
+        wanted_folds(session, fold)
     key = _key(session, stage)
-    if stage not in ("plan", "report") and session.run.is_current(stage, key) and _outputs_are_there(session, stage):
-        return record_of(stage)
-    failed = dict((record_of("prepare") or {}).get("failed", {}))
-    functions: dict[str, Callable[[], Any]] = {
-        "check": lambda: check(session),
-        "plan": lambda: plan(session),
-        "prepare": lambda: prepare(session),
-        "train": lambda: train(session, fold=fold, failed=tuple(failed)),
-        "predict": lambda: predict(session, failed=tuple(failed)),
-        "evaluate": lambda: evaluate(session, failed=tuple(failed)),
-        "report": lambda: report(session, failed=failed, notice=notice),
-    }
-    with session.run.recording(stage, key) as record:
-        result = functions[stage]()
-        record.update(_recorded(session, stage, result))
-        if stage == "check":
-            require_clean(result)
-    return result
+    if stage == "report" or not _is_current(session, stage, key, fold):
+        failed = dict((run.stage_record("prepare") or {}).get("failed", {}))
+        if stage == "report":
+            with run.recording(stage, key):
+                return report(session, failed=failed, notice=notice)
+        if stage == "train":
+            train(session, key=key, fold=fold, failed=tuple(failed))
+        else:
+            with run.recording(stage, key) as record:
+                record.update(_done(session, stage, failed))
+    return session.plan if stage == "plan" else run.need(stage)
 
 
-def _recorded(session: Session, stage: str, result: Any) -> dict[str, Any]:
+def _done(session: Session, stage: str, failed: Mapping[str, str]) -> dict[str, Any]:
+    """Do the work of a stage and return what its record says about it."""
     match stage:
         case "check":
-            return {"warnings": [{"text": p.told, "case": p.case} for p in result if p.severity == "warning"]}
-        case "prepare":
-            return {"failed": result}
-        case "train":
-            return {"folds": result}
-        case "predict" | "evaluate":
-            return dict(result)
-        case _:
+            problems = check(session)
+            require_clean(problems)
+            return {"warnings": [{"text": p.told, "case": p.case} for p in problems]}
+        case "plan":
+            plan(session)
             return {}
+        case "prepare":
+            session.progress.say(forecast_prepare(session))
+            failed = prepare(session)
+            lost, told = _of_atlas(session)
+            warnings = [*({"text": text, "case": ""} for text in told), *standing_out(session)]
+            return {"failed": failed | lost, "warnings": warnings}
+        case "predict":
+            session.progress.say(
+                forecast_predict(session, tuple(failed), device=resolved_device(session.config.device))
+            )
+            return predict(session, failed=tuple(failed))
+        case "evaluate":
+            return evaluate(session, failed=tuple(failed))
+        case _:
+            raise ValueError(stage)
+
+
+def _of_atlas(session: Session) -> tuple[dict[str, str], list[str]]:
+    """Return why some healthy cases are not in the atlas of the workspace, and its other warnings."""
+    if session.atlas_key is None or session.config.template is not None:
+        return {}, []
+    atlas = Atlas.load(session.workspace.atlas)
+    lost = dict(atlas.provenance.get("failed", {}))
+    return lost, [text for text in atlas.warnings if not text.startswith(tuple(f"{name} " for name in lost))]
+
+
+def _require_earlier(session: Session, stage: str) -> None:
+    """Refuse to build on what is missing, or on what was made from other files or settings than those of now.
+
+    Raises:
+        StateError: naming the stage to run first.
+    """
+    if stage in ("check", "plan"):
+        return
+    run, path = session.run, session.workspace.plan
+    again = "with the same configuration and the same --set first"
+    _ = session.plan
+    if not is_planned(session):
+        raise StateError(
+            f"{path}: this plan, or the folds beside it, were made from other cases or with other values of plan, "
+            "network, folds, labels, channels, seed, prepare.normalise or training.batch_size than those of now; run "
+            f"`neoseg plan` (or `neoseg run`) {again}."
+        )
+    for earlier in STAGES[STAGES.index("prepare") : STAGES.index(stage)]:
+        if earlier == "evaluate" and run.stage_record(earlier) is None:
+            continue  # a report of masks without scores is a report
+        run.need(earlier)
+        if not _is_current(session, earlier, _key(session, earlier), None):
+            raise StateError(
+                f"{run.folder}: the stage {earlier!r} was not done to its end with the files and settings of now; run "
+                f"`neoseg {earlier}` (or `neoseg run`) {again}."
+            )
+
+
+def _is_current(session: Session, stage: str, key: str, fold: int | None) -> bool:
+    if stage == "train":
+        return all(session.run.fold_is_current(i, key) for i in wanted_folds(session, fold))
+    return session.run.is_current(stage, key) and _outputs_are_there(session, stage)
 
 
 def _outputs_are_there(session: Session, stage: str) -> bool:
@@ -97,11 +153,11 @@ def _outputs_are_there(session: Session, stage: str) -> bool:
     run = session.run
     failed = (run.stage_record("prepare") or {}).get("failed", {})
     match stage:
+        case "plan":
+            return is_planned(session)
         case "prepare":
             names = [c.case for c in session.used if c.case not in failed]
             return all((session.store.folder / name / "record.json").is_file() for name in names)
-        case "train":
-            return all((run.fold(i) / "finished.json").is_file() for i in range(len(session.folds)))
         case "predict":
             in_folds = {n for f in session.folds for n in f.validation}
             cases = [(CV if c.case in in_folds else HELD_OUT, c) for c in session.used if c.case not in failed]
@@ -115,6 +171,8 @@ def _outputs_are_there(session: Session, stage: str) -> bool:
 def _key(session: Session, stage: str) -> str:
     """Hash of what a stage depends on; a stage is up to date while it stays the same."""
     config, run = session.config, session.run
+    if stage == "plan":
+        return digest([stage, __version__, plan_key(session)])
     parts: list[Any] = [stage, __version__, session.table_key, [session.digests(c) for c in session.cases]]
     if stage == "check":
         parts += [config.labels, config.label_tolerance, config.channels]

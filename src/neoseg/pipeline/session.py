@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..atomic import read_json, write_json
+from ..atomic import read_json
 from ..config import RunConfig
 from ..data.cases import Case, channels_of, read_cases
 from ..data.folds import Fold, read_folds
-from ..data.store import CaseStore, digest, file_digest
+from ..data.store import CaseStore, digest, files_digest
 from ..errors import ConfigError, InputError, StateError, nearest
+from ..io import detached_files
 from ..labels import LabelSet
 from ..plan.plan import Plan, read_plan
 from ..prepare.configs import ZADC, PrepareSettings
 from ..progress import Progress, Silent
-from ..workspace import Run, Workspace
+from ..workspace import Run, Workspace, write_if_changed
 
 __all__ = ["CV", "HELD_OUT", "Session", "open_session"]
 
@@ -182,10 +184,18 @@ class Session:
 
     @cached_property
     def atlas_key(self) -> str | None:
-        """Hash of what the atlas is made from; None when no Z map is made."""
-        if not self.makes_zmap:
-            return None
+        """Hash of what the atlas or template is made from; None when neither is used.
+
+        Raises:
+            InputError: there is no such template.
+        """
         config = self.config
+        if not self.makes_zmap and config.prepare.space == "native":
+            return None
+        if (given := config.template) is not None:
+            if not given.exists():
+                raise InputError(f"{given}: there is no such file or folder; correct `template` in the configuration.")
+            return digest([self._digest(p) for p in (sorted(given.glob("atlas.*")) if given.is_dir() else [given])])
         return digest(
             [
                 [self.digests(c) for c in self.healthy],
@@ -197,6 +207,7 @@ class Session:
     def digests(self, case: Case) -> dict[str, Any]:
         """Return hashes of a case's files; a file is read again only when its size or time changed."""
         files = dict(case.images) | ({"label": case.label} if case.label else {})
+        files |= {"mask": case.mask} if case.mask else {}
         hashes = {name: self._digest(path) for name, path in files.items()}
         return {"case": case.case, "files": hashes, "index": case.channel_index, "units": case.units}
 
@@ -206,19 +217,26 @@ class Session:
         return dict(read_json(path)) if path.is_file() else {}
 
     def _digest(self, path: Path) -> str:
-        try:
-            status = path.stat()
-        except OSError as error:
-            raise InputError(f"{path}: this file cannot be read ({error.strerror}); correct cases.csv.") from error
+        """Hash of a file together with the files that hold its voxels, where it is a header only."""
+        files: list[Path] = []
+        stamp: list[int] = []
+        for file in chain([path], detached_files(path)):
+            try:
+                status = file.stat()
+            except OSError as error:
+                told = "correct cases.csv" if file == path else f"{path.name} names it; copy it too"
+                raise InputError(f"{file}: this file cannot be read ({error.strerror}); {told}.") from error
+            files.append(file)
+            stamp += [status.st_size, status.st_mtime_ns]
         known = self._known_digests.get(str(path))
-        if known is None or known[:2] != [status.st_size, status.st_mtime_ns]:
-            known = [status.st_size, status.st_mtime_ns, file_digest(path)]
+        if known is None or known[:-1] != stamp:
+            known = [*stamp, files_digest(files)]
             self._known_digests[str(path)] = known
-        return str(known[2])
+        return str(known[-1])
 
     def keep_digests(self) -> None:
         """Remember the hashes for the next command."""
-        write_json(self.workspace.root / "digests.json", self._known_digests)
+        write_if_changed(self.workspace.root / "digests.json", self._known_digests)
 
 
 def open_session(config: RunConfig, progress: Progress | None = None) -> Session:

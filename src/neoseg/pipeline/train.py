@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..atomic import write_json
+import numpy as np
+
+from ..atomic import replacing
 from ..config import load_resolved
+from ..data.cases import Case
 from ..data.folds import Fold
-from ..data.store import digest
+from ..data.store import digest, file_digest
 from ..errors import ConfigError, StateError
-from ..plan.cost import step_core_seconds, step_gib
-from ..plan.plan import Plan, read_plan, write_plan
+from ..io import volumes_in
+from ..plan.plan import Plan, read_plan
+from ..prepare.standardise import Template
 from ..training.configs import TrainingConfig
+from ..workspace import write_if_changed
 from .environment import environment
+from .forecast import forecast_training
+from .prepare import registrations, template_of
 from .prepared import PreparedCase
+from .scan_files import Stacked
 from .session import Session
 
 if TYPE_CHECKING:
@@ -27,19 +37,19 @@ TRAINED_WITH = (
 )  # fmt: skip
 """Parts of the configuration that the weights of a run depend on."""
 
-__all__ = ["forecast", "keep_config", "resolved_device", "train", "training_settings"]
+__all__ = ["keep_config", "resolved_device", "train", "training_settings", "wanted_folds"]
 
 
-def train(session: Session, *, fold: int | None = None, failed: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """Train every fold (or one), and make the run folder self-contained.
+def train(session: Session, *, key: str, fold: int | None = None, failed: Sequence[str] = ()) -> None:
+    """Train every fold (or one) that is not trained yet, make the run folder self-contained, and record each fold.
+
+    Several processes may train different folds of one run side by side.
 
     Args:
         session: the run.
+        key: hash of what the folds depend on, for their records.
         fold: index of the only fold to train.
         failed: cases that could not be prepared; they are left out.
-
-    Returns:
-        The summary of each trained fold, as in its ``finished.json``.
 
     Raises:
         ConfigError: there is no such fold.
@@ -54,14 +64,13 @@ def train(session: Session, *, fold: int | None = None, failed: Sequence[str] = 
     from ..training.loop import FoldRun, train_fold
 
     config, plan, folds, run = session.config, session.plan, session.folds, session.run
-    if fold is not None and fold >= len(folds):
-        raise ConfigError(f"--fold {fold}: there are {len(folds)} folds, counted from 0 to {len(folds) - 1}.")
-    _make_self_contained(session, plan)
+    _make_self_contained(session, plan, failed)
     settings = training_settings(config.training, plan)
     device = resolved_device(config.device)
-    indices = range(len(folds)) if fold is None else [fold]
-    session.progress.say(forecast(plan, settings, folds=len(indices), device=device))
-    results = []
+    for index in [i for i in run.fold_records() if i >= len(folds)]:
+        run.stage(f"train.fold{index}").unlink(missing_ok=True)
+    indices = [i for i in wanted_folds(session, fold) if not run.fold_is_current(i, key)]
+    session.progress.say(forecast_training(plan, settings, folds=len(indices), device=device))
     for index in indices:
         data = TrainingData(
             train=_cases(session, folds[index].train, failed),
@@ -89,8 +98,21 @@ def train(session: Session, *, fold: int | None = None, failed: Sequence[str] = 
         result = train_fold(
             network, build_loss(config.loss), data=data, config=settings, run=where, progress=session.progress
         )
-        results.append({"fold": index, **asdict(result)})
-    return results
+        run.record_fold(index, key, asdict(result))
+
+
+def wanted_folds(session: Session, fold: int | None) -> list[int]:
+    """Return the indices of all folds, or of the one that is wanted.
+
+    Raises:
+        ConfigError: there is no such fold.
+    """
+    count = len(session.folds)
+    if fold is None:
+        return list(range(count))
+    if not 0 <= fold < count:
+        raise ConfigError(f"--fold {fold}: there are {count} folds, counted from 0 to {count - 1}.")
+    return [fold]
 
 
 def training_settings(training: TrainingConfig, plan: Plan) -> TrainingConfig:
@@ -99,23 +121,6 @@ def training_settings(training: TrainingConfig, plan: Plan) -> TrainingConfig:
     if plan.steps is not None and not {"steps", "epochs", "time_budget_s"} & training.model_fields_set:
         update["steps"] = plan.steps
     return training.model_copy(update=update)
-
-
-def forecast(plan: Plan, settings: TrainingConfig, *, folds: int, device: str) -> str:
-    """Return one sentence on the time and the memory that a training will take, from the plan's cost model."""
-    import torch
-
-    memory = step_gib(plan.network, plan.patch, plan.batch)
-    sentence = f"Forecast: about {memory:.1f} GiB of memory"
-    if settings.time_budget_s is not None:
-        return f"{sentence}, {folds} x {settings.time_budget_s / 60:.0f} minutes as budgeted."
-    steps = settings.steps if settings.steps is not None else settings.epochs * settings.steps_per_epoch
-    if device != "cpu":
-        return f"{sentence}, {folds} x {steps} steps."
-    seconds = step_core_seconds(plan.network, plan.patch, len(plan.channels), plan.batch) * steps
-    threads = torch.get_num_threads()
-    minutes = folds * seconds / threads / 60
-    return f"{sentence} and {minutes:.0f} minutes for {folds} x {steps} steps on {threads} threads, validation apart."
 
 
 def resolved_device(wanted: str) -> str:
@@ -158,7 +163,7 @@ def keep_config(session: Session) -> None:
                 f"{run.folder}: this run was trained with other values of {', '.join(changed)}; choose another `name` "
                 "in the configuration, or delete this folder to train anew."
             )
-    write_json(run.config, now)
+    write_if_changed(run.config, now)
 
 
 def _cases(session: Session, names: Sequence[str], failed: Sequence[str]) -> list[TrainingCase]:
@@ -172,7 +177,7 @@ def _cases(session: Session, names: Sequence[str], failed: Sequence[str]) -> lis
     return result
 
 
-def _make_self_contained(session: Session, plan: Plan) -> None:
+def _make_self_contained(session: Session, plan: Plan, failed: Sequence[str]) -> None:
     """Put into the run folder what prediction needs besides the weights."""
     run = session.run
     trained = run.plan.is_file() and any(run.folder.glob("fold*/training.json"))
@@ -182,10 +187,49 @@ def _make_self_contained(session: Session, plan: Plan) -> None:
             "delete this folder to train anew."
         )
     keep_config(session)
-    write_plan(plan, run.plan)
-    write_json(run.environment, environment())
-    write_json(run.folder / "folds.json", [asdict(f) for f in session.folds])
+    write_if_changed(run.plan, plan.model_dump(mode="json"))
+    write_if_changed(run.environment, environment())
+    write_if_changed(run.folder / "folds.json", [asdict(f) for f in session.folds])
+    if (stacked := _stacked([c for c in session.trainable if c.case not in failed])) is not None:
+        write_if_changed(run.stacked, asdict(stacked))
     if session.makes_zmap:
-        from ..prepare.atlas import Atlas
+        _copy_atlas(session.config.template or session.workspace.atlas, run.atlas)
+    if (template := template_of(session)) is not None:
+        _keep_template(template, run.template)
+    if found := registrations(session, session.trainable):
+        write_if_changed(run.registrations, found)
 
-        Atlas.load(session.workspace.atlas).save(run.atlas)
+
+def _stacked(cases: Sequence[Case]) -> Stacked | None:
+    """Return how the channels lie in the 4-D files of the cases; None unless all have such files, and alike."""
+    first, *others = [_stack_of(case) for case in cases] or [None]
+    return first if all(other == first for other in others) else None
+
+
+def _stack_of(case: Case) -> Stacked | None:
+    files = set(case.images.values())
+    if len(files) != 1 or not case.channel_index:
+        return None
+    return Stacked(volumes_in(files.pop()), case.channel_index)
+
+
+def _copy_atlas(source: Path, target: Path) -> None:
+    """Copy the files of an atlas, each whole, where the copy is not there or differs."""
+    from ..prepare.atlas import Atlas
+
+    Atlas.load(source)
+    for file in sorted(source.glob("atlas.*")):
+        copy = target / file.name
+        if not copy.is_file() or file_digest(copy) != file_digest(file):
+            with replacing(copy) as temporary:
+                shutil.copyfile(file, temporary)
+
+
+def _keep_template(template: Template, target: Path) -> None:
+    """Write a template unless the folder holds just that one."""
+    if (target / "template.npz").is_file():
+        there = Template.load(target)
+        parts = [(t.image.array, t.mask, t.image.grid.affine) for t in (there, template)]
+        if all(np.array_equal(a, b) for a, b in zip(*parts, strict=True)):
+            return
+    template.save(target)

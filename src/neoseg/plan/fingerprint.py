@@ -4,22 +4,52 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 import numpy as np
-from pydantic import BaseModel
+from numpy.typing import NDArray
+from pydantic import BaseModel, Field, ValidationError
 
 from ..atomic import read_json, write_json
 from ..data.cases import Case
 from ..data.foreground import bounding_box, foreground_mask
 from ..data.loading import load_images, load_label, unit_of
+from ..errors import InputError
 from ..labels import LabelSet
 
-__all__ = ["CaseFacts", "ChannelFacts", "case_facts", "pooled_statistics", "read_facts", "write_facts"]
+__all__ = [
+    "FORMAT",
+    "LEVELS",
+    "CaseFacts",
+    "ChannelFacts",
+    "Fingerprint",
+    "LabelledFacts",
+    "case_facts",
+    "pooled_labelled",
+    "pooled_statistics",
+    "read_facts",
+    "read_fingerprint",
+    "write_fingerprint",
+]
+
+FORMAT = 2
+"""Counts the changes of what a fingerprint holds; one of another number is made anew."""
+
+_TAIL = (0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 1, 2, 5)
+LEVELS = (*_TAIL, 10, 20, 30, 40, 50, 60, 70, 80, 90, *(100 - level for level in reversed(_TAIL)))
+"""Percentiles kept of the labelled voxels of a case; dense where the rule "ct" clips."""
 
 
-class ChannelFacts(BaseModel, frozen=True, extra="forbid"):
-    """Foreground intensities of one channel of one case, in the channel's unit."""
+class LabelledFacts(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
+    """Intensities of the labelled voxels of one channel of one case: mean, sd and the percentiles :data:`LEVELS`."""
+
+    mean: float
+    sd: float
+    percentiles: Annotated[tuple[float, ...], Field(min_length=len(LEVELS), max_length=len(LEVELS))]
+
+
+class ChannelFacts(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
+    """Foreground intensities of one channel of one case, in the channel's unit; ``labelled`` of its labelled voxels."""
 
     unit: str
     count: int
@@ -27,16 +57,18 @@ class ChannelFacts(BaseModel, frozen=True, extra="forbid"):
     sd: float
     low: float
     high: float
+    labelled: LabelledFacts | None = None
 
 
-class CaseFacts(BaseModel, frozen=True, extra="forbid"):
+class CaseFacts(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """Facts of one case.
 
     Attributes:
         case: its name.
         shape: voxels along the canonical axes.
         spacing_mm: voxel size.
-        foreground_shape: size in voxels of the box around the foreground.
+        foreground_shape: size in voxels of the box around the foreground, with a margin of one voxel.
+        nonzero_shape: the same without the margin.
         foreground_ml: volume of the foreground.
         label_ml: volume of each class, in the order of the label set; empty without a label.
         channels: intensities by channel.
@@ -47,6 +79,7 @@ class CaseFacts(BaseModel, frozen=True, extra="forbid"):
     shape: tuple[int, ...]
     spacing_mm: tuple[float, ...]
     foreground_shape: tuple[int, ...]
+    nonzero_shape: tuple[int, ...]
     foreground_ml: float
     label_ml: tuple[float, ...]
     channels: dict[str, ChannelFacts]
@@ -58,42 +91,54 @@ class CaseFacts(BaseModel, frozen=True, extra="forbid"):
         return sum(self.label_ml) / self.foreground_ml if self.foreground_ml > 0 else 0.0
 
 
+class Fingerprint(BaseModel, frozen=True, extra="forbid"):
+    """The facts of all training cases that could be read, and a sentence for each that could not.
+
+    Attributes:
+        cases: in the order of the table of cases.
+        failed: case to sentence.
+    """
+
+    cases: tuple[CaseFacts, ...]
+    failed: dict[str, str] = {}
+
+
 def case_facts(case: Case, channels: Sequence[str], labels: LabelSet) -> CaseFacts:
     """Read a case once and return its facts.
 
     Raises:
-        InputError: as :func:`neoseg.data.loading.load_images` and ``load_label``.
+        InputError: as :func:`neoseg.data.loading.load_images` and ``load_label``; or the image holds only zeros
+            or has not three axes.
     """
     present = [c for c in channels if c in case.images]
     loaded = load_images(case, present)
     image, grid = loaded.image.array, loaded.image.grid
+    if grid.ndim != 3:
+        raise InputError(f"case {case.case}: its images have {grid.ndim} axes, but 3 are needed; leave the case out.")
     mask = foreground_mask(image)
+    if not mask.any():
+        files = ", ".join(case.images[c].name for c in present)
+        raise InputError(f"case {case.case}: {files} holds only zeros; there is nothing to learn from, leave it out.")
     to_ml = grid.voxel_volume / 1000
     volumes: tuple[float, ...] = ()
+    labelled = np.zeros(grid.shape, dtype=np.bool_)
     if case.label is not None:
         classes = load_label(case, labels, loaded.image).array[0]
         counts = np.bincount(classes.reshape(-1), minlength=labels.count)
         volumes = tuple(float(n * to_ml) for n in counts[1:])
-    channel_facts = {}
-    for index, name in enumerate(present):
-        inside = image[index][mask].astype(np.float64) if mask.any() else np.zeros(1)
-        low, high = np.percentile(inside, (0.5, 99.5))
-        channel_facts[name] = ChannelFacts(
-            unit=unit_of(case, name, image[index : index + 1]),
-            count=int(mask.sum()),
-            mean=float(inside.mean()),
-            sd=float(inside.std()),
-            low=float(low),
-            high=float(high),
-        )
+        labelled = classes > 0
     return CaseFacts(
         case=case.case,
         shape=grid.shape,
         spacing_mm=tuple(round(s, 6) for s in grid.spacing),
         foreground_shape=bounding_box(mask, margin=1)[1],
+        nonzero_shape=bounding_box(mask)[1],
         foreground_ml=float(mask.sum() * to_ml),
         label_ml=volumes,
-        channels=channel_facts,
+        channels={
+            name: _channel_facts(image[i], mask, labelled, unit_of(case, name, image[i : i + 1]))
+            for i, name in enumerate(present)
+        },
         notes=loaded.notes,
     )
 
@@ -102,18 +147,95 @@ def pooled_statistics(facts: Sequence[CaseFacts], channel: str) -> tuple[float, 
     """Return mean and sd of a channel over the foreground voxels of all given cases."""
     parts = [f.channels[channel] for f in facts if channel in f.channels and f.channels[channel].count]
     weight = np.array([p.count for p in parts], dtype=np.float64)
-    means, sds = np.array([p.mean for p in parts]), np.array([p.sd for p in parts])
-    mean = float(np.average(means, weights=weight))
-    variance = float(np.average(sds**2 + (means - mean) ** 2, weights=weight))
-    return mean, float(np.sqrt(variance))
+    return _pooled([p.mean for p in parts], [p.sd for p in parts], weight)
 
 
-def write_facts(path: Path, facts: Sequence[CaseFacts]) -> None:
+def pooled_labelled(facts: Sequence[CaseFacts], channel: str) -> tuple[float, float, float, float] | None:
+    """Return mean, sd, and the 0.5 and 99.5 percentiles of a channel over the labelled voxels of all given cases.
+
+    Each case counts alike, however large its label, as in nnU-Net's fingerprint, which draws the same number of voxels
+    from each. The percentiles are those of the mixture of the cases' distributions, each taken as linear between
+    :data:`LEVELS`; None when no case has a labelled voxel.
+    """
+    parts = [f.channels[channel].labelled for f in facts if channel in f.channels]
+    found = [p for p in parts if p is not None]
+    if not found:
+        return None
+    mean, sd = _pooled([p.mean for p in found], [p.sd for p in found], np.ones(len(found)))
+    tables = [np.asarray(p.percentiles) for p in found]
+    low, high = (_mixture_percentile(tables, level) for level in (0.5, 99.5))
+    return mean, sd, low, high
+
+
+def write_fingerprint(path: Path, fingerprint: Fingerprint) -> None:
     """Write the fingerprint as JSON."""
-    write_json(path, [f.model_dump(mode="json") for f in facts])
+    write_json(path, fingerprint.model_dump(mode="json"))
+
+
+def read_fingerprint(path: Path) -> Fingerprint:
+    """Read a fingerprint.
+
+    Raises:
+        InputError: the file was damaged or edited into something else, NaN included.
+    """
+    try:
+        return Fingerprint.model_validate(read_json(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise InputError(f"{path}: {key}: {first['msg']}; delete the file, and the cases are read again.") from error
+    except ValueError as error:
+        raise InputError(f"{path}: this is not JSON ({error}); delete it, and the cases are read again.") from error
 
 
 def read_facts(path: Path) -> list[CaseFacts]:
-    """Read a fingerprint."""
-    rows: list[dict[str, Any]] = read_json(path)
-    return [CaseFacts.model_validate(row) for row in rows]
+    """Read the facts of the cases of a fingerprint; raises as :func:`read_fingerprint`."""
+    return list(read_fingerprint(path).cases)
+
+
+def _channel_facts(
+    values: NDArray[np.float32], mask: NDArray[np.bool_], labelled: NDArray[np.bool_], unit: str
+) -> ChannelFacts:
+    inside = values[mask].astype(np.float64)
+    low, high = np.percentile(inside, (0.5, 99.5))
+    part = None
+    if labelled.any():
+        marked = values[labelled].astype(np.float64)
+        percentiles = tuple(float(v) for v in np.percentile(marked, LEVELS))
+        part = LabelledFacts(mean=float(marked.mean()), sd=float(marked.std()), percentiles=percentiles)
+    return ChannelFacts(
+        unit=unit,
+        count=int(mask.sum()),
+        mean=float(inside.mean()),
+        sd=float(inside.std()),
+        low=float(low),
+        high=float(high),
+        labelled=part,
+    )
+
+
+def _pooled(means: Sequence[float], sds: Sequence[float], weight: NDArray[np.float64]) -> tuple[float, float]:
+    mean = float(np.average(means, weights=weight))
+    variance = float(np.average(np.square(sds) + np.square(np.asarray(means) - mean), weights=weight))
+    return mean, float(np.sqrt(variance))
+
+
+def _mixture_percentile(tables: Sequence[NDArray[np.float64]], level: float) -> float:
+    """Return where the mean of the cases' distribution functions reaches ``level`` percent, by bisection."""
+    low, high = min(float(t[0]) for t in tables), max(float(t[-1]) for t in tables)
+    for _ in range(60):
+        middle = (low + high) / 2
+        reached = np.mean([_share_below(table, middle) for table in tables])
+        low, high = (middle, high) if reached < level else (low, middle)
+    return high
+
+
+def _share_below(table: NDArray[np.float64], value: float) -> float:
+    """Return the percentage of a case's voxels up to a value; of equal percentiles (a constant) the last counts."""
+    after = int(np.searchsorted(table, value, side="right"))
+    if after == 0:
+        return 0.0
+    if after == len(table):
+        return 100.0
+    share = (value - table[after - 1]) / (table[after] - table[after - 1])
+    return float(LEVELS[after - 1] + share * (LEVELS[after] - LEVELS[after - 1]))

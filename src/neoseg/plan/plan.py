@@ -3,83 +3,30 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import numpy as np
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from ..atomic import read_json, write_json
-from ..errors import ConfigError
+from ..errors import ConfigError, InputError, UserError, nearest
 from ..networks.configs import NetworkConfig, check_patch, required_multiple
-from .cost import step_core_seconds, step_gib
-from .fingerprint import CaseFacts, pooled_statistics
+from .budget import FEWEST_STEPS, SIZES, Demand, Fitted, PlanConfig, fit
+from .fingerprint import CaseFacts, pooled_labelled, pooled_statistics
 from .intensity import ChannelStatistics, NormaliseConfig, Rule, default_rule
-from .topology import levels_for, median_shape, patch_for, stem_for, target_spacing
+from .reason import Reason, as_text
+from .topology import LARGEST_IF, MOST_TOKENS, levels_for, median_shape, resampled_shapes, stem_for, target_spacing
 
 __all__ = ["Plan", "PlanConfig", "Reason", "make_plan", "read_plan", "write_plan"]
 
-FEWEST_STEPS = 250
-"""A budget that buys fewer steps than this with a network gets a smaller one."""
+
+Decided = Callable[..., None]
+"""Notes a decision: what, value, rule, numbers."""
 
 
-PATCHES_ON_A_BUDGET = 6
-"""Patches that a step shows at least when time is short: more different lesions are seen than in two whole heads. A
-choice made on one fold of the demo's training heads with one seed, so it may change."""
-
-
-@dataclass(frozen=True)
-class Size:
-    """How much of the published width and depth a network has; the planner takes the largest that the budget trains."""
-
-    width: int
-    depth: int
-    heads: int
-    slots: int
-    features: int
-
-
-SIZES = (
-    Size(32, 3, 4, 64, 16),
-    Size(32, 2, 4, 64, 16),
-    Size(24, 2, 4, 32, 16),
-    Size(16, 2, 4, 32, 16),
-    Size(16, 1, 4, 32, 16),
-)
-"""From the published size down; the full-resolution branch, which sees the small lesions, keeps its published width.
-Fields that the configuration sets are kept."""
-
-
-class PlanConfig(BaseModel, frozen=True, extra="forbid"):
-    """The budget, and numbers that overrule the planner.
-
-    Attributes:
-        core_minutes: CPU core-minutes of training a fold; decides the number of steps and the network's width.
-            Omitted: published width, and the steps of [training].
-        memory_gib: memory of one training step; bounds the patch.
-        batch_voxels: voxels of one batch that the planner aims at where the volumes are small.
-        spacing_mm: the network's grid; omitted: from the cases.
-        patch: voxels along x, y, z; omitted: from the cases.
-    """
-
-    core_minutes: float | None = Field(None, gt=0)
-    memory_gib: float = Field(6.0, gt=0)
-    batch_voxels: int = Field(400_000, gt=0)
-    spacing_mm: tuple[Annotated[float, Field(gt=0)], ...] | None = None
-    patch: tuple[Annotated[int, Field(gt=0)], ...] | None = None
-
-
-class Reason(BaseModel, frozen=True, extra="forbid"):
-    """One decision: what, its value as text, and the numbers that led to it."""
-
-    what: str
-    value: str
-    why: str
-
-
-class Plan(BaseModel, frozen=True, extra="forbid"):
+class Plan(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """What was decided; ``plan.json`` may be edited and is then obeyed.
 
     Attributes:
@@ -93,15 +40,36 @@ class Plan(BaseModel, frozen=True, extra="forbid"):
     """
 
     inputs: str
-    channels: tuple[str, ...]
-    spacing_mm: tuple[float, ...]
-    patch: tuple[int, ...]
-    batch: int
-    steps: int | None
+    channels: Annotated[tuple[str, ...], Field(min_length=1)]
+    spacing_mm: tuple[Annotated[float, Field(gt=0)], ...]
+    patch: tuple[Annotated[int, Field(gt=0)], ...]
+    batch: int = Field(gt=0)
+    steps: int | None = Field(gt=0)
     network: NetworkConfig
     rules: dict[str, Rule]
     statistics: dict[str, ChannelStatistics]
     reasons: tuple[Reason, ...]
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        """Refuse parts that do not belong together; a person may have edited them."""
+        if len(self.spacing_mm) != len(self.patch):
+            raise ValueError(f"spacing_mm has {len(self.spacing_mm)} axes and patch has {len(self.patch)}")
+        try:
+            check_patch(self.network, self.patch)
+        except UserError as error:
+            raise ValueError(f"patch: {error}") from error
+        if set(self.rules) != set(self.channels) or len(set(self.channels)) < len(self.channels):
+            raise ValueError(f"channels {list(self.channels)} and rules {sorted(self.rules)} have to name the same")
+        for channel, rule in self.rules.items():
+            stats = self.statistics.get(channel)
+            if rule == "auto":
+                raise ValueError(f"rules.{channel}: 'auto' is decided by the planner; write the rule itself")
+            if rule in ("dataset", "ct") and stats is None:
+                raise ValueError(f"rules.{channel}: the rule {rule!r} needs statistics.{channel}")
+            if rule == "ct" and (stats is None or stats.low is None):
+                raise ValueError(f"rules.{channel}: the rule 'ct' needs low and high in statistics.{channel}")
+        return self
 
     def decisions(self) -> dict[str, Any]:
         """Return what was decided, without the reasons and the hash of the inputs."""
@@ -130,74 +98,60 @@ def make_plan(
         inputs: hash of the inputs, kept in the plan.
 
     Raises:
-        ConfigError: an overruled patch or spacing has the wrong number of axes.
+        ConfigError: an overruled patch or spacing has the wrong number of axes; or the budget is too small, and the
+            least that would do is named.
         GeometryError: an overruled patch does not suit the network; the nearest right one is named.
+        InputError: the volumes are single slices, or a channel is constant in every case.
     """
     reasons: list[Reason] = []
 
-    def decided(what: str, value: Any, why: str) -> None:
-        reasons.append(Reason(what=what, value=_text(value), why=why))
+    def decided(what: str, value: Any, why: str, inputs: str = "") -> None:
+        reasons.append(Reason(what=what, value=as_text(value), why=why, inputs=inputs))
 
     spacings, shapes = [f.spacing_mm for f in facts], [f.foreground_shape for f in facts]
     axes = len(spacings[0])
-    if config.spacing_mm is not None:
-        spacing = _axes("plan.spacing_mm", config.spacing_mm, axes)
-        decided("spacing", spacing, "given as plan.spacing_mm")
-    else:
-        spacing = target_spacing(spacings, shapes)
-        decided("spacing", spacing, f"median of {len(facts)} training cases, mm; a very coarse axis uses its 10th %")
+    spacing = _spacing(facts, config, decided)
     typical = median_shape(spacings, shapes, spacing)
-    sizes = np.rint(np.asarray(spacings) / np.asarray(spacing) * np.asarray(shapes)).astype(int)
-    largest = tuple(int(n) for n in sizes.max(axis=0))
-    decided("size", typical, f"median of the foreground boxes at this spacing; the largest is {_text(largest)}")
-
-    given = network.model_fields_set
+    largest = tuple(int(n) for n in resampled_shapes(spacings, shapes, spacing).max(axis=0))
+    decided("size", typical, "median over the cases", f"boxes of the foreground at this spacing, {_range(largest)}")
+    if min(largest) < 2:
+        raise InputError(
+            f"The training cases are single slices: at {as_text(spacing)} mm they have at most {as_text(largest)} "
+            "voxels, but a network for volumes needs several along every axis; 2-D images cannot be used yet."
+        )
+    given = frozenset(network.model_fields_set)
     stem = network.stem or stem_for(spacing, typical)
-    decided("stem", stem, "given" if network.stem else f"tokens near to cubes at {_text(spacing)} mm")
-    levels = len(network.dims) if given & {"dims", "depths", "proj"} else levels_for(stem, typical)
-    decided("levels", levels, "given" if given & {"dims", "depths", "proj"} else "the lowest keeps 4 tokens an axis")
-    network = _sized(network, SIZES[0], levels, given).model_copy(update={"stem": stem})
-    multiple = required_multiple(network)
+    decided(
+        "stem",
+        stem,
+        "given as network.stem"
+        if network.stem
+        else "2 along the finest axis, 4 above the limit of tokens; less along coarser axes",
+        "" if network.stem else _tokens(typical, spacing),
+    )
+    fixed = given & {"dims", "depths", "proj"}
+    levels = len(network.dims) if fixed else levels_for(stem, typical)
+    tokens = tuple(math.ceil(n / s) for n, s in zip(typical, stem, strict=True))
+    decided(
+        "levels",
+        levels,
+        f"given as network.{min(fixed)}" if fixed else "each halves the tokens, the lowest keeps 4 an axis; 3 to 4",
+        f"{as_text(tokens)} tokens in the typical volume",
+    )
     if config.patch is not None:
-        patch = _axes("plan.patch", config.patch, axes)
-        check_patch(network, patch)
-        decided("patch", patch, "given as plan.patch")
-    else:
-        bounds = {f"{config.memory_gib:g} GiB": int(config.memory_gib / step_gib(network, (1, 1, 1), 1))}
-        if config.core_minutes is not None:
-            bounds[f"a batch of {PATCHES_ON_A_BUDGET}"] = config.batch_voxels // PATCHES_ON_A_BUDGET
-        bound = min(bounds, key=lambda name: bounds[name])
-        patch, whole = patch_for(largest, typical, multiple, bounds[bound])
-        why = "covers every training case in one pass" if whole else f"as large as {bound} allows"
-        decided("patch", patch, f"{why}; multiples of {_text(multiple)}")
-    given_batch, batch = batch, batch or max(2, min(16, config.batch_voxels // math.prod(patch)))
-    decided("batch", batch, "given" if given_batch else f"at least 2, about {config.batch_voxels:,} voxels a step")
-
-    steps = None
-    if config.core_minutes is not None:
-        for size in SIZES:
-            network = _sized(network, size, levels, given)
-            seconds = step_core_seconds(network, patch, len(channels), batch)
-            steps = max(1, int(60 * config.core_minutes / seconds))
-            if steps >= FEWEST_STEPS:
-                break
-        decided("steps", steps, f"{config.core_minutes:g} core-minutes a fold, {seconds:.2f} forecast for a step")
-    why = f"the largest of {len(SIZES)} sizes that the budget trains for {FEWEST_STEPS} steps"
-    why = "the published size" if config.core_minutes is None else why
-    decided("dims", network.dims, "given" if "dims" in given else why)
-    rules, statistics = _normalisation(facts, channels, normalise)
-    for channel in channels:
-        stats = statistics.get(channel)
-        value = rules[channel] + (f" (mean {stats.mean:.4g}, sd {stats.sd:.4g})" if stats else "")
-        decided(f"normalise {channel}", value, "given" if channel in normalise else "by the channel's unit")
+        _axes("plan.patch", config.patch, axes)
+    demand = Demand(typical, largest, levels, given, len(channels), batch)
+    fitted = fit(network.model_copy(update={"stem": stem}), demand, config)
+    _explain(fitted, demand, config, decided)
+    rules, statistics = _normalisation(facts, channels, normalise, decided)
     return Plan(
         inputs=inputs,
         channels=tuple(channels),
         spacing_mm=spacing,
-        patch=patch,
-        batch=batch,
-        steps=steps,
-        network=network,
+        patch=fitted.patch,
+        batch=fitted.batch,
+        steps=fitted.steps,
+        network=fitted.network,
         rules=rules,
         statistics=statistics,
         reasons=tuple(reasons),
@@ -213,50 +167,127 @@ def read_plan(path: Path) -> Plan:
     """Read plan.json.
 
     Raises:
-        ConfigError: a key or value that is not valid; the message names it.
+        ConfigError: a key or value that is not valid, or parts that do not fit; the message names it.
     """
     try:
         return Plan.model_validate(read_json(path))
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"{path}: {key}: {first['msg']}; correct it or delete the file to plan anew.") from error
+        raise ConfigError(f"{path}: {_first_problem(error)}; correct it or delete the file to plan anew.") from error
     except ValueError as error:
         raise ConfigError(f"{path}: this is not JSON ({error}); correct it or delete the file.") from error
 
 
-def _sized(network: NetworkConfig, size: Size, levels: int, given: set[str]) -> NetworkConfig:
-    """Return the network with a size; fields that the user set stay."""
-    fields = {
-        "dims": tuple(size.width * 2**i for i in range(levels)),
-        "depths": (size.depth,) * levels,
-        "heads": size.heads,
-        "proj": (size.slots,) * (levels - 1) + (min(size.slots, 32),),
-        "decoder_proj": size.slots,
-        "feature_size": size.features,
-    }
-    return network.model_copy(update={name: value for name, value in fields.items() if name not in given})
+def _spacing(facts: Sequence[CaseFacts], config: PlanConfig, decided: Decided) -> tuple[float, ...]:
+    spacings, shapes = [f.spacing_mm for f in facts], [f.foreground_shape for f in facts]
+    table = np.asarray(spacings)
+    lines = [f"{as_text(tuple(float(v) for v in row))}" for row in (np.median(table, 0), table.min(0), table.max(0))]
+    numbers = f"{len(facts)} training cases, mm: median {lines[0]}, finest {lines[1]}, coarsest {lines[2]}"
+    if config.spacing_mm is not None:
+        spacing = _axes("plan.spacing_mm", config.spacing_mm, len(spacings[0]))
+        decided("spacing", spacing, "given as plan.spacing_mm", numbers)
+        return spacing
+    spacing = target_spacing(spacings, shapes)
+    decided(
+        "spacing",
+        spacing,
+        "median in mm; 10th % of an axis over 3 times coarser than the others with under a third of their voxels",
+        numbers,
+    )
+    return spacing
+
+
+def _explain(fitted: Fitted, demand: Demand, config: PlanConfig, decided: Decided) -> None:
+    """Say how patch, batch, steps and width came about."""
+    multiple = required_multiple(fitted.network)
+    cover = "the largest" if fitted.covers_largest else "the typical"
+    sizes = f"typical {as_text(demand.typical)}, largest {as_text(demand.largest)}, multiples of {as_text(multiple)}"
+    if config.patch is not None:
+        decided("patch", fitted.patch, "given as plan.patch", sizes)
+    elif fitted.patch == fitted.wanted:
+        why = f"covers {cover} training volume; one that covers the largest has over {LARGEST_IF:g} times the voxels"
+        if fitted.covers_largest:
+            why = f"covers {cover} training volume, at most {LARGEST_IF:g} times the voxels that cover the typical one"
+        decided("patch", fitted.patch, why, sizes)
+    else:
+        why = (
+            f"shortened from {as_text(fitted.wanted)}, which covers {cover} volume, along the axis that is longest "
+            f"against it, to at most {fitted.most_voxels:,} voxels: {fitted.bound}"
+        )
+        decided("patch", fitted.patch, why, sizes)
+    voxels = f"{math.prod(fitted.patch):,} voxels a patch, {config.batch_voxels:,} wanted a step"
+    why = "given as training.batch_size" if demand.batch else "as many as that holds, 2 to 16, within memory and time"
+    decided("batch", fitted.batch, why, voxels)
+    over = "; more than that, since the patch or the batch is given" if fitted.gib > config.memory_gib * 1.0001 else ""
+    decided(
+        "memory", f"{fitted.gib:.2f} GiB", f"forecast of a step in float32{over}", f"{config.memory_gib:g} GiB allowed"
+    )
+    minutes = config.core_minutes
+    if minutes is not None:
+        decided(
+            "steps",
+            fitted.steps,
+            "core-minutes / seconds of a step",
+            f"{minutes:g} core-minutes a fold, {fitted.seconds:.3g} core-seconds forecast for a step",
+        )
+    if "dims" in demand.given:
+        why = "given as network.dims"
+    elif minutes is None:
+        why = "the published size" if fitted.size == 0 else "the largest size that fits into memory"
+    elif fitted.size < len(SIZES) - 1:
+        why = f"the largest of {len(SIZES)} sizes that the budget trains for {FEWEST_STEPS} steps"
+    else:
+        why = f"the smallest of {len(SIZES)} sizes; wider ones get fewer than {FEWEST_STEPS} steps"
+    depths = as_text(fitted.network.depths)
+    decided("dims", fitted.network.dims, why, f"size {fitted.size + 1} of {len(SIZES)}, depths {depths}")
 
 
 def _normalisation(
-    facts: Sequence[CaseFacts], channels: Sequence[str], normalise: dict[str, NormaliseConfig]
+    facts: Sequence[CaseFacts], channels: Sequence[str], normalise: dict[str, NormaliseConfig], decided: Decided
 ) -> tuple[dict[str, Rule], dict[str, ChannelStatistics]]:
     rules: dict[str, Rule] = {}
     statistics: dict[str, ChannelStatistics] = {}
     for channel in channels:
         seen = [f.channels[channel] for f in facts if channel in f.channels]
         rule = normalise.get(channel, NormaliseConfig()).rule
+        asked, unit = rule, seen[0].unit if seen else ""
         if rule == "auto":
             # A Z map is standardised by definition: mean 0 and sd 1 in healthy tissue.
             made = channel.lower() == "zadc"
-            rule = "none" if made or not seen else default_rule(channel, seen[0].unit)
-        if rule == "dataset" and not seen:
-            raise ConfigError(f"prepare.normalise.{channel}: 'dataset' needs images, but this channel is made later.")
+            rule = "none" if made or not seen else default_rule(channel, unit)
+        if rule in ("dataset", "ct"):
+            if not seen:
+                raise ConfigError(
+                    f"prepare.normalise.{channel}: {rule!r} needs images, but this channel is made later."
+                )
+            statistics[channel] = _statistics(facts, channel, rule)
         rules[channel] = rule
-        if rule == "dataset":
-            mean, sd = pooled_statistics(facts, channel)
-            statistics[channel] = ChannelStatistics(mean=mean, sd=sd)
+        why = "by the channel's name and unit" if asked == "auto" else f"given as prepare.normalise.{channel}"
+        numbers = f"unit {unit or 'none'}" if seen else "no image of it; it is made in preparation"
+        if stats := statistics.get(channel):
+            numbers += f", mean {stats.mean:.4g}, sd {stats.sd:.4g}"
+            numbers += "" if stats.low is None else f", clipped to {stats.low:.4g} .. {stats.high:.4g}"
+        decided(f"normalise {channel}", rule, why, numbers)
     return rules, statistics
+
+
+def _statistics(facts: Sequence[CaseFacts], channel: str, rule: Rule) -> ChannelStatistics:
+    if rule == "dataset":
+        mean, sd = pooled_statistics(facts, channel)
+        low = high = None
+    else:
+        pooled = pooled_labelled(facts, channel)
+        if pooled is None:
+            raise InputError(
+                f"prepare.normalise.{channel}: the rule 'ct' takes its window from labelled voxels, but no training "
+                "case has one; choose another rule."
+            )
+        mean, sd, low, high = pooled
+    if sd <= 1e-6 * abs(mean):
+        raise InputError(
+            f"The channel {channel!r} has the value {mean:.6g} throughout the training cases, so it tells nothing; "
+            "leave it out of `channels`, or check its files."
+        )
+    return ChannelStatistics(mean=mean, sd=sd, low=low, high=high)
 
 
 def _axes(key: str, value: tuple[Any, ...], axes: int) -> tuple[Any, ...]:
@@ -265,7 +296,19 @@ def _axes(key: str, value: tuple[Any, ...], axes: int) -> tuple[Any, ...]:
     return value
 
 
-def _text(value: Any) -> str:
-    if isinstance(value, tuple | list):
-        return " x ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in value)
-    return str(value)
+def _range(largest: Sequence[int]) -> str:
+    return f"the largest {as_text(tuple(largest))}"
+
+
+def _tokens(typical: Sequence[int], spacing: Sequence[float]) -> str:
+    return f"{as_text(tuple(typical))} voxels of {as_text(tuple(spacing))} mm, at most {MOST_TOKENS:,} tokens"
+
+
+def _first_problem(error: ValidationError) -> str:
+    # A misspelt key is often the cause of a missing one, so it is told first.
+    first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden" and len(first["loc"]) == 1:
+        return f"the key {key!r} is not known{nearest(key, Plan.model_fields)}"
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{key}: {message}" if key else message

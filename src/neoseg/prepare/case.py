@@ -9,19 +9,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..data.brain_mask import brain_mask
 from ..data.foreground import bounding_box, foreground_mask
 from ..data.loading import LoadedImages
 from ..errors import InputError
 from ..plan.intensity import NormaliseConfig
-from ..register.affine import register_affine
-from ..register.ffd import register_ffd
 from ..register.transforms import Transform
-from ..volume import Grid, Volume, upright
+from ..volume import Volume, upright
 from .atlas import Atlas
 from .bias_field import correct_bias_field
-from .configs import ADC, ZADC, PrepareConfig, PrepareSettings
+from .configs import ADC, ZADC, PrepareConfig, PrepareSettings, reference_channel
 from .normalise import normalise
-from .resample import resample_image, resample_label
+from .standardise import Registration, Space, Template, register_to, working_space
 from .zmap import zmap_with_coverage
 
 __all__ = ["Physical", "Prepared", "physical_maps", "prepared_array"]
@@ -36,8 +35,9 @@ class Physical:
             :func:`neoseg.volume.upright`); results go back to the file voxel by voxel.
         channels: channel names.
         mask: the foreground (brain), ``(x, y, z)``.
-        facts: plain data about what was done: similarities, seconds, Jacobian.
+        facts: plain data about what was done: similarities, Jacobian.
         warnings: sentences for the report.
+        registration: how the scan lies in the atlas or template, when it was registered.
     """
 
     image: Volume
@@ -45,6 +45,7 @@ class Physical:
     mask: NDArray[np.bool_]
     facts: Mapping[str, Any]
     warnings: tuple[str, ...]
+    registration: Registration | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,29 +53,40 @@ class Prepared:
     """What the network sees, and where it lies.
 
     Attributes:
-        image: float32 ``(c, x, y, z)``, normalised, on ``grid``.
-        grid: the cropped and resampled grid; with the native grid it is the undo record.
+        image: float32 ``(c, x, y, z)``, normalised, on the grid of ``space``.
+        space: where the network works; with the native grid it is the undo record.
         label: classes uint8 ``(x, y, z)`` on the same grid, when a label was given.
+        transform: scan world to atlas or template world, when the scan was registered; in template space that of
+            ``space``.
+        warnings: sentences for the report, besides those of the physical maps.
     """
 
     image: NDArray[np.float32]
-    grid: Grid
+    space: Space
     label: NDArray[np.uint8] | None
+    transform: Transform | None
+    warnings: tuple[str, ...]
 
 
 def physical_maps(
-    loaded: LoadedImages, config: PrepareConfig, atlas: Atlas | None, *, want: tuple[str, ...]
+    loaded: LoadedImages,
+    config: PrepareConfig,
+    atlas: Atlas | None,
+    *,
+    want: tuple[str, ...],
+    template: Template | None = None,
 ) -> Physical:
-    """Correct the bias field, register to the atlas and add the Z map.
+    """Correct the bias field, register to the atlas or template where one is needed, and add the Z map.
 
     Args:
         loaded: the channels of the case as read.
         config: the steps.
         atlas: needed when "zadc" is wanted and not among the loaded channels.
         want: channels of the result.
+        template: needed in template space; when an atlas is given as well, its own template.
 
     Raises:
-        InputError: the image is empty, or a Z map is wanted without an atlas or an ADC channel.
+        InputError: the image is empty, or what a step needs is not given.
     """
     if not np.isfinite(loaded.image.array).all():
         raise InputError("the image holds NaN or infinite voxels; set them to a number first.")
@@ -84,7 +96,7 @@ def physical_maps(
     # Everything from here on sees the voxels alone, so that one scan gives one result however it is stored or turned.
     grid = upright(loaded.image.grid)
     maps = {name: loaded.image.array[i] for i, name in enumerate(loaded.channels)}
-    facts: dict[str, Any] = {}
+    facts: dict[str, Any] = {"brain_mask": loaded.origin}
     warnings = list(loaded.notes)
     if config.bias_field is not None:
         for name in maps:
@@ -92,15 +104,28 @@ def physical_maps(
                 field = correct_bias_field(Volume(maps[name][None], grid), mask, config.bias_field)
                 maps[name] = field.corrected.array[0]
                 facts[f"bias_field_sd_{name}"] = float(field.log_field[mask].std())
-    if ZADC in want and ZADC not in maps:
-        if atlas is None or ADC not in maps or config.zmap is None:
-            raise InputError(
-                "a Z map is wanted, but there is no Z image, and no atlas with an ADC channel to make one from; "
-                "add a healthy group or leave out [prepare.zmap]."
-            )
-        adc = Volume(maps[ADC][None], grid)
-        transform = _to_atlas(adc, mask, atlas, config, facts, warnings)
-        made = zmap_with_coverage(adc, mask, atlas, transform, config.zmap)
+    makes_zmap = ZADC in want and ZADC not in maps
+    if makes_zmap and (atlas is None or ADC not in maps or config.zmap is None):
+        raise InputError(
+            "a Z map is wanted, but there is no Z image, and no atlas with an ADC channel to make one from; "
+            "add a healthy group or leave out [prepare.zmap]."
+        )
+    registration = None
+    if makes_zmap or config.space == "template":
+        goal = template or (Template.of_atlas(atlas) if atlas is not None else None)
+        if goal is None:
+            raise InputError('prepare.space is "template", but there is no template; add a healthy group or give one.')
+        reference = reference_channel(config, want)
+        if reference not in maps:
+            raise InputError(f"the channel {reference!r} is registered, but only {list(maps)} are given.")
+        registered = Volume(maps[reference][None], grid)
+        registration = register_to(goal, registered, mask, config)
+        facts |= registration.facts
+        warnings += registration.warnings
+        if loaded.origin == "everything" and (told := brain_mask(registered).warning):
+            warnings.append(told)
+    if makes_zmap and atlas is not None and registration is not None and config.zmap is not None:
+        made = zmap_with_coverage(Volume(maps[ADC][None], grid), mask, atlas, registration.transform, config.zmap)
         maps[ZADC] = made.volume.array[0]
         facts["outside_atlas_share"] = made.uncovered
         warnings += [made.warning] if made.warning else []
@@ -108,17 +133,29 @@ def physical_maps(
     if missing:
         raise InputError(f"the channels {missing} are wanted, but only {list(loaded.channels)} are given.")
     image = np.stack([np.asarray(maps[name], dtype=np.float32) for name in want])
-    return Physical(Volume(image, grid), want, mask, facts, tuple(warnings))
+    return Physical(Volume(image, grid), want, mask, facts, tuple(warnings), registration)
 
 
 def prepared_array(
-    physical: Physical, config: PrepareConfig, settings: PrepareSettings, label: Volume | None = None
+    physical: Physical,
+    config: PrepareConfig,
+    settings: PrepareSettings,
+    label: Volume | None = None,
+    *,
+    template: Template | None = None,
 ) -> Prepared:
-    """Crop to the foreground, normalise and resample to the plan's spacing."""
+    """Crop to the foreground, normalise and bring to where the network works, with one interpolation.
+
+    Args:
+        physical: the maps.
+        config: space and normalisation.
+        settings: spacing and statistics.
+        label: classes on the scan's grid.
+        template: the one that the maps were registered to, in template space.
+    """
     start, shape = bounding_box(physical.mask, margin=1)
     box = tuple(slice(a, a + n) for a, n in zip(start, shape, strict=True))
-    native = physical.image.grid
-    cropped, mask = native.cropped(start, shape), physical.mask[box]
+    cropped, mask = physical.image.grid.cropped(start, shape), physical.mask[box]
     channels = []
     for index, name in enumerate(physical.channels):
         rule = config.normalise.get(name, NormaliseConfig())
@@ -130,30 +167,16 @@ def prepared_array(
             statistics=settings.statistics.get(name),
         )
         channels.append(values)
-    grid = cropped.with_spacing(settings.spacing_mm)
-    image = resample_image(Volume(np.stack(channels), cropped), grid, order=3)
+    space, warnings = working_space(
+        cropped,
+        settings.spacing_mm,
+        template=template if config.space == "template" else None,
+        registration=physical.registration,
+        mask=mask,
+    )
+    image = space.image(Volume(np.stack(channels), cropped), mask)
     classes = None
     if label is not None:
-        classes = resample_label(Volume(label.array[(slice(None), *box)], cropped), grid).array[0]
-    return Prepared(image.array, grid, classes)
-
-
-def _to_atlas(
-    adc: Volume,
-    mask: NDArray[np.bool_],
-    atlas: Atlas,
-    config: PrepareConfig,
-    facts: dict[str, Any],
-    warnings: list[str],
-) -> Transform:
-    affine = register_affine(
-        adc, atlas.mean, config=config.affine, fixed_mask=mask, moving_mask=atlas.mask.array[0].astype(bool)
-    )
-    facts["affine_similarity"] = affine.similarity
-    if config.ffd is None:
-        return affine.transform
-    ffd = register_ffd(adc, atlas.mean, affine.transform, config=config.ffd, fixed_mask=mask)
-    facts |= {"ncc_affine": ffd.ncc_before, "ncc_ffd": ffd.ncc_after, "smallest_jacobian": ffd.smallest_jacobian}
-    if ffd.warning:
-        warnings.append(ffd.warning)
-    return ffd.transform
+        classes = space.label(Volume(label.array[(slice(None), *box)], cropped))
+    found = physical.registration.transform if physical.registration is not None else None
+    return Prepared(image, space, classes, space.transform or found, warnings)

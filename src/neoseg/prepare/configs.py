@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal
 
 from pydantic import BaseModel, field_validator
 
@@ -11,7 +12,7 @@ from ..register.configs import AffineConfig, FfdConfig
 from .bias_field import BiasFieldConfig
 from .zmap import ZmapConfig
 
-__all__ = ["ADC", "ZADC", "PrepareConfig", "PrepareSettings"]
+__all__ = ["ADC", "ZADC", "PrepareConfig", "PrepareSettings", "reference_channel"]
 
 ADC, ZADC = "adc", "zadc"
 
@@ -20,20 +21,28 @@ class PrepareConfig(BaseModel, frozen=True, extra="forbid"):
     """Which steps run.
 
     Attributes:
-        bias_field: N4 on every channel but a Z map; omitted or ``false``: no correction.
-        affine, ffd: registration of the ADC to the atlas, for cases whose Z map is made; ``ffd = false``: affine only.
+        space: where the network works. "native": on the scan's own axes. "template": every case is brought, by one
+            interpolation, onto the grid of the template (the atlas of the healthy group, or ``template``) and the
+            probabilities come back to the scan. Masks and scores are on the scan's grid either way.
+        bias_field: bias field correction of every channel but a Z map; omitted or ``false``: no correction.
+        affine, ffd: registration to the atlas or template, for cases whose Z map is made and in template space.
+            ``ffd = false``: affine only. ``affine = false``: the centres of both brains are laid on each other, and no
+            more. The free-form step needs a template of the same contrast.
+        reference: the channel that is registered; omitted: "adc", or the first one of the network where that is none.
         zmap: make the Z map of ADC from an atlas of the healthy group when the data bring none; omitted or ``false``:
             never.
         normalise: one rule a channel; channels that are not named use "auto".
     """
 
+    space: Literal["native", "template"] = "native"
     bias_field: BiasFieldConfig | None = None
-    affine: AffineConfig = AffineConfig()
+    affine: AffineConfig | None = AffineConfig()
     ffd: FfdConfig | None = FfdConfig()
+    reference: str | None = None
     zmap: ZmapConfig | None = None
     normalise: dict[str, NormaliseConfig] = {}
 
-    @field_validator("bias_field", "ffd", "zmap", mode="before")
+    @field_validator("bias_field", "affine", "ffd", "zmap", mode="before")
     @classmethod
     def _false_switches_off(cls, value: Any) -> Any:
         """TOML has no null, so ``false`` stands for a step that is left out."""
@@ -54,3 +63,12 @@ class PrepareSettings(BaseModel, frozen=True, extra="forbid"):
     spacing_mm: tuple[float, ...]
     rules: dict[str, Rule]
     statistics: dict[str, ChannelStatistics] = {}
+
+
+def reference_channel(config: PrepareConfig, channels: Sequence[str]) -> str:
+    """Return the channel that is registered to the atlas or template, given the channels of the network."""
+    if config.reference is not None:
+        return config.reference
+    if config.zmap is not None or ADC in channels:
+        return ADC
+    return next((c for c in channels if c != ZADC), ADC)

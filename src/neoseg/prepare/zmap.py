@@ -15,10 +15,23 @@ from ..register.transforms import Transform, sample
 from ..volume import Volume
 from .atlas import Atlas
 
-__all__ = ["ZMap", "ZmapConfig", "masked_smoothing", "t_to_normal", "zmap", "zmap_with_coverage"]
+__all__ = [
+    "LEVEL_LIMIT",
+    "Deviation",
+    "ZMap",
+    "ZmapConfig",
+    "deviation",
+    "masked_smoothing",
+    "t_to_normal",
+    "zmap",
+    "zmap_with_coverage",
+]
 
 UNCOVERED_LIMIT = 0.05
 """More brain than this outside the atlas is worth a word: the registration failed or the atlas is of another age."""
+
+LEVEL_LIMIT = 4.0
+"""A scan whose median is this many times above or below the atlas' is in another unit or of another kind."""
 
 
 class ZmapConfig(BaseModel, frozen=True, extra="forbid"):
@@ -31,12 +44,15 @@ class ZmapConfig(BaseModel, frozen=True, extra="forbid"):
             so that a voxel at which few healthy heads happen to agree does not turn noise into a lesion.
         small_sample: turn Student's t, which a small healthy group gives, into the normal deviate of the same
             probability, so that Z has the tails it is read with.
+        calibrate: divide by the standard deviation that Z has in healthy heads left out, as the atlas records it for
+            this smoothing, so that a healthy head has one of 1 after the smoothing.
     """
 
     smooth_mm: float = Field(default=2.0, ge=0, le=50)
     clip: float = Field(default=10.0, gt=0)
     sd_floor: float = Field(default=0.03, gt=0, le=1)
     small_sample: bool = False
+    calibrate: bool = True
 
 
 @dataclass(frozen=True)
@@ -46,12 +62,29 @@ class ZMap:
     Attributes:
         volume: float32 on the subject's grid; exactly 0 outside the brain and where the atlas says nothing.
         uncovered: share of the brain's voxels that fall outside the atlas, 0 to 1.
-        warning: one sentence for the report when that share is large.
+        scale: what Z was divided by (see ``ZmapConfig.calibrate``); 1: it was not.
+        warning: what there is to say in the report, if anything.
     """
 
     volume: Volume
     uncovered: float
+    scale: float
     warning: str | None
+
+
+@dataclass(frozen=True, eq=False)
+class Deviation:
+    """How far the voxels of a brain lie from normal, before any smoothing.
+
+    Attributes:
+        t: ``(n,)`` (ADC - mean) / sd of the voxels of the mask, in its order; 0 where the atlas says nothing.
+        known: ``(n,)``, where the atlas says something.
+        count: ``(n,)``, subjects behind the atlas there.
+    """
+
+    t: NDArray[np.float64]
+    known: NDArray[np.bool_]
+    count: NDArray[np.intp]
 
 
 def zmap(
@@ -64,7 +97,7 @@ def zmap(
 def zmap_with_coverage(
     adc: Volume, mask: NDArray[Any], atlas: Atlas, transform: Transform, config: ZmapConfig | None = None
 ) -> ZMap:
-    """Compare a scan with the atlas: Z = (ADC - mean) / sd, smoothed inside the mask, clipped.
+    """Compare a scan with the atlas: Z = (ADC - mean) / sd, smoothed inside the mask, calibrated, clipped.
 
     Mean and sd are read (linearly) at the place in the atlas that the transform gives for each voxel of the scan, so
     the scan itself is not interpolated. Z is what is smoothed, by normalised convolution inside brain and atlas: the
@@ -80,9 +113,42 @@ def zmap_with_coverage(
 
     Raises:
         GeometryError: not one channel in 3-D, or a mask of another shape.
-        InputError: an empty mask or voxels in it that are not numbers.
+        InputError: an empty mask, voxels in it that are not numbers, a scan whose level shows another unit than the
+            atlas', or a smoothing for which the atlas is not calibrated.
     """
     config = config or ZmapConfig()
+    found = deviation(adc, mask, atlas, transform, sd_floor=config.sd_floor)
+    inside = np.asarray(mask) != 0
+    t = t_to_normal(found.t, found.count) if config.small_sample else found.t
+    z, covered = np.zeros(inside.shape, np.float32), np.zeros(inside.shape, bool)
+    z[inside], covered[inside] = t, found.known
+    z = masked_smoothing(z, covered, adc.spacing, config.smooth_mm)
+    scale, warnings = _calibration(atlas, config)
+    z = np.clip(z / np.float32(scale), -config.clip, config.clip)
+    z[~covered] = 0
+    uncovered = 1 - float(found.known.mean())
+    if uncovered > UNCOVERED_LIMIT:
+        warnings.append(
+            f"{100 * uncovered:.0f} % of the brain lies outside the atlas and has Z = 0; check the alignment with the "
+            "atlas and that the atlas is of this age."
+        )
+    return ZMap(adc.with_array(z.astype(np.float32)), uncovered, scale, " ".join(warnings) or None)
+
+
+def deviation(adc: Volume, mask: NDArray[Any], atlas: Atlas, transform: Transform, *, sd_floor: float) -> Deviation:
+    """Return (ADC - mean) / sd of each voxel of a brain.
+
+    Args:
+        adc: the scan in the atlas' unit, one channel, 3-D.
+        mask: ``(x, y, z)``, the brain.
+        atlas: the healthy group.
+        transform: subject world to atlas world.
+        sd_floor: smallest sd, as a share of the atlas' mean value.
+
+    Raises:
+        GeometryError: not one channel in 3-D, or a mask of another shape.
+        InputError: an empty mask, voxels in it that are not numbers, or a level that shows another unit.
+    """
     if adc.grid.ndim != 3 or adc.array.shape[0] != 1 or mask.shape != adc.grid.shape:
         raise GeometryError(
             f"A Z map needs one 3-D channel and a mask of its shape, not {adc.array.shape} and {mask.shape}."
@@ -91,27 +157,24 @@ def zmap_with_coverage(
     values = adc.array[0][inside].astype(np.float64)
     if len(values) == 0 or not np.isfinite(values).all():
         raise InputError("A Z map needs a brain mask with voxels that are numbers; check the mask and the scan.")
+    normal = atlas.mean.array[0][atlas.inside]
+    own, usual = float(np.median(values)), float(np.median(normal))
+    if usual > 0 and not usual / LEVEL_LIMIT <= own <= usual * LEVEL_LIMIT:
+        raise InputError(
+            f"The scan's median in the brain is {own:g}, but the atlas' is {usual:g} {atlas.unit}; the scan is in "
+            "another unit, or the atlas was made from another kind of image."
+        )
     places = transform.points(adc.grid.to_world(np.argwhere(inside)))
     mean, sd, known = _normal(atlas, places)
-    deviation = np.where(known, (values - mean) / np.maximum(sd, config.sd_floor * _level(atlas)), 0.0)
-    if config.small_sample:
-        deviation = t_to_normal(deviation, atlas.count)
-    z, covered = np.zeros(inside.shape, np.float32), np.zeros(inside.shape, bool)
-    z[inside], covered[inside] = deviation, known
-    z = masked_smoothing(z, covered, adc.spacing, config.smooth_mm)
-    z = np.clip(z, -config.clip, config.clip)
-    z[~covered] = 0
-    uncovered = 1 - float(known.mean())
-    warning = None
-    if uncovered > UNCOVERED_LIMIT:
-        warning = (
-            f"{100 * uncovered:.0f} % of the brain lies outside the atlas and has Z = 0; check the alignment with the "
-            "atlas and that the atlas is of this age."
-        )
-    return ZMap(adc.with_array(z.astype(np.float32)), uncovered, warning)
+    floor = sd_floor * float(np.abs(normal).mean())
+    t = np.where(known, (values - mean) / np.maximum(sd, floor), 0.0)
+    count = np.full(len(values), atlas.count)
+    if atlas.counts is not None:
+        count = np.maximum(2, sample(atlas.counts, places, order=0)[0].astype(np.intp))
+    return Deviation(t, known, count)
 
 
-def t_to_normal(t: NDArray[np.float64], count: int) -> NDArray[np.float64]:
+def t_to_normal(t: NDArray[np.float64], count: int | NDArray[np.intp]) -> NDArray[np.float64]:
     """Turn (x - mean) / sd of a group of ``count`` into the normal deviate of the same tail probability.
 
     A new subject's (x - mean) / (sd * sqrt(1 + 1/n)) follows Student's t with n - 1 degrees of freedom.
@@ -119,8 +182,13 @@ def t_to_normal(t: NDArray[np.float64], count: int) -> NDArray[np.float64]:
     from scipy import stats
 
     knots = np.sinh(np.linspace(0, np.arcsinh(1e4), 2048))
-    normal = stats.norm.isf(stats.t.sf(knots / np.sqrt(1 + 1 / count), count - 1))
-    return np.asarray(np.sign(t) * np.interp(np.abs(t), knots, normal), dtype=np.float64)
+    counts = np.broadcast_to(np.asarray(count), t.shape)
+    normal = np.zeros(t.shape)
+    for n in np.unique(counts):
+        here = counts == n
+        table = stats.norm.isf(stats.t.sf(knots / np.sqrt(1 + 1 / n), n - 1))
+        normal[here] = np.sign(t[here]) * np.interp(np.abs(t[here]), knots, table)
+    return normal
 
 
 def masked_smoothing(
@@ -151,6 +219,25 @@ def masked_smoothing(
     return result
 
 
+def _calibration(atlas: Atlas, config: ZmapConfig) -> tuple[float, list[str]]:
+    """Return what Z is divided by and what there is to say about it."""
+    if not config.calibrate:
+        return 1.0, []
+    known = atlas.calibration
+    if known is None:
+        return 1.0, [
+            "The atlas does not say how Z spreads in healthy heads left out, so Z is not calibrated: a healthy head's "
+            "standard deviation may differ from 1."
+        ]
+    warnings = []
+    if config.sd_floor != known.sd_floor:
+        warnings.append(
+            f"The atlas was calibrated with sd_floor = {known.sd_floor:g}, but it is {config.sd_floor:g}; Z of healthy "
+            "heads may have another standard deviation than 1."
+        )
+    return known.spread(config.smooth_mm, small_sample=config.small_sample), warnings
+
+
 def _normal(atlas: Atlas, places: NDArray[np.float64]) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.bool_]]:
     """Read mean and sd at atlas points; near the rim only voxels inside the mask take part."""
     weight = sample(Volume(atlas.mask.array.astype(np.float32), atlas.grid), places)[0]
@@ -160,7 +247,3 @@ def _normal(atlas: Atlas, places: NDArray[np.float64]) -> tuple[NDArray[Any], ND
     mean = sample(atlas.mean.with_array(np.where(inside, atlas.mean.array, 0)), places)[0] / share
     sd = sample(atlas.sd.with_array(np.where(inside, atlas.sd.array, 0)), places)[0] / share
     return mean, sd, known
-
-
-def _level(atlas: Atlas) -> float:
-    return float(np.abs(atlas.mean.array[0][atlas.inside]).mean())

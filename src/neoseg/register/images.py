@@ -9,19 +9,31 @@ from numpy.typing import NDArray
 
 from ..errors import GeometryError, InputError
 from ..volume import Grid, Volume
-from .transforms import Transform, resample
+from .transforms import Transform, grid_points, resample
 
-__all__ = ["around", "dilated", "isotropic", "isotropic_mask", "require_image"]
+__all__ = ["around", "clipped", "dilated", "isotropic", "isotropic_mask", "known", "require_image"]
 
 FWHM = float(np.sqrt(8 * np.log(2)))
 
 
+FEWEST_SLICES = 3
+"""Along any axis: a head seen in fewer slices says nothing about turns out of their plane."""
+
+OPEN_SHARE = 0.95
+"""A field of view with more than this share of voxels other than 0 has a background that is noise, not 0."""
+
+OUTLIERS = (0.5, 99.5)
+"""Percentiles of the head beyond which intensities are cut off: a few wild voxels would take the whole histogram."""
+
+
 def require_image(volume: Volume, mask: NDArray[Any] | None, name: str) -> NDArray[np.bool_]:
-    """Check an image and return its mask, by default the voxels that are not 0.
+    """Check an image and return its mask.
+
+    Without a mask the head is where the image is not 0 or, where nearly no voxel is 0, above Otsu's threshold.
 
     Raises:
         GeometryError: not one channel in 3-D, or the mask has another shape.
-        InputError: numbers that are not finite, an empty mask, or a constant image.
+        InputError: numbers that are not finite, an empty mask, fewer than 3 slices in it, or a constant image.
     """
     if volume.grid.ndim != 3 or volume.array.shape[0] != 1:
         raise GeometryError(
@@ -32,12 +44,51 @@ def require_image(volume: Volume, mask: NDArray[Any] | None, name: str) -> NDArr
         raise GeometryError(f"The {name} mask has shape {mask.shape}, but its image has shape {image.shape}.")
     if not np.isfinite(image).all():
         raise InputError(f"The {name} image has {int((~np.isfinite(image)).sum())} voxels that are not numbers.")
-    inside = image != 0 if mask is None else np.asarray(mask) != 0
+    inside = _head(image) if mask is None else np.asarray(mask) != 0
     if inside.sum() < 64:
         raise InputError(f"The {name} image has {int(inside.sum())} voxels in its mask; registration needs 64 or more.")
     if np.ptp(image) == 0:
         raise InputError(f"The {name} image is constant ({float(image.flat[0])}), so there is nothing to align.")
+    slices = min(int(np.ptp(np.flatnonzero(inside.any(axis=others)))) + 1 for others in ((1, 2), (0, 2), (0, 1)))
+    if slices < FEWEST_SLICES:
+        raise InputError(
+            f"The mask of the {name} image spans {slices} voxel(s) along one axis; registration in 3-D needs "
+            f"{FEWEST_SLICES} or more."
+        )
     return np.asarray(inside, dtype=bool)
+
+
+def _head(image: NDArray[Any]) -> NDArray[np.bool_]:
+    inside = image != 0
+    if inside.mean() <= OPEN_SHARE or np.ptp(image) == 0:
+        return np.asarray(inside, dtype=bool)
+    from skimage.filters import threshold_otsu
+
+    low, high = np.percentile(image, OUTLIERS)
+    return np.asarray(image > threshold_otsu(np.clip(image, low, high)), dtype=bool)
+
+
+def clipped(volume: Volume, inside: NDArray[np.bool_]) -> Volume:
+    """Cut off the outliers of an image; the range of the head and the usual value around it are kept."""
+    image = volume.array[0].astype(np.float32)
+    low, high = np.percentile(image[inside], OUTLIERS)
+    if not inside.all():
+        around_it = float(np.median(image[~inside]))
+        low, high = min(low, around_it), max(high, around_it)
+    return volume.with_array(np.clip(image, low, high)[None])
+
+
+def known(inside: NDArray[np.bool_], own: Grid, grid: Grid) -> NDArray[np.bool_]:
+    """Tell which voxels of another grid an image says something about.
+
+    All do that lie in its field of view; beyond a face of the field of view there is background where the head does not
+    reach that face, and something unknown where the face cuts through the head.
+    """
+    index = own.to_index(grid_points(grid))
+    shape = np.asarray(own.shape)
+    nearest = np.clip(np.rint(index), 0, shape - 1).astype(np.int64)
+    beyond = ((index < -0.5) | (index > shape - 0.5)).any(axis=1)
+    return np.asarray(~(beyond & inside[tuple(nearest.T)]).reshape(grid.shape), dtype=bool)
 
 
 def around(grid: Grid, mask: NDArray[Any], spacing_mm: float, margin_mm: float) -> Grid:

@@ -33,7 +33,7 @@ def start_from_moments(
 ) -> Affine:
     """Return the translation that lays the centre of the fixed mask on the centre of the moving mask.
 
-    Orientation is taken from the headers: heads that lie more than about 30 degrees apart need a start of their own.
+    Orientation is taken from the headers; :func:`neoseg.register.search.search` does not trust it.
     """
     matrix = np.eye(4)
     matrix[:3, 3] = centre_of_mass(moving, moving_mask, "moving") - centre_of_mass(fixed, fixed_mask, "fixed")

@@ -173,9 +173,20 @@ class Ffd(Transform):
 
     def determinants_along(self, axes: Sequence[NDArray[Any]]) -> NDArray[np.float64]:
         """Return the Jacobian determinant on the product of three lists of world coordinates."""
-        columns = [self.along(axes, d) for d in ((1, 0, 0), (0, 1, 0), (0, 0, 1))]
-        matrices = np.stack(columns, axis=-1).transpose(1, 2, 3, 0, 4) + np.eye(3)
-        return np.asarray(np.linalg.det(matrices), dtype=np.float64)
+        (a, d, g), (b, e, h), (c, f, i) = (self.along(axes, o) for o in ((1, 0, 0), (0, 1, 0), (0, 0, 1)))
+        a, e, i = a + 1, e + 1, i + 1
+        return np.asarray(a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g), dtype=np.float64)
+
+    def smallest_determinant(self, per_cell: int = 5) -> float:
+        """Return the smallest Jacobian determinant anywhere, read this often per cell along each axis.
+
+        The whole support counts, also the two cells beyond the lattice in which the displacement fades to zero.
+        """
+        axes = [
+            origin + spacing * (np.arange((count + 3) * per_cell + 1) / per_cell - 2)
+            for origin, spacing, count in zip(self.origin, self.spacing, self.coefficients.shape[1:], strict=True)
+        ]
+        return float(self.determinants_along(axes).min())
 
 
 @final

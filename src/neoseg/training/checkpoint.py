@@ -1,13 +1,18 @@
 """A training on disk: weights and optimiser as safetensors, the rest as JSON; every folder is whole or absent.
 
+The checkpoint before the newest is kept beside it, and each states the hashes of its files: a damaged one is noticed,
+and the training goes on from the one before.
+
 No state of a random generator is stored: every step draws from generators made of (seed, step), so the step number is
 the whole state, and a resumed run repeats the same numbers.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +23,7 @@ from torch import Tensor, nn
 
 from ..atomic import finish_exchange, read_json, replacing_folder, write_json
 from ..errors import StateError
+from .guard import Guard
 
 __all__ = ["TrainingState", "read_checkpoint", "read_weights", "write_checkpoint", "write_weights"]
 
@@ -32,23 +38,50 @@ class TrainingState:
         step: steps done.
         epoch: epochs done.
         seconds: work so far, over all runs.
+        epoch_start: steps done before the epoch under way.
         epoch_loss: sum of the losses of the epoch under way.
-        epoch_seconds: work on the epoch under way.
+        epoch_good: steps of it that were not undone.
+        epoch_seconds: work on it.
         smoothed: smoothed validation Dice; ``None`` before the first.
         best: its best value so far.
         best_epoch: the epoch (from 0) that reached it.
         best_dice: the validation Dice of that epoch, not smoothed.
+        plateau_rate: factor of the learning rate by the schedule "plateau".
+        lowered_epoch: the epoch that lowered it last.
+        guard: scales, and steps that were undone.
     """
 
     step: int = 0
     epoch: int = 0
     seconds: float = 0.0
+    epoch_start: int = 0
     epoch_loss: float = 0.0
+    epoch_good: int = 0
     epoch_seconds: float = 0.0
     smoothed: float | None = None
     best: float | None = None
     best_epoch: int | None = None
     best_dice: float | None = None
+    plateau_rate: float = 1.0
+    lowered_epoch: int = -1
+    guard: Guard = field(default_factory=Guard)
+
+    def count(self, loss: float | None, seconds: float) -> None:
+        """Take in a step; ``None`` is the loss of one that was undone."""
+        self.step += 1
+        if loss is not None:
+            self.epoch_loss += loss
+            self.epoch_good += 1
+        self.epoch_seconds += seconds
+        self.seconds += seconds
+
+    def next_epoch(self, seconds: float) -> None:
+        """Take in what followed the steps of an epoch, and begin the next one."""
+        self.epoch += 1
+        self.epoch_start = self.step
+        self.epoch_loss = self.epoch_seconds = 0.0
+        self.epoch_good = 0
+        self.seconds += seconds
 
 
 def write_weights(folder: Path, weights: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
@@ -82,37 +115,70 @@ def write_checkpoint(
     average: Mapping[str, Tensor] | None,
     state: TrainingState,
 ) -> None:
-    """Write everything that a resumed training needs."""
-    with replacing_folder(folder) as temporary:
+    """Write everything that a resumed training needs; the checkpoint that was there stays as the one before."""
+    with replacing_folder(folder, keep=_before(folder)) as temporary:
         save_file(_plain(network.state_dict()), temporary / MODEL)
         save_file(_plain(_optimiser_tensors(optimiser)), temporary / OPTIMISER)
         if average is not None:
             save_file(_plain(average), temporary / AVERAGE)
-        write_json(temporary / STATE, asdict(state))
+        hashes = {path.name: _hash(path) for path in sorted(temporary.glob("*.safetensors"))}
+        hashes[STATE] = _hash_of_state(asdict(state))
+        write_json(temporary / STATE, asdict(state) | {"hashes": hashes})
 
 
 def read_checkpoint(
     folder: Path, network: nn.Module, optimiser: torch.optim.Optimizer, average: dict[str, Tensor] | None
-) -> TrainingState | None:
-    """Load a checkpoint into network, optimiser and average; ``None`` when there is none.
+) -> tuple[TrainingState | None, str]:
+    """Load the newest whole checkpoint into network, optimiser and average.
+
+    Returns:
+        How far the training is, ``None`` when there is no checkpoint; and a sentence when the newest one is damaged,
+        so that the one before was taken.
 
     Raises:
-        StateError: a file of the checkpoint is missing or damaged.
+        StateError: every checkpoint that is there is damaged.
     """
     finish_exchange(folder)
-    if not folder.exists():
-        return None
-    read_weights(folder, network)
-    try:
-        _load_optimiser(optimiser, load_file(folder / OPTIMISER))
-        if average is not None:
-            for name, value in load_file(folder / AVERAGE).items():
-                average[name].copy_(value)
-        return TrainingState(**read_json(folder / STATE))
-    except (OSError, SafetensorError, ValueError, TypeError, KeyError) as error:
-        raise StateError(
-            f"{folder}: this checkpoint is damaged ({error}); remove the folder above it to train this fold anew."
-        ) from error
+    there = [place for place in (folder, _before(folder)) if place.exists()]
+    damage = ""
+    for place in there:
+        try:
+            state = _state(place)
+            read_weights(place, network)
+            _load_optimiser(optimiser, load_file(place / OPTIMISER))
+            if average is not None:
+                for name, value in load_file(place / AVERAGE).items():
+                    average[name].copy_(value)
+        except (OSError, SafetensorError, StateError, ValueError, TypeError, KeyError) as error:
+            damage = damage or f"{place}: this checkpoint is damaged ({error})"
+            continue
+        return state, f"{damage}; going on from the one before it, step {state.step}." if damage else ""
+    if there:
+        raise StateError(f"{damage}, and no other is whole; remove the folder above it to train this fold anew.")
+    return None, ""
+
+
+def _before(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}-before")
+
+
+def _state(folder: Path) -> TrainingState:
+    """Return the state of a checkpoint whose files are what they were when it was written."""
+    words = read_json(folder / STATE)
+    hashes = words.pop("hashes")
+    for name, known in hashes.items():
+        if known != (_hash_of_state(words) if name == STATE else _hash(folder / name)):
+            raise ValueError(f"{name} is not what was written")
+    return TrainingState(**words | {"guard": Guard(**words["guard"])})
+
+
+def _hash_of_state(words: Mapping[str, Any]) -> str:
+    return hashlib.blake2b(json.dumps(words, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "blake2b").hexdigest()[:32]
 
 
 def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

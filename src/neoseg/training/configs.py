@@ -22,14 +22,23 @@ class TrainingConfig(BaseModel, frozen=True, extra="forbid"):
         time_budget_s: seconds of training with its validations; turned into a number of steps after a timed warm-up,
             stored before step 1 and kept by every resumed run.
         steps_per_epoch: steps between two validations, log lines and pictures.
-        batch_size: patches a step.
-        optimiser: "adamw" (cosine schedule with warm-up) or "sgd" (momentum 0.99, Nesterov, polynomial schedule).
+        batch_size: patches in one pass through the network.
+        accumulate: passes whose gradients are added up for one step; the step then sees ``batch_size * accumulate``
+            patches in the memory of ``batch_size``. Batch norms see one pass at a time.
+        optimiser: "adamw" or "sgd" (momentum 0.99, Nesterov).
+        schedule: of the learning rate. "auto" is "cosine" for adamw (a linear rise, then half a cosine to zero) and
+            "poly" for sgd (``(1 - step / steps) ** 0.9``); "plateau" lowers it by ``plateau_factor`` when
+            ``plateau_patience`` epochs have brought no better validation; "constant" keeps it.
         learning_rate: peak rate; ``None`` takes 1e-3 for adamw and 1e-2 for sgd.
-        weight_decay: on weights of convolutions and linear layers only; never on biases, norms, scales, temperatures
-            and position tables.
-        warmup_fraction: share of the steps over which the adamw rate rises from zero.
+        weight_decay: on weights of convolutions and linear layers.
+        decay_all: the decay also acts on biases, norms, scales, temperatures and position tables, as in some authors'
+            code.
+        warmup_fraction: share of the steps over which the rate rises from zero in the cosine schedule.
+        plateau_factor: the rate is multiplied by it.
+        plateau_patience: epochs.
         gradient_clip: largest norm of the gradient.
-        precision: "auto" takes bfloat16 where the device has it in hardware.
+        precision: "auto" takes bfloat16 where the device has it in hardware, float16 on GPUs of the Volta and Turing
+            generations, else float32. In float16 the loss is scaled.
         ema_decay: decay of an exponential moving average of the weights (then validated and kept as best); ``None``
             uses the weights themselves.
         foreground_fraction: share of the patches that are placed on a lesion.
@@ -46,10 +55,15 @@ class TrainingConfig(BaseModel, frozen=True, extra="forbid"):
     time_budget_s: float | None = Field(default=None, gt=0)
     steps_per_epoch: int = Field(default=50, ge=1)
     batch_size: int = Field(default=2, ge=1)
+    accumulate: int = Field(default=1, ge=1)
     optimiser: Literal["adamw", "sgd"] = "adamw"
+    schedule: Literal["auto", "cosine", "poly", "plateau", "constant"] = "auto"
     learning_rate: float | None = Field(default=None, gt=0)
     weight_decay: float = Field(default=3e-5, ge=0)
+    decay_all: bool = False
     warmup_fraction: float = Field(default=0.05, ge=0, lt=1)
+    plateau_factor: float = Field(default=0.2, gt=0, lt=1)
+    plateau_patience: int = Field(default=10, ge=1)
     gradient_clip: float = Field(default=12.0, gt=0)
     precision: Precision = "auto"
     ema_decay: float | None = Field(default=None, gt=0, lt=1)
@@ -65,6 +79,11 @@ class TrainingConfig(BaseModel, frozen=True, extra="forbid"):
         if self.steps is not None and self.time_budget_s is not None:
             raise ValueError("steps and time_budget_s both set the length of the training; give one of them")
         return self
+
+    @property
+    def decided_schedule(self) -> str:
+        """The schedule, with "auto" decided by the optimiser."""
+        return {"adamw": "cosine", "sgd": "poly"}[self.optimiser] if self.schedule == "auto" else self.schedule
 
     @property
     def peak_rate(self) -> float:

@@ -2,21 +2,23 @@
 
 A fold's folder holds::
 
-    training.json    what is trained and how many steps it takes; written first
-    last/            the newest checkpoint
+    training.json    what is trained and the segments of its schedule; written first
+    last/            the newest checkpoint, with last-before/ beside it
     best/            the weights of the best epoch; what predicts
     log.jsonl        one line an epoch
     progress.png     the curves
     finished.json    the summary; written last
 
 Calling again with the same arguments goes on where the folder stands. On a CPU the weights are then bit-identical to
-those of an uninterrupted training; on a GPU some kernels add in changing order.
+those of an uninterrupted training; on a GPU some kernels add in changing order. SIGINT and SIGTERM end the training
+after the step or validation case under way, with a checkpoint.
 """
 
 from __future__ import annotations
 
 import copy
 import hashlib
+import math
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,16 +30,19 @@ from torch import nn
 from ..atomic import read_json, write_json
 from ..augment.augmentation import Augmentation
 from ..data.patches import PatchSampler
-from ..errors import InputError, StateError
+from ..errors import InputError
 from ..inference.configs import WindowConfig
 from ..progress import Progress
 from .checkpoint import TrainingState, read_checkpoint, read_weights, write_checkpoint, write_weights
 from .configs import TrainingConfig
 from .data import TrainingData
+from .guard import Guard
+from .interrupt import stop_request
 from .log import draw_curves, read_log, write_log
 from .optim import MovingAverage, learning_rate_at, make_optimiser
 from .precision import training_precision
-from .step import StepParts, steps_within, train_step
+from .segments import LENGTH, Segment, length_of, next_segments, read_segments, write_segments
+from .step import StepParts, train_step
 from .validation import Loss, Validation, validate
 
 __all__ = ["FoldRun", "TrainingResult", "train_fold"]
@@ -112,9 +117,10 @@ def train_fold(
 
     Raises:
         InputError: there is no training case.
-        StateError: the folder holds a training of other settings or data, or a damaged checkpoint.
+        StateError: the folder holds a training of other settings or data, or no whole checkpoint.
         ConfigError: the precision asked for gives wrong gradients here.
-        NeosegError: the loss became infinite or undefined.
+        NeosegError: the loss stayed infinite or undefined.
+        Stopped: SIGINT or SIGTERM arrived.
     """
     if not data.train:
         raise InputError(f"{run.title}: no training case was given; at least one with a label is wanted.")
@@ -123,11 +129,11 @@ def train_fold(
     if len(data.patch) == 3:
         network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
-    identity = _identity(network, data, config, run)
-    stored = _stored_start(folder, identity)
-    if (folder / "finished.json").exists():
+    identity, finished = _identity(network, data, config, run), folder / "finished.json"
+    segments = read_segments(folder, identity, config)
+    if finished.exists() and segments and segments[-1].length == length_of(config):
         read_weights(folder / "best", network)
-        return TrainingResult(**read_json(folder / "finished.json"))
+        return TrainingResult(**read_json(finished))
 
     dtype, caution = training_precision(network, data, config, device)
     precision = str(dtype).removeprefix("torch.")
@@ -144,53 +150,70 @@ def train_fold(
     averaged = average.state if average else None
     judged = copy.deepcopy(network) if average else network
 
-    with torch.random.fork_rng(devices=[device.index or 0] if device.type == "cuda" else []):
-        if stored is None:
-            total = _planned_steps(network, parts, run, window)
-            write_json(folder / "training.json", {"total_steps": total, "precision": precision, "identity": identity})
-        else:
-            total = int(stored["total_steps"])
-        state = read_checkpoint(folder / "last", network, optimiser, averaged)
-        if state is None:
-            state = TrainingState(seconds=time.perf_counter() - began)
+    with torch.random.fork_rng(devices=[device.index or 0] if device.type == "cuda" else []), stop_request() as stop:
+        kept, damage = read_checkpoint(folder / "last", network, optimiser, averaged)
+        if damage:
+            progress.say(damage)
+        state = kept or TrainingState(guard=Guard.for_format(dtype))
+        if not segments or finished.exists():
+            overhead = _epoch_overhead(network, parts, run, window) if config.time_budget_s is not None else 0.0
+            spent = state.seconds if kept else time.perf_counter() - began
+            segments = next_segments(segments, state, network, parts, overhead_s=overhead, spent_s=spent)
+            write_segments(folder, segments, identity)
+            finished.unlink(missing_ok=True)
+        if kept is None:
+            state.seconds = time.perf_counter() - began
+        segment = segments[-1]
         history = [line for line in read_log(folder / "log.jsonl") if line["epoch"] < state.epoch]
-        progress.say(f"{run.title}: {total - state.step} of {total} steps to do, {precision} on {device}.")
+        progress.say(
+            f"{run.title}: {segment.last - state.step} of {segment.last} steps to do, {precision} on {device}."
+        )
         saved = time.perf_counter()
 
-        while state.step < total and not _out_of_patience(state, config):
-            first, last = state.epoch * config.steps_per_epoch, min((state.epoch + 1) * config.steps_per_epoch, total)
+        def save() -> None:
+            nonlocal saved
+            write_checkpoint(folder / "last", network, optimiser, averaged, state)
+            saved = time.perf_counter()
+
+        def end_when_asked() -> None:
+            if stop.number is not None:
+                save()
+                stop.obey(f" after step {state.step} of {segment.last}, which is kept")
+
+        while state.epoch_start < segment.last and not _out_of_patience(state, segment, config):
+            first, last = state.epoch_start, min(state.epoch_start + config.steps_per_epoch, segment.last)
             dices: list[float] = []
             network.train()
             with progress.track(f"{run.title}, epoch {state.epoch + 1}", last - first) as advance:
                 advance(state.step - first, "")
                 while state.step < last:
                     start = time.perf_counter()
-                    rate = learning_rate_at(state.step, total, config)
                     for group in optimiser.param_groups:
-                        group["lr"] = rate
-                    value, dice = train_step(network, optimiser, parts, state.step)
-                    if average:
+                        group["lr"] = _rate(state, segment, config)
+                    value, dice = train_step(network, optimiser, parts, state.step, state.guard)
+                    if average and value is not None:
                         average.update(network, state.step)
                     dices += [] if dice is None else [dice]
 
                     seconds = time.perf_counter() - start
-                    state.step += 1
-                    state.epoch_loss += value
-                    state.epoch_seconds += seconds
-                    state.seconds += seconds
+                    state.count(value, seconds)
+                    if value is None:
+                        progress.say(f"{run.title}, step {state.step}: {state.guard.told}")
                     if state.step < last and time.perf_counter() - saved > config.checkpoint_every_seconds:
-                        write_checkpoint(folder / "last", network, optimiser, averaged, state)
-                        saved = time.perf_counter()
-                    advance(1, _text(state, first, dices))
+                        save()
+                    advance(1, _text(state, dices))
+                    end_when_asked()
 
+            if not state.epoch_good:
+                state.guard.give_up("all of this epoch")
             start = time.perf_counter()
             scores: Validation | None = None
-            ends = state.step == total
-            due = ends or (state.epoch + 1) % config.validate_every == 0
+            due = state.step == segment.last or (state.epoch + 1) % config.validate_every == 0
             if due:
                 if average:
                     judged.load_state_dict(average.state)
-                scores = validate(judged, loss, data, window, device) if data.validation else None
+                if data.validation:
+                    scores = validate(judged, loss, data, window, device, after_case=end_when_asked)
                 if _is_best(state, scores, config):
                     facts = {"epoch": state.epoch, "step": state.step, "validation_dice": scores and scores.dice}
                     write_weights(folder / "best", judged.state_dict(), facts)
@@ -199,22 +222,22 @@ def train_fold(
                 {
                     "epoch": state.epoch,
                     "step": state.step,
-                    "loss": state.epoch_loss / (last - first),
+                    "loss": state.epoch_loss / state.epoch_good,
                     "validation_dice": scores and scores.dice,
                     "smoothed_dice": state.smoothed if due else None,
-                    "validation_loss": scores and scores.loss,
+                    "validation_loss": scores.loss if scores and math.isfinite(scores.loss) else None,
                     "false_positive_voxels": scores and scores.false_positive_voxels,
-                    "learning_rate": rate,
+                    "learning_rate": _rate(state, segment, config, before=1),
+                    "undone_steps": state.guard.undone,
                     "seconds": round(state.epoch_seconds + spent, 3),
                 }
             )
             write_log(folder / "log.jsonl", history)
             draw_curves(history, folder / "progress.png", run.title)
-            state.epoch += 1
-            state.epoch_loss = state.epoch_seconds = 0.0
-            state.seconds += time.perf_counter() - start
-            write_checkpoint(folder / "last", network, optimiser, averaged, state)
-            saved = time.perf_counter()
+            _lower_on_plateau(state, config)
+            state.next_epoch(time.perf_counter() - start)
+            save()
+            end_when_asked()
 
     read_weights(folder / "best", network)
     assert state.best_epoch is not None
@@ -224,11 +247,11 @@ def train_fold(
         epochs=state.epoch,
         steps=state.step,
         seconds=round(state.seconds, 3),
-        stopped_early=state.step < total,
+        stopped_early=state.step < segment.last,
         precision=precision,
         device=str(device),
     )
-    write_json(folder / "finished.json", asdict(result))
+    write_json(finished, asdict(result))
     return result
 
 
@@ -237,7 +260,7 @@ def _identity(network: nn.Module, data: TrainingData, config: TrainingConfig, ru
     shapes = "\n".join(f"{name} {tuple(value.shape)}" for name, value in network.state_dict().items())
     augmentation = run.augmentation.config.model_dump(mode="json") if run.augmentation else None
     return {
-        "config": config.model_dump(mode="json", exclude={"checkpoint_every_seconds"}),
+        "config": config.model_dump(mode="json", exclude={"checkpoint_every_seconds", *LENGTH}),
         "augmentation": augmentation,
         "seed": run.seed,
         "inputs": run.inputs,
@@ -251,44 +274,35 @@ def _identity(network: nn.Module, data: TrainingData, config: TrainingConfig, ru
     }
 
 
-def _stored_start(folder: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
-    """Return ``training.json`` when the folder has one that fits, ``None`` when it has none."""
-    path = folder / "training.json"
-    if not path.exists():
-        return None
-    stored: dict[str, Any] = read_json(path)
-    there = stored.get("identity", {})
-    changed = [key for key in identity if key != "config" and there.get(key) != identity[key]]
-    config = there.get("config", {})
-    changed += [f"config.{key}" for key, value in identity["config"].items() if config.get(key) != value]
-    if changed:
-        raise StateError(
-            f"{folder}: this folder holds a training with other values of {', '.join(sorted(changed))}; give the "
-            "values of then (they are in training.json) to go on with it, or another folder to train anew."
-        )
-    return stored
-
-
-def _planned_steps(network: nn.Module, parts: StepParts, run: FoldRun, window: WindowConfig) -> int:
-    """Return the length of a new training; a time budget is translated by timing each part once."""
-    config = parts.config
-    if config.time_budget_s is None:
-        return config.steps if config.steps is not None else config.epochs * config.steps_per_epoch
-    began = time.perf_counter()
-    draw_curves([], run.folder / "progress.png", run.title)
+def _epoch_overhead(network: nn.Module, parts: StepParts, run: FoldRun, window: WindowConfig) -> float:
+    """Return the seconds that an epoch takes besides its steps, by doing those things once."""
+    draw_curves([], run.folder / "progress.png", run.title)  # the first picture loads the fonts
     start = time.perf_counter()
     draw_curves([], run.folder / "progress.png", run.title)
     if parts.data.validation:
         validate(network, parts.loss, parts.data, window, parts.device)
-    overhead = (time.perf_counter() - start) / config.validate_every
-    left = config.time_budget_s - (time.perf_counter() - began)
-    return steps_within(left, network, parts, overhead)
+    return (time.perf_counter() - start) / parts.config.validate_every
 
 
-def _out_of_patience(state: TrainingState, config: TrainingConfig) -> bool:
+def _rate(state: TrainingState, segment: Segment, config: TrainingConfig, before: int = 0) -> float:
+    """Return the learning rate of the step that comes next, or ``before`` steps earlier."""
+    step = state.step - before - segment.first
+    by_schedule = learning_rate_at(step, segment.last - segment.first, config)
+    return by_schedule * state.plateau_rate * state.guard.rate_scale
+
+
+def _lower_on_plateau(state: TrainingState, config: TrainingConfig) -> None:
+    if config.decided_schedule != "plateau" or state.best_epoch is None:
+        return
+    if state.epoch - max(state.best_epoch, state.lowered_epoch) >= config.plateau_patience:
+        state.plateau_rate *= config.plateau_factor
+        state.lowered_epoch = state.epoch
+
+
+def _out_of_patience(state: TrainingState, segment: Segment, config: TrainingConfig) -> bool:
     if config.early_stop_patience is None or state.best_epoch is None:
         return False
-    return state.epoch - 1 - state.best_epoch >= config.early_stop_patience
+    return state.epoch - 1 - max(state.best_epoch, segment.epoch - 1) >= config.early_stop_patience
 
 
 def _is_best(state: TrainingState, scores: Validation | None, config: TrainingConfig) -> bool:
@@ -307,7 +321,7 @@ def _is_best(state: TrainingState, scores: Validation | None, config: TrainingCo
     return True
 
 
-def _text(state: TrainingState, first: int, dices: list[float]) -> str:
-    done = state.step - first
+def _text(state: TrainingState, dices: list[float]) -> str:
+    loss = f"{state.epoch_loss / state.epoch_good:.3f}" if state.epoch_good else "-"
     dice = f"{sum(dices) / len(dices):.2f}" if dices else "-"
-    return f"loss {state.epoch_loss / done:.3f}, Dice {dice}, {state.epoch_seconds / done:.2f} s/step"
+    return f"loss {loss}, Dice {dice}, {state.epoch_seconds / (state.step - state.epoch_start):.2f} s/step"

@@ -40,7 +40,8 @@ def weight_groups(network: nn.Module) -> tuple[list[nn.Parameter], list[nn.Param
 def make_optimiser(network: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
     """Return the optimiser of the config over :func:`weight_groups`."""
     decayed, spared = weight_groups(network)
-    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": spared, "weight_decay": 0.0}]
+    more = config.weight_decay if config.decay_all else 0.0
+    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": spared, "weight_decay": more}]
     groups = [group for group in groups if group["params"]]
     if config.optimiser == "sgd":
         return torch.optim.SGD(groups, lr=config.peak_rate, momentum=0.99, nesterov=True)
@@ -48,16 +49,17 @@ def make_optimiser(network: nn.Module, config: TrainingConfig) -> torch.optim.Op
 
 
 def learning_rate_at(step: int, total: int, config: TrainingConfig) -> float:
-    """Return the rate of a step (0 .. total - 1).
-
-    sgd: ``peak * (1 - step / total) ** 0.9``. adamw: a linear rise over the warm-up, then half a cosine to zero.
-    """
-    if config.optimiser == "sgd":
-        return config.peak_rate * float((1 - step / total) ** 0.9)
-    warmup = int(total * config.warmup_fraction)
-    if step < warmup:
-        return config.peak_rate * (step + 1) / (warmup + 1)
-    return config.peak_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (total - warmup)))
+    """Return the rate of a step (0 .. total - 1) by the schedule, before a plateau or a failed step lowers it."""
+    match config.decided_schedule:
+        case "poly":
+            return config.peak_rate * float((1 - step / total) ** 0.9)
+        case "cosine":
+            warmup = int(total * config.warmup_fraction)
+            if step < warmup:
+                return config.peak_rate * (step + 1) / (warmup + 1)
+            return config.peak_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (total - warmup)))
+        case _:
+            return config.peak_rate
 
 
 class MovingAverage:

@@ -22,6 +22,9 @@ def training_precision(
         ConfigError: bfloat16 was asked for, and would give wrong gradients.
     """
     dtype = resolve_precision(config.precision, device)
+    if config.precision == "auto" and device.type == "cuda" and dtype == torch.float32:
+        # tensor cores of Volta and Turing multiply in float16 only
+        return (torch.float16, "") if torch.cuda.get_device_capability(device) >= (7, 0) else (torch.float32, "")
     if dtype != torch.bfloat16 or device.type != "cpu" or len(data.patch) != 3:
         return dtype, ""
     layers = wrong_in_bfloat16(network, torch.zeros(1, data.channels, *data.patch))

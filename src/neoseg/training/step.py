@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import statistics
 import time
 from dataclasses import dataclass
@@ -13,10 +14,10 @@ from torch import Tensor, nn
 
 from ..augment.augmentation import Augmentation
 from ..data.patches import PatchSampler
-from ..errors import NeosegError
 from ..inference.precision import autocast
 from .configs import TrainingConfig
 from .data import TrainingData, load_batch
+from .guard import Guard
 from .optim import make_optimiser
 from .validation import Loss, mean_dice
 
@@ -48,12 +49,17 @@ class StepParts:
     seed: int
 
 
-def next_batch(parts: StepParts, step: int) -> tuple[Tensor, Tensor]:
-    """Return the batch of a step, augmented, on the device; also sets torch's generator for what the network draws.
+def next_batch(parts: StepParts, step: int, part: int = 0) -> tuple[Tensor, Tensor]:
+    """Return a batch of a step, augmented, on the device; also sets torch's generator for what the network draws.
 
-    Everything random in a step follows from (seed, step) alone, so a resumed training repeats it.
+    Everything random in a step follows from (seed, step, part) alone, so a resumed training repeats it.
+
+    Args:
+        parts: of the fold.
+        step: counted from 0.
+        part: which of the batches whose gradients the step adds up.
     """
-    generator = np.random.default_rng([parts.seed, step])
+    generator = np.random.default_rng([parts.seed, step, part] if part else [parts.seed, step])
     torch.manual_seed(int(generator.integers(2**62)))
     images, labels = load_batch(parts.data, parts.sampler, generator, parts.config.batch_size)
     images, labels = images.to(parts.device), labels.to(parts.device)
@@ -67,31 +73,45 @@ def next_batch(parts: StepParts, step: int) -> tuple[Tensor, Tensor]:
 
 
 def train_step(
-    network: nn.Module, optimiser: torch.optim.Optimizer, parts: StepParts, step: int
-) -> tuple[float, float | None]:
-    """Do one step.
+    network: nn.Module, optimiser: torch.optim.Optimizer, parts: StepParts, step: int, guard: Guard
+) -> tuple[float | None, float | None]:
+    """Do one step; one whose loss or gradient is not finite changes nothing but the guard.
 
     Returns:
-        The loss, and the mean foreground Dice of the batch (``None`` when it holds no foreground).
+        The loss (``None`` when the step was undone), and the mean foreground Dice of the first batch (``None`` when it
+        holds no foreground).
 
     Raises:
-        NeosegError: the loss or the gradient is not finite.
+        NeosegError: too many steps in a row had to be undone.
     """
-    images, labels = next_batch(parts, step)
-    with autocast(parts.dtype, parts.device):
-        logits = network(images)
-    value = parts.loss(tuple(head.float() for head in logits), labels.long())
+    config = parts.config
+    # a forward pass moves the running means of norms, also one that ends in NaN
+    buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]
     optimiser.zero_grad(set_to_none=True)
-    value.backward()  # type: ignore[no-untyped-call]
-    norm = nn.utils.clip_grad_norm_(network.parameters(), parts.config.gradient_clip)
-    if not (bool(torch.isfinite(value)) and bool(torch.isfinite(norm))):
-        raise NeosegError(
-            f"The training broke down at step {step + 1}: the loss is {value.item():.4g} and the norm of its gradient "
-            f"{norm.item():.4g}; look for extreme values in the images, lower learning_rate (now "
-            f"{parts.config.peak_rate:g}) or set precision to float32, and train this fold in a new folder."
-        )
+    total, dice = 0.0, None
+    for part in range(config.accumulate):
+        images, labels = next_batch(parts, step, part)
+        with autocast(parts.dtype, parts.device):
+            logits = network(images)
+        value = parts.loss(tuple(head.float() for head in logits), labels.long()) / config.accumulate
+        (value * guard.loss_scale).backward()  # type: ignore[no-untyped-call]
+        total += value.item()
+        if part == 0:
+            dice = mean_dice(logits[0].detach().argmax(dim=1), labels, parts.data.classes)
+    if guard.loss_scale != 1:
+        for parameter in network.parameters():
+            if parameter.grad is not None:
+                parameter.grad /= guard.loss_scale
+    norm = float(nn.utils.clip_grad_norm_(network.parameters(), config.gradient_clip))
+    if not (math.isfinite(total) and math.isfinite(norm)):
+        with torch.no_grad():
+            for buffer, before in buffers:
+                buffer.copy_(before)
+        guard.failed(f"the loss is {total:.4g}, the norm of its gradient {norm:.4g}")
+        return None, dice
     optimiser.step()
-    return value.item(), mean_dice(logits[0].detach().argmax(dim=1), labels, parts.data.classes)
+    guard.passed()
+    return total, dice
 
 
 def steps_within(seconds: float, network: nn.Module, parts: StepParts, epoch_overhead_s: float) -> int:
@@ -108,10 +128,11 @@ def steps_within(seconds: float, network: nn.Module, parts: StepParts, epoch_ove
     optimiser = make_optimiser(trial, parts.config)
     for group in optimiser.param_groups:
         group["lr"] = parts.config.peak_rate * 0.01
+    guard = Guard.for_format(parts.dtype)
     times: list[float] = []
     while len(times) < 3 or (len(times) < 20 and time.perf_counter() - begin < 0.05 * seconds):
         start = time.perf_counter()
-        train_step(trial, optimiser, parts, len(times))
+        train_step(trial, optimiser, parts, len(times), guard)
         times.append(time.perf_counter() - start)
     # the first steps allocate memory and choose kernels; the mean, not the median, since augmentation varies
     each = statistics.fmean(times[1:]) + epoch_overhead_s / parts.config.steps_per_epoch

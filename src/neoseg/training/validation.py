@@ -47,9 +47,17 @@ def mean_dice(prediction: Tensor, truth: Tensor, classes: int) -> float | None:
 
 
 def validate(
-    network: nn.Module, loss: Loss, data: TrainingData, config: WindowConfig, device: torch.device
+    network: nn.Module,
+    loss: Loss,
+    data: TrainingData,
+    config: WindowConfig,
+    device: torch.device,
+    after_case: Callable[[], None] = lambda: None,
 ) -> Validation:
-    """Predict every validation case in full, with the network as it is, and score it."""
+    """Predict every validation case in full, with the network as it is, and score it.
+
+    ``after_case`` is called after each case and may raise to end the work.
+    """
     was_training = network.training
     network.eval()
     scores: list[float] = []
@@ -69,6 +77,7 @@ def validate(
             false_positives.append(int((prediction > 0).sum()))
         else:
             scores.append(dice)
+        after_case()
     network.train(was_training)
     return Validation(
         dice=float(np.mean(scores)) if scores else None,

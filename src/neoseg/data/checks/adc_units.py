@@ -1,4 +1,4 @@
-"""The unit of each ADC map, told from its median."""
+"""The unit of each ADC map, told from the median in the middle of the head."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def adc_units(data: DataFacts) -> list[Problem]:
     for facts in data.cases:
         for channel, file in facts.images.items():
             declared = facts.case.units.get(channel, "")
-            if (channel_kind(channel) != "adc" and declared not in UNITS_OF_ADC) or math.isnan(file.median):
+            if (channel_kind(channel) != "adc" and declared not in UNITS_OF_ADC) or math.isnan(file.level):
                 continue
-            told = adc_unit(file.median)
-            of_median = f"The median over the non-zero voxels is {file.median:.4g}"
+            told = adc_unit(file.level)
+            of_median = f"The median in the middle of the head is {file.level:.4g}"
             if declared and declared not in UNITS_OF_ADC:
                 sentence = f"The unit {declared!r} is not one of an ADC map ({', '.join(UNITS_OF_ADC)}); correct it."
                 found.append(error(facts.case.case, file.path, sentence))

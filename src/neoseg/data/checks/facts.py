@@ -18,6 +18,7 @@ from ...progress import Progress
 from ...volume import Grid
 from ..cases import Case
 from ..folds import Fold
+from ..foreground import head_levels
 
 __all__ = ["CaseFacts", "DataFacts", "FileFacts", "gather"]
 
@@ -34,7 +35,8 @@ class FileFacts:
         dtype: number type after reading.
         nan, infinite: number of such voxels.
         minimum, maximum: over the finite voxels; NaN when there are none.
-        median: over the finite voxels that are not 0; NaN when there are none.
+        level, upper: median and 90th percentile in the middle of the head without its background, which say the same
+            of a skull-stripped scan and of an unstripped one; NaN for a label and for an image without content.
         zeros: share of the voxels that are exactly 0.
         values: for a label, the distinct values (at most 1000); empty for an image.
         digest: SHA-256 of shape, type and voxels in canonical order.
@@ -49,7 +51,8 @@ class FileFacts:
     infinite: int = 0
     minimum: float = float("nan")
     maximum: float = float("nan")
-    median: float = float("nan")
+    level: float = float("nan")
+    upper: float = float("nan")
     zeros: float = 0.0
     values: tuple[float, ...] = ()
     digest: str = ""
@@ -62,11 +65,12 @@ class FileFacts:
 
 @dataclass(frozen=True)
 class CaseFacts:
-    """One case with the facts of its files by channel, and of its label."""
+    """One case with the facts of its files by channel, of its label and of its brain mask."""
 
     case: Case
     images: dict[str, FileFacts]
     label: FileFacts | None
+    mask: FileFacts | None = None
 
 
 @dataclass(frozen=True)
@@ -93,7 +97,8 @@ def gather(cases: Sequence[Case], progress: Progress) -> tuple[CaseFacts, ...]:
         for case in cases:
             images = {name: _image(path, case.channel_index.get(name)) for name, path in case.images.items()}
             label = _label(case.label) if case.label is not None else None
-            found.append(CaseFacts(case, images, label))
+            mask = _label(case.mask) if case.mask is not None else None
+            found.append(CaseFacts(case, images, label, mask))
             advance(1, case.case)
     return tuple(found)
 
@@ -118,7 +123,7 @@ def _facts(path: Path, index: int | None, *, label: bool) -> FileFacts:
         return FileFacts(path=path, error=str(problem))
     array = volume.array
     finite = array[np.isfinite(array)] if array.dtype.kind == "f" else array.ravel()
-    inside = finite[finite != 0]
+    level, upper = (float("nan"), float("nan")) if label else head_levels(array[0])
     return FileFacts(
         path=path,
         grid=volume.grid,
@@ -127,7 +132,8 @@ def _facts(path: Path, index: int | None, *, label: bool) -> FileFacts:
         infinite=int(np.isinf(array).sum()),
         minimum=float(finite.min()) if finite.size else float("nan"),
         maximum=float(finite.max()) if finite.size else float("nan"),
-        median=float(np.median(inside)) if inside.size else float("nan"),
+        level=level,
+        upper=upper,
         zeros=float((array == 0).mean()),
         values=tuple(float(v) for v in np.unique(array)[:_MOST_VALUES]) if label else (),
         digest=_digest(array),

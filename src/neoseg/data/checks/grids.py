@@ -16,6 +16,7 @@ def grids(data: DataFacts) -> list[Problem]:
     found = []
     for facts in data.cases:
         files = [*facts.images.items()] + ([("label", facts.label)] if facts.label else [])
+        files += [("mask", facts.mask)] if facts.mask else []
         known = [(name, file, file.grid) for name, file in files if file.grid is not None]
         for name, file, grid in known[1:]:
             first_name, first_file, first = known[0]

@@ -11,6 +11,7 @@ from ..cases import Case
 from ..folds import Fold
 from .adc_units import adc_units
 from .background import background
+from .brain_masks import brain_masks
 from .constant_images import constant_images
 from .duplicate_content import duplicate_content
 from .duplicate_ids import duplicate_ids
@@ -57,6 +58,7 @@ CHECKS: tuple[Check, ...] = (
     Check("adc_units", adc_units),
     Check("orientation", orientation),
     Check("background", background),
+    Check("brain_masks", brain_masks),
     Check("site_shift", site_shift),
 )
 

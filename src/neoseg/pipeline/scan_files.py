@@ -1,0 +1,139 @@
+"""Which files of a folder are the scans that a run can predict, and which are not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..data.cases import Case
+from ..errors import InputError
+from ..io import endings, strip_ending, volumes_in
+
+__all__ = ["ScanFiles", "Stacked", "scans_in"]
+
+
+@dataclass(frozen=True)
+class Stacked:
+    """How the scans of a training were stacked in 4-D files.
+
+    Attributes:
+        count: volumes of each file.
+        index: channel to the volume that it is, counted from 0.
+    """
+
+    count: int
+    index: dict[str, int]
+
+
+@dataclass(frozen=True)
+class ScanFiles:
+    """What was found in a file or folder.
+
+    Attributes:
+        scans: by name, in order.
+        left_out: name of each image file that belongs to no scan to the sentence that says why.
+    """
+
+    scans: tuple[Case, ...]
+    left_out: dict[str, str]
+
+
+def scans_in(source: Path, channels: Sequence[str], stacked: Stacked | None = None) -> ScanFiles:
+    """Return the scans of a file or folder as cases.
+
+    For one channel every image is a scan. For several channels a scan is one file a channel, whose stems end in
+    ``_<channel>`` (``baby1_adc.nii.gz``, ``baby1_zadc.nii.gz``) or in nnU-Net's ``_0000``, ``_0001``. Where the
+    training had 4-D files, a 4-D file of as many volumes is a scan too, with the channels at the same places.
+
+    Args:
+        source: the file or folder.
+        channels: the channels that a scan has to bring, in the order of the network.
+        stacked: the 4-D files of the training, where it had such.
+
+    Raises:
+        InputError: nothing is there, no image is among it or belongs to a scan, a scan lacks a channel, or two files
+            claim one place.
+    """
+    scans: dict[str, Case] = {}
+    named: dict[str, dict[str, Path]] = {}
+    left_out: dict[str, str] = {}
+    for path in _images(source):
+        place = _place(path, channels)
+        count = _volumes(path) if stacked is not None or place is None else None
+        if stacked is not None and (count == stacked.count or (count is None and place is None)):
+            scans[_stem(path)] = _of_stacked(path, stacked)  # one that cannot be read: its prediction says why
+        elif place is None:
+            left_out[path.name] = _why(path, count, channels, stacked)
+        else:
+            scan, channel = place
+            other = named.setdefault(scan, {}).setdefault(channel, path)
+            if other != path:
+                raise InputError(f"{path}: {other.name} is the channel {channel!r} of {scan!r} too; keep one of them.")
+    for scan, images in named.items():
+        missing = [c for c in channels if c not in images]
+        if missing:
+            raise InputError(f"{source}: the scan {scan!r} lacks {missing}; add {scan}_{missing[0]} with its ending.")
+        if scan in scans:
+            raise InputError(f"{source}: two scans are called {scan!r}, one of them a 4-D file; rename one of them.")
+        scans[scan] = Case(case=scan, subject=scan, images=images)
+    if not scans:
+        raise InputError(
+            f"{source}: no image there is a scan of this run, which needs the channels {list(channels)}; name the "
+            f"files <scan>_{channels[0]} and so on. {next(iter(left_out.values()))}"
+        )
+    return ScanFiles(tuple(scans[name] for name in sorted(scans)), left_out)
+
+
+def _images(source: Path) -> list[Path]:
+    if source.is_file():
+        return [source]
+    if not source.is_dir():
+        raise InputError(f"{source}: there is no such file or folder; correct --input.")
+    files = sorted(p for p in source.iterdir() if p.name.lower().endswith(endings()) and not p.name.startswith("."))
+    if not files:
+        raise InputError(f"{source}: this folder holds no image ({', '.join(endings())}); correct --input.")
+    return files
+
+
+def _stem(path: Path) -> str:
+    return strip_ending(path.name) or path.stem
+
+
+def _of_stacked(path: Path, stacked: Stacked) -> Case:
+    return Case(
+        case=_stem(path),
+        subject=_stem(path),
+        images=dict.fromkeys(stacked.index, path),
+        channel_index=dict(stacked.index) if stacked.count > 1 else {},
+    )
+
+
+def _volumes(path: Path) -> int | None:
+    """Return how many volumes a file holds, or None when its header cannot be read."""
+    try:
+        return volumes_in(path)
+    except InputError:
+        return None
+
+
+def _place(path: Path, channels: Sequence[str]) -> tuple[str, str] | None:
+    """Return (scan, channel) by the end of the file's name, or None."""
+    stem = _stem(path)
+    if len(channels) == 1:
+        return stem, channels[0]
+    for index, channel in enumerate(channels):
+        for mark in (f"_{channel}", f"_{index:04d}"):
+            if stem.lower().endswith(mark.lower()) and len(stem) > len(mark):
+                return stem[: -len(mark)], channel
+    return None
+
+
+def _why(path: Path, count: int | None, channels: Sequence[str], stacked: Stacked | None) -> str:
+    marks = ", ".join(f"_{channel}" for channel in channels)
+    sentence = f"{path.name} was left out: its name ends in no channel ({marks}, or _0000 and so on)"
+    if count is None:
+        return f"{sentence}, and it cannot be read."
+    if stacked is not None:
+        return f"{sentence}, and it holds {count} volumes, not the {stacked.count} of the training."
+    return f"{sentence}." if count == 1 else f"{sentence}, and the training had no 4-D files."

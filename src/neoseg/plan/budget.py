@@ -1,0 +1,225 @@
+"""What a budget buys: width and depth of the network, patch, patches a step and number of steps."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import BaseModel, Field
+
+from ..errors import ConfigError
+from ..networks.configs import NetworkConfig, check_patch, required_multiple
+from .cost import step_core_seconds, step_gib
+from .reason import as_text
+from .topology import patch_for, whole_patch
+
+__all__ = ["FEWEST_STEPS", "PATCHES_ON_A_BUDGET", "SIZES", "Demand", "Fitted", "PlanConfig", "Size", "fit", "sized"]
+
+FEWEST_STEPS = 250
+"""A budget that buys fewer steps than this gets a smaller network, and then a smaller patch."""
+
+PATCHES_ON_A_BUDGET = 6
+"""Patches that a step shows at least when time is short: more different lesions are seen than in two whole heads. A
+choice made on one fold of the demo's training heads with one seed, so it may change."""
+
+FEWEST_PATCHES, MOST_PATCHES = 2, 16
+"""Patches a step."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much of the published width and depth a network has; the planner takes the largest that the budget trains."""
+
+    width: int
+    depth: int
+    heads: int
+    slots: int
+    features: int
+
+
+SIZES = (
+    Size(32, 3, 4, 64, 16),
+    Size(32, 2, 4, 64, 16),
+    Size(24, 2, 4, 32, 16),
+    Size(16, 2, 4, 32, 16),
+    Size(16, 1, 4, 32, 16),
+)
+"""From the published size down; the full-resolution branch, which sees the small lesions, keeps its published width.
+Fields that the configuration sets are kept."""
+
+
+class PlanConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
+    """The budget, and numbers that overrule the planner.
+
+    Attributes:
+        core_minutes: CPU core-minutes of training a fold; decides the number of steps and the network's width, and
+            bounds the patch. Omitted: published width, and the steps of [training].
+        memory_gib: memory in GiB of one training step in float32; bounds the patch and the patches a step.
+        batch_voxels: voxels of one batch that the planner aims at where the volumes are small.
+        spacing_mm: the network's grid; omitted: from the cases.
+        patch: voxels along x, y, z; omitted: from the cases.
+    """
+
+    core_minutes: float | None = Field(None, gt=0)
+    memory_gib: float = Field(6.0, gt=0)
+    batch_voxels: int = Field(400_000, gt=0)
+    spacing_mm: tuple[Annotated[float, Field(gt=0)], ...] | None = None
+    patch: tuple[Annotated[int, Field(gt=0)], ...] | None = None
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What the data and the configuration ask of a budget.
+
+    Attributes:
+        typical, largest: median and largest size of the training cases on the network's grid.
+        levels: of the network.
+        given: fields of the network that the user set.
+        channels: of the network.
+        batch: patches a step when the user set them.
+    """
+
+    typical: tuple[int, ...]
+    largest: tuple[int, ...]
+    levels: int
+    given: frozenset[str]
+    channels: int
+    batch: int | None
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What the budget buys.
+
+    Attributes:
+        network: with its stem, width and depth.
+        size: place in :data:`SIZES`.
+        patch, batch, steps: steps are None without a budget of time.
+        wanted: the patch without a budget.
+        covers_largest: whether ``wanted`` covers the largest training case.
+        most_voxels: bound of the patch.
+        bound: what set it, in words.
+        gib, seconds: forecast of one step.
+    """
+
+    network: NetworkConfig
+    size: int
+    patch: tuple[int, ...]
+    batch: int
+    steps: int | None
+    wanted: tuple[int, ...]
+    covers_largest: bool
+    most_voxels: int
+    bound: str
+    gib: float
+    seconds: float
+
+
+def fit(network: NetworkConfig, demand: Demand, config: PlanConfig) -> Fitted:
+    """Return the largest network, and for it the largest patch, that the budget allows.
+
+    Without a budget of time this is the published size, unless not even the smallest patch fits into memory. With
+    one, networks are tried from the published size down until one gets :data:`FEWEST_STEPS` steps; the smallest of
+    them then gets a patch as small as that many steps need.
+
+    Args:
+        network: with its stem; fields that the user did not set are decided here.
+        demand: sizes, levels, what was given.
+        config: the budget; a given patch is kept.
+
+    Raises:
+        ConfigError: the budget does not suffice for the smallest patch; the least that would do is named.
+        GeometryError: a given patch does not suit the network.
+    """
+    networks = [sized(network, size, demand) for size in SIZES]
+    fitting = [
+        i for i, n in enumerate(networks) if config.patch is not None or _smallest_gib(n, demand) <= config.memory_gib
+    ]
+    if not fitting:
+        raise _too_little_memory(networks[-1], demand, config)
+    for index in fitting:
+        fitted = _fitted(networks[index], index, demand, config, config.batch_voxels)
+        if fitted.steps is None or fitted.steps >= FEWEST_STEPS:
+            return fitted
+    assert config.core_minutes is not None
+    # A step's seconds grow with its voxels, so that many voxels a step leave enough steps.
+    last = networks[fitting[-1]]
+    a_voxel = step_core_seconds(last, (1, 1, 1), demand.channels, 1)
+    voxels = int(60 * config.core_minutes / FEWEST_STEPS / a_voxel)
+    fitted = _fitted(last, fitting[-1], demand, config, min(voxels, config.batch_voxels))
+    assert fitted.steps is not None
+    if fitted.steps < (FEWEST_STEPS if config.patch is None else 1):
+        steps = FEWEST_STEPS if config.patch is None else 1
+        raise ConfigError(
+            f"plan.core_minutes = {config.core_minutes:g}: {fitted.batch} patches of {as_text(fitted.patch)} voxels a "
+            f"step, the least that this network can be trained on, take {_rounded_up(steps * fitted.seconds / 60):g} "
+            f"core-minutes for {steps} steps; allow at least that."
+        )
+    return fitted
+
+
+def sized(network: NetworkConfig, size: Size, demand: Demand) -> NetworkConfig:
+    """Return the network with a size; fields that the user set stay."""
+    levels = demand.levels
+    fields = {
+        "dims": tuple(size.width * 2**i for i in range(levels)),
+        "depths": (size.depth,) * levels,
+        "heads": size.heads,
+        "proj": (size.slots,) * (levels - 1) + (min(size.slots, 32),),
+        "decoder_proj": size.slots,
+        "feature_size": size.features,
+    }
+    return network.model_copy(update={name: value for name, value in fields.items() if name not in demand.given})
+
+
+def _fitted(network: NetworkConfig, size: int, demand: Demand, config: PlanConfig, batch_voxels: int) -> Fitted:
+    multiple = required_multiple(network)
+    wanted, covers = whole_patch(demand.largest, demand.typical, multiple)
+    fewest = demand.batch or FEWEST_PATCHES
+    a_voxel = step_gib(network, (1, 1, 1), 1)
+    bounds = {f"{fewest} patches in {config.memory_gib:g} GiB": int(config.memory_gib / a_voxel / fewest)}
+    if config.core_minutes is not None:
+        few = demand.batch or PATCHES_ON_A_BUDGET
+        bounds[f"{few} patches within {batch_voxels:,} voxels a step"] = batch_voxels // few
+    bound = min(bounds, key=lambda name: bounds[name])
+    if config.patch is not None:
+        check_patch(network, config.patch)
+        patch = config.patch
+    else:
+        patch = patch_for(wanted, demand.typical, multiple, bounds[bound])
+    voxels = math.prod(patch)
+    room = min(batch_voxels // voxels, int(config.memory_gib / a_voxel) // voxels, MOST_PATCHES)
+    batch = demand.batch or max(FEWEST_PATCHES, room)
+    seconds = step_core_seconds(network, patch, demand.channels, batch)
+    return Fitted(
+        network=network,
+        size=size,
+        patch=patch,
+        batch=batch,
+        steps=None if config.core_minutes is None else int(60 * config.core_minutes / seconds + 1e-6),
+        wanted=wanted,
+        covers_largest=covers,
+        most_voxels=bounds[bound],
+        bound=bound,
+        gib=step_gib(network, patch, batch),
+        seconds=seconds,
+    )
+
+
+def _smallest_gib(network: NetworkConfig, demand: Demand) -> float:
+    return step_gib(network, required_multiple(network), demand.batch or FEWEST_PATCHES)
+
+
+def _too_little_memory(network: NetworkConfig, demand: Demand, config: PlanConfig) -> ConfigError:
+    return ConfigError(
+        f"plan.memory_gib = {config.memory_gib:g}: {demand.batch or FEWEST_PATCHES} patches of "
+        f"{as_text(required_multiple(network))} voxels, the smallest that suit the network, take "
+        f"{_rounded_up(_smallest_gib(network, demand)):g} GiB; allow at least that."
+    )
+
+
+def _rounded_up(value: float) -> float:
+    """Return two leading digits, upwards."""
+    unit = 10.0 ** (math.floor(math.log10(value)) - 1)
+    return round(math.ceil(value / unit) * unit, 12)

@@ -1,0 +1,117 @@
+"""How long a training is: segments, each with a schedule of its own; a finished training may get another one."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ..atomic import read_json, write_json
+from ..errors import StateError
+from .checkpoint import TrainingState
+from .configs import TrainingConfig
+from .step import StepParts, steps_within
+
+__all__ = ["LENGTH", "Segment", "length_of", "next_segments", "read_segments", "write_segments"]
+
+LENGTH = ("epochs", "steps", "time_budget_s", "early_stop_patience")
+"""Fields of the configuration that may change once a training is finished."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of steps over which the learning rate runs through its schedule once.
+
+    Attributes:
+        first, last: steps done before it and at its end.
+        epoch: epochs done before it.
+        length: what the configuration asked for.
+    """
+
+    first: int
+    last: int
+    epoch: int
+    length: dict[str, Any]
+
+
+def length_of(config: TrainingConfig) -> dict[str, Any]:
+    """Return the fields that set the length of a training."""
+    return config.model_dump(mode="json", include=set(LENGTH))
+
+
+def read_segments(folder: Path, identity: dict[str, Any], config: TrainingConfig) -> list[Segment]:
+    """Return the segments of a fold's folder; none when it is new.
+
+    Raises:
+        StateError: the folder holds a training of other settings or data, or an unfinished one of another length.
+    """
+    path = folder / "training.json"
+    if not path.exists():
+        return []
+    stored = read_json(path)
+    segments = [Segment(**segment) for segment in stored["segments"]]
+    there, wanted = dict(stored["identity"]), dict(identity)
+    before, now = there.pop("config"), wanted.pop("config")
+    changed = [key for key in wanted if there.get(key) != wanted[key]]
+    changed += [f"config.{key}" for key, value in now.items() if before.get(key) != value]
+    if changed:
+        raise StateError(
+            f"{folder}: this folder holds a training with other values of {', '.join(sorted(changed))}; give the "
+            "values of then (they are in training.json) to go on with it, or another folder to train anew."
+        )
+    wanted, last = length_of(config), segments[-1].length
+    if wanted != last and not (folder / "finished.json").exists():
+        raise StateError(
+            f"{folder}: this training is unfinished; its length is {_told(last)}, but {_told(wanted)} was given; let "
+            "it finish with the former length, then ask for more."
+        )
+    return segments
+
+
+def next_segments(
+    segments: list[Segment],
+    state: TrainingState,
+    network: nn.Module,
+    parts: StepParts,
+    *,
+    overhead_s: float,
+    spent_s: float,
+) -> list[Segment]:
+    """Return the segments with one more, from the state on.
+
+    A time budget is translated into steps by timing some of them on a copy of the network.
+
+    Args:
+        segments: those that are finished.
+        state: how far the training is.
+        network: on its device.
+        parts: of the fold.
+        overhead_s: seconds that an epoch takes besides its steps.
+        spent_s: seconds of the budget that are used up.
+
+    Raises:
+        StateError: the training is longer already.
+    """
+    config = parts.config
+    if config.time_budget_s is not None:
+        left = config.time_budget_s - spent_s
+        last = state.step + (steps_within(left, network, parts, overhead_s) if left > 0 else 0)
+    else:
+        last = config.steps if config.steps is not None else config.epochs * config.steps_per_epoch
+    if last <= state.step:
+        raise StateError(
+            f"This training is finished after {state.step} steps and {state.seconds:.0f} s; {_told(length_of(config))} "
+            "is not longer, so there is nothing to add; ask for more, or give the former length."
+        )
+    return [*segments, Segment(state.step, last, state.epoch, length_of(config))]
+
+
+def write_segments(folder: Path, segments: list[Segment], identity: dict[str, Any]) -> None:
+    """Write training.json."""
+    write_json(folder / "training.json", {"segments": [asdict(segment) for segment in segments], "identity": identity})
+
+
+def _told(length: dict[str, Any]) -> str:
+    return ", ".join(f"{key} = {value}" for key, value in length.items() if value is not None)

@@ -1,0 +1,171 @@
+"""An atlas from files and from the command line: what is found, converted, listed, refused and taken up again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from neoseg.atlas.configs import AtlasConfig
+from neoseg.atlas.files import build_atlas_from_files, healthy_scans, made_with, work_folder
+from neoseg.cli.app import app
+from neoseg.errors import InputError
+from neoseg.io import write_volume
+from neoseg.prepare.atlas import Atlas
+from neoseg.register.configs import AffineConfig, FfdConfig
+from neoseg.register.transforms import grid_points
+from neoseg.volume import Grid, Volume
+
+TOY = AtlasConfig(
+    spacing_mm=5.0,
+    margin_mm=6.0,
+    rounds=1,
+    smooth_mm=6.0,
+    affine=AffineConfig(levels_mm=(8.0,), turn_degrees=0, iterations=8),
+    ffd=FfdConfig(grid_mm=(30.0,), image_mm=(8.0,), iterations=3),
+)
+
+
+def toy_head(seed: int) -> tuple[Volume, Volume]:
+    """An ellipsoid with a ventricle and noise on a grid that is stored flipped, and its halves: 1 left, 2 right."""
+    rng = np.random.default_rng(seed)
+    affine = np.diag([5.0, 5.0, 5.0, 1.0])
+    affine[:3, 3] = [-46, -54, -45]
+    grid = Grid((20, 23, 19), affine)
+    size = np.array([36, 44, 34]) * (1 + rng.normal(0, 0.03, 3))
+    place = (grid_points(grid) - rng.normal(0, 2, 3)) / size
+    inside = np.linalg.norm(place, axis=1) < 1
+    fluid = np.linalg.norm((place - [0, 0.1, 0.05]) / [0.5, 0.3, 0.25], axis=1) < 1
+    adc = np.where(fluid, 2400, 1200 + 200 * place[:, 1]) + rng.normal(0, 60, len(place))
+    image, labels = (np.where(inside, a, 0).reshape(1, *grid.shape) for a in (adc, np.where(place[:, 0] > 0, 2, 1)))
+    return Volume(image.astype(np.float32), grid), Volume(labels.astype(np.uint8), grid)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Six heads in two formats and two units, one file that is no image, and labels of five of them."""
+    for i in range(6):
+        image, labels = toy_head(i)
+        if i == 2:
+            image = image.with_array(image.array / np.float32(1000))
+        write_volume(image, tmp_path / "scans" / (f"head{i}.nii.gz" if i % 2 else f"head{i}.mha"))
+        if i != 4:
+            write_volume(labels, tmp_path / "labels" / f"head{i}.nii.gz")
+    (tmp_path / "scans" / "notes.txt").write_text("not an image")
+    return tmp_path
+
+
+def test_files_become_an_atlas_with_its_provenance(folder: Path) -> None:
+    (folder / "scans" / "broken.nii.gz").write_bytes(b"not a nifti")
+    image, _ = toy_head(9)
+    write_volume(image.with_array(image.array / np.float32(30)), folder / "scans" / "odd.mha")
+    scans = healthy_scans([folder / "scans"], regions=folder / "labels")
+    assert list(scans.images) == ["broken", "head0", "head1", "head2", "head3", "head4", "head5", "odd"]
+    build_atlas_from_files(scans, folder / "atlas", TOY)
+    atlas = Atlas.load(folder / "atlas")
+    assert not work_folder(folder / "atlas").exists()
+    assert atlas.count == 6
+    # one file is in 1e-3 mm2/s; not converted, it would pull the mean down by a sixth
+    assert 1200 < atlas.mean.array[0][atlas.inside].mean() < 1450
+    assert set(atlas.provenance["failed"]) == {"broken", "odd"}
+    assert "no known unit" in atlas.provenance["failed"]["odd"]
+    assert any("head4" in s and "no region labels" in s for s in atlas.warnings)
+    assert atlas.regions is not None
+    place = grid_points(atlas.grid).reshape(*atlas.regions.grid.shape, 3)
+    assert place[atlas.regions.array[0] == 2][:, 0].mean() > 5
+    assert place[atlas.regions.array[0] == 1][:, 0].mean() < -5
+    assert len(atlas.provenance["files"]["head0"]["sha256"][0]) == 64
+    assert atlas.provenance["bias_field"] is None
+    assert atlas.provenance["config"]["spacing_mm"] == 5
+
+
+def test_the_same_call_again_does_nothing_and_another_one_asks_first(folder: Path) -> None:
+    scans = healthy_scans(sorted((folder / "scans").glob("head*")))
+    done: list[int] = []
+
+    def each(function: Any, items: Sequence[Any]) -> list[Any]:
+        done.append(len(items))
+        return [function(item) for item in items]
+
+    build_atlas_from_files(scans, folder / "atlas", TOY, run_each=each)
+    assert done
+    done.clear()
+    again = build_atlas_from_files(scans, folder / "atlas", TOY, run_each=each)
+    assert not done
+    assert again.provenance["key"] == made_with(folder / "atlas")
+    other = TOY.model_copy(update={"smooth_mm": 8.0})
+    with pytest.raises(InputError, match="another atlas lies here"):
+        build_atlas_from_files(scans, folder / "atlas", other)
+    build_atlas_from_files(scans, folder / "atlas", other, overwrite=True)
+    assert made_with(folder / "atlas") != again.provenance["key"]
+
+
+def test_a_stopped_call_leaves_work_beside_the_folder_and_no_atlas(folder: Path) -> None:
+    scans = healthy_scans([folder / "scans"])
+
+    def stopped(function: Any, items: Sequence[Any]) -> list[Any]:
+        results = [function(item) for item in items]
+        if len(list(work_folder(folder / "atlas").glob("*.npz"))) > len(items):
+            raise KeyboardInterrupt
+        return results
+
+    with pytest.raises(KeyboardInterrupt):
+        build_atlas_from_files(scans, folder / "atlas", TOY, run_each=stopped)
+    assert not (folder / "atlas").exists()
+    assert len(list((folder / "atlas.work").glob("*.npz"))) == 12
+    build_atlas_from_files(scans, folder / "atlas", TOY)
+    assert not (folder / "atlas.work").exists()
+
+
+def test_what_cannot_be_an_atlas_has_words(folder: Path) -> None:
+    with pytest.raises(InputError, match="no such file"):
+        healthy_scans([folder / "nowhere"])
+    with pytest.raises(InputError, match="no image of a known format"):
+        healthy_scans([folder / "scans" / "notes.txt"])
+    (folder / "empty").mkdir()
+    with pytest.raises(InputError, match="no image lies here"):
+        healthy_scans([folder / "empty"])
+    with pytest.raises(InputError, match="no label here has the name"):
+        healthy_scans([folder / "scans"], regions=folder / "empty")
+    with pytest.raises(InputError, match="has the same name"):
+        healthy_scans([folder / "scans", folder / "labels"])
+    four = healthy_scans(sorted((folder / "scans").glob("head[0-3]*")))
+    with pytest.raises(InputError, match="4 of 4 healthy scans can be used, but an atlas needs 5"):
+        build_atlas_from_files(four, folder / "atlas", TOY)
+
+
+def test_the_command_builds_lists_and_takes_its_settings_from_a_configuration(folder: Path) -> None:
+    (folder / "scans" / "broken.nii.gz").write_bytes(b"not a nifti")
+    settings = f"""
+        jobs = 2
+        [labels]
+        lesion = 1
+        [atlas]
+        spacing_mm = 5.0
+        margin_mm = 6.0
+        rounds = 0
+        [atlas.affine]
+        levels_mm = [8.0]
+        turn_degrees = 0
+        iterations = {TOY.affine.iterations}
+    """
+    (folder / "neoseg.toml").write_text(settings)
+    call = ["atlas", "build", str(folder / "scans"), "--output", str(folder / "atlas"), "--quiet", "--json"]
+    call += ["--config", str(folder / "neoseg.toml"), "--set", "atlas.smooth_mm=6"]
+    done = CliRunner().invoke(app, call)
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)
+    assert told["heads"] == 6
+    assert list(told["failed"]) == ["broken"]
+    atlas = Atlas.load(folder / "atlas")
+    assert atlas.provenance["config"]["rounds"] == 0
+    assert atlas.provenance["config"]["smooth_mm"] == 6
+    assert atlas.calibration is not None
+    assert atlas.calibration.heads == 6
+    missing = CliRunner().invoke(app, [*call[:3], "-o", str(folder / "b"), "--set", "atlas.rounds=0"])
+    assert "--config" in str(missing.exception)

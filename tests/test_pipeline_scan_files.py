@@ -1,0 +1,81 @@
+"""Which files of a folder are scans of a run: by name, by number of volumes, and what is told of the others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from neoseg.errors import InputError
+from neoseg.pipeline.scan_files import Stacked, scans_in
+
+TWO = ("flair", "t1")
+
+
+def write(folder: Path, *names: str, volumes: int = 1) -> None:
+    shape = (3, 4, 5) if volumes == 1 else (3, 4, 5, volumes)
+    for name in names:
+        nib.save(nib.Nifti1Image(np.ones(shape, dtype=np.float32), np.eye(4)), folder / name)
+
+
+def test_files_that_match_no_channel_are_named(tmp_path: Path) -> None:
+    write(tmp_path, "a_flair.nii.gz", "a_t1.nii.gz", "a_seg.nii.gz", "b_0000.nii.gz", "b_0001.nii.gz", "t1.nii.gz")
+    found = scans_in(tmp_path, TWO)
+    assert [(s.case, {c: p.name for c, p in s.images.items()}) for s in found.scans] == [
+        ("a", {"flair": "a_flair.nii.gz", "t1": "a_t1.nii.gz"}),
+        ("b", {"flair": "b_0000.nii.gz", "t1": "b_0001.nii.gz"}),
+    ]
+    assert list(found.left_out) == ["a_seg.nii.gz", "t1.nii.gz"]
+    assert all("_flair, _t1" in why for why in found.left_out.values())
+
+
+def test_nothing_that_matches_is_an_error(tmp_path: Path) -> None:
+    write(tmp_path, "a.nii.gz", "b.nii.gz")
+    with pytest.raises(InputError, match=r"no image there is a scan of this run.*a\.nii\.gz was left out"):
+        scans_in(tmp_path, TWO)
+
+
+def test_a_4d_file_is_a_scan_where_the_training_had_such(tmp_path: Path) -> None:
+    write(tmp_path, "stack.nii.gz", volumes=3)
+    write(tmp_path, "two.nii.gz", volumes=2)
+    write(tmp_path, "plain.nii.gz")
+    (tmp_path / "broken.nii.gz").write_text("no image")
+    # The network sees two of the three volumes, in an order of its own.
+    found = scans_in(tmp_path, TWO, Stacked(3, {"t1": 0, "t2": 1, "flair": 2}))
+    assert [s.case for s in found.scans] == ["broken", "stack"]
+    assert found.scans[1].channel_index == {"t1": 0, "t2": 1, "flair": 2}
+    assert set(found.scans[1].images.values()) == {tmp_path / "stack.nii.gz"}
+    assert list(found.left_out) == ["plain.nii.gz", "two.nii.gz"]
+    assert "holds 2 volumes, not the 3 of the training" in found.left_out["two.nii.gz"]
+
+
+def test_a_4d_file_is_no_scan_where_the_training_had_one_file_a_channel(tmp_path: Path) -> None:
+    write(tmp_path, "stack.nii.gz", volumes=2)
+    with pytest.raises(InputError, match=r"the training had no 4-D files"):
+        scans_in(tmp_path, TWO)
+
+
+def test_one_channel_out_of_4d_files(tmp_path: Path) -> None:
+    write(tmp_path, "stack.nii.gz", volumes=2)
+    write(tmp_path, "plain.nii.gz")
+    plain, stack = scans_in(tmp_path, ("t1",), Stacked(2, {"flair": 0, "t1": 1})).scans
+    assert (plain.images, plain.channel_index) == ({"t1": tmp_path / "plain.nii.gz"}, {})
+    assert stack.channel_index["t1"] == 1
+
+
+def test_one_place_is_claimed_once(tmp_path: Path) -> None:
+    write(tmp_path, "a_flair.nii.gz", "a_0000.nii.gz", "a_t1.nii.gz")
+    with pytest.raises(InputError, match="'flair' of 'a' too"):
+        scans_in(tmp_path, TWO)
+    (tmp_path / "one").mkdir()
+    write(tmp_path / "one", "a.nii.gz", "a.nii")
+    with pytest.raises(InputError, match="of 'a' too"):
+        scans_in(tmp_path / "one", ("adc",))
+
+
+def test_a_scan_that_lacks_a_channel_is_told(tmp_path: Path) -> None:
+    write(tmp_path, "a_flair.nii.gz", "a_t1.nii.gz", "b_t1.nii.gz")
+    with pytest.raises(InputError, match=r"the scan 'b' lacks \['flair'\]"):
+        scans_in(tmp_path, TWO)
