@@ -397,6 +397,10 @@ def test_a_time_budget_becomes_a_stored_number_of_steps(tmp_path):
     assert fit(tmp_path, config).steps == total
 
 
+def test_a_time_budget_that_is_over_before_the_first_step_still_buys_one(tmp_path):
+    assert fit(tmp_path, TrainingConfig(time_budget_s=1e-6, steps_per_epoch=10, precision="float32")).steps == 1
+
+
 def test_steps_beat_epochs_and_the_last_epoch_may_be_short(tmp_path):
     result = fit(tmp_path, CONFIG.model_copy(update={"steps": 6}))
     assert (result.steps, result.epochs) == (6, 2)

@@ -14,6 +14,7 @@ import numpy as np
 from ..atomic import read_json
 from ..data.cases import Case
 from ..data.foreground import foreground_mask
+from ..data.layouts.files import images_in
 from ..data.loading import load_images
 from ..data.store import digest
 from ..data.units import MICRO, UNITS_OF_ADC, adc_unit, channel_kind
@@ -205,10 +206,8 @@ def _named(paths: Sequence[Path]) -> dict[str, Path]:
             raise InputError(f"{path}: there is no such file or folder; correct the path.")
         if path.is_file() and strip_ending(path.name) is None:
             raise InputError(f"{path}: this is no image of a known format ({', '.join(endings())}).")
-        for file in sorted(path.iterdir()) if path.is_dir() else [path]:
-            name = strip_ending(file.name)
-            if name is None or file.name.startswith(".") or file.is_dir():
-                continue
+        inside = images_in(path) if path.is_dir() else {str(strip_ending(path.name)): path}
+        for name, file in inside.items():
             if name in found:
                 raise InputError(f"{file}: the file {found[name]} has the same name; rename or leave out one of them.")
             found[name] = file

@@ -97,7 +97,7 @@ def next_segments(
     config = parts.config
     if config.time_budget_s is not None:
         left = config.time_budget_s - spent_s
-        last = state.step + (steps_within(left, network, parts, overhead_s) if left > 0 else 0)
+        last = state.step + (steps_within(left, network, parts, overhead_s) if left > 0 or not segments else 0)
     else:
         last = config.steps if config.steps is not None else config.epochs * config.steps_per_epoch
     if last <= state.step:
