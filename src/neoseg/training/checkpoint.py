@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -27,6 +29,7 @@ from .guard import Guard
 
 __all__ = ["TrainingState", "read_checkpoint", "read_weights", "write_checkpoint", "write_weights"]
 
+_SYSTEM_ERROR = re.compile(r"os error (\d+)")
 MODEL, OPTIMISER, AVERAGE, STATE = "model.safetensors", "optimiser.safetensors", "average.safetensors", "state.json"
 
 
@@ -42,6 +45,7 @@ class TrainingState:
         epoch_loss: sum of the losses of the epoch under way.
         epoch_good: steps of it that were not undone.
         epoch_seconds: work on it.
+        epoch_waited: of those, in which its steps waited for batches.
         smoothed: smoothed validation Dice; ``None`` before the first.
         best: its best value so far.
         best_epoch: the epoch (from 0) that reached it.
@@ -58,6 +62,7 @@ class TrainingState:
     epoch_loss: float = 0.0
     epoch_good: int = 0
     epoch_seconds: float = 0.0
+    epoch_waited: float = 0.0
     smoothed: float | None = None
     best: float | None = None
     best_epoch: int | None = None
@@ -66,20 +71,21 @@ class TrainingState:
     lowered_epoch: int = -1
     guard: Guard = field(default_factory=Guard)
 
-    def count(self, loss: float | None, seconds: float) -> None:
-        """Take in a step; ``None`` is the loss of one that was undone."""
+    def count(self, loss: float | None, seconds: float, waited: float) -> None:
+        """Take in a step and how long it waited for its batch; ``None`` is the loss of one that was undone."""
         self.step += 1
         if loss is not None:
             self.epoch_loss += loss
             self.epoch_good += 1
         self.epoch_seconds += seconds
+        self.epoch_waited += waited
         self.seconds += seconds
 
     def next_epoch(self, seconds: float) -> None:
         """Take in what followed the steps of an epoch, and begin the next one."""
         self.epoch += 1
         self.epoch_start = self.step
-        self.epoch_loss = self.epoch_seconds = 0.0
+        self.epoch_loss = self.epoch_seconds = self.epoch_waited = 0.0
         self.epoch_good = 0
         self.seconds += seconds
 
@@ -87,7 +93,7 @@ class TrainingState:
 def write_weights(folder: Path, weights: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
     """Write a folder with ``model.safetensors`` and ``state.json``."""
     with replacing_folder(folder) as temporary:
-        save_file(_plain(weights), temporary / MODEL)
+        _save(weights, temporary / MODEL)
         write_json(temporary / STATE, dict(facts))
 
 
@@ -117,10 +123,10 @@ def write_checkpoint(
 ) -> None:
     """Write everything that a resumed training needs; the checkpoint that was there stays as the one before."""
     with replacing_folder(folder, keep=_before(folder)) as temporary:
-        save_file(_plain(network.state_dict()), temporary / MODEL)
-        save_file(_plain(_optimiser_tensors(optimiser)), temporary / OPTIMISER)
+        _save(network.state_dict(), temporary / MODEL)
+        _save(_optimiser_tensors(optimiser), temporary / OPTIMISER)
         if average is not None:
-            save_file(_plain(average), temporary / AVERAGE)
+            _save(average, temporary / AVERAGE)
         hashes = {path.name: _hash(path) for path in sorted(temporary.glob("*.safetensors"))}
         hashes[STATE] = _hash_of_state(asdict(state))
         write_json(temporary / STATE, asdict(state) | {"hashes": hashes})
@@ -179,6 +185,21 @@ def _hash_of_state(words: Mapping[str, Any]) -> str:
 def _hash(path: Path) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "blake2b").hexdigest()[:32]
+
+
+def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Write tensors.
+
+    Raises:
+        OSError: the disk refuses; safetensors puts the number of that error into words.
+    """
+    try:
+        save_file(_plain(tensors), path)
+    except SafetensorError as error:
+        found = _SYSTEM_ERROR.search(str(error))
+        if found is None:
+            raise
+        raise OSError(int(found[1]), os.strerror(int(found[1]))) from error
 
 
 def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -72,15 +72,19 @@ class TrainingData:
 
 
 def load_batch(
-    data: TrainingData, sampler: PatchSampler, generator: np.random.Generator, batch_size: int
+    data: TrainingData,
+    sampler: PatchSampler,
+    generator: np.random.Generator,
+    batch_size: int,
+    rows: slice = slice(None),
 ) -> tuple[Tensor, Tensor]:
-    """Draw and cut one batch.
+    """Draw one batch and cut it, or some of its rows.
 
     Returns:
         Images ``(b, c, x, y, z)`` float32 and labels ``(b, x, y, z)`` uint8, in main memory.
     """
     images, labels = [], []
-    for position in sampler.draw(generator, batch_size):
+    for position in sampler.draw(generator, batch_size)[rows]:
         case = data.train[position.case]
         images.append(cut(case.image, position.start, data.patch, data.fill))
         labels.append(cut(case.label[None], position.start, data.patch)[0])

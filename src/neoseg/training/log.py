@@ -3,13 +3,46 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ..atomic import replacing
+from .checkpoint import TrainingState
+from .validation import Validation
 
-__all__ = ["draw_curves", "read_log", "write_log"]
+__all__ = ["draw_curves", "epoch_line", "read_log", "rounded", "write_log"]
+
+
+def epoch_line(state: TrainingState, scores: Validation | None, rate: float, *, smoothed: bool) -> dict[str, Any]:
+    """Return what ``log.jsonl`` says about the epoch that ends.
+
+    Args:
+        state: with the steps of the epoch counted.
+        scores: of its validation, if there was one.
+        rate: learning rate of the last step.
+        smoothed: whether the smoothed Dice is of this epoch.
+    """
+    return {
+        "epoch": state.epoch,
+        "step": state.step,
+        "loss": state.epoch_loss / state.epoch_good,
+        "validation_dice": scores and scores.dice,
+        "smoothed_dice": state.smoothed if smoothed else None,
+        "validation_loss": scores.loss if scores and math.isfinite(scores.loss) else None,
+        "false_positive_voxels": scores and scores.false_positive_voxels,
+        "learning_rate": rate,
+        "undone_steps": state.guard.undone,
+        "step_seconds": state.epoch_seconds,
+        "wait_seconds": state.epoch_waited,
+    }
+
+
+def rounded(line: dict[str, Any]) -> dict[str, Any]:
+    """Return the line with times and memory to three digits after the point."""
+    measured = ("step_seconds", "wait_seconds", "seconds", "peak_gib")
+    return {key: round(value, 3) if key in measured and value is not None else value for key, value in line.items()}
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

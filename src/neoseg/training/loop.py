@@ -7,19 +7,23 @@ A fold's folder holds::
     best/            the weights of the best epoch; what predicts
     log.jsonl        one line an epoch
     progress.png     the curves
+    tensorboard/     the same numbers, where the package tensorboard is installed
     finished.json    the summary; written last
 
 Calling again with the same arguments goes on where the folder stands. On a CPU the weights are then bit-identical to
 those of an uninterrupted training; on a GPU some kernels add in changing order. SIGINT and SIGTERM end the training
 after the step or validation case under way, with a checkpoint.
+
+Several processes may train together (``ranks``): all go through this function, rank 0 alone writes and speaks.
 """
 
 from __future__ import annotations
 
 import copy
 import hashlib
-import math
+import shutil
 import time
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -32,15 +36,19 @@ from ..augment.augmentation import Augmentation
 from ..data.patches import PatchSampler
 from ..errors import InputError
 from ..inference.configs import WindowConfig
-from ..progress import Progress
+from ..progress import Progress, Silent
+from .board import score_board
 from .checkpoint import TrainingState, read_checkpoint, read_weights, write_checkpoint, write_weights
 from .configs import TrainingConfig
 from .data import TrainingData
 from .guard import Guard
 from .interrupt import stop_request
-from .log import draw_curves, read_log, write_log
+from .loader import loading
+from .log import draw_curves, epoch_line, read_log, rounded, write_log
+from .memory import peak_gib
 from .optim import MovingAverage, learning_rate_at, make_optimiser
 from .precision import training_precision
+from .ranks import ALONE, Ranks
 from .segments import LENGTH, Segment, length_of, next_segments, read_segments, write_segments
 from .step import StepParts, train_step
 from .validation import Loss, Validation, validate
@@ -59,6 +67,7 @@ class FoldRun:
         augmentation: of the training batches; ``None``: none.
         title: how the fold is called on the screen and above its curves.
         inputs: hash of what the weights depend on besides the other arguments: the bytes of the cases, the loss.
+        ranks: the processes that train this fold together, each with a call of its own.
     """
 
     folder: Path
@@ -67,6 +76,7 @@ class FoldRun:
     augmentation: Augmentation | None = None
     title: str = "fold"
     inputs: str = ""
+    ranks: Ranks = ALONE
 
 
 @dataclass(frozen=True)
@@ -118,20 +128,23 @@ def train_fold(
     Raises:
         InputError: there is no training case.
         StateError: the folder holds a training of other settings or data, or no whole checkpoint.
-        ConfigError: the precision asked for gives wrong gradients here.
-        NeosegError: the loss stayed infinite or undefined.
+        ConfigError: the precision asked for gives wrong gradients here, or the processes cannot share a batch evenly.
+        NeosegError: the loss stayed infinite or undefined, or another process did not answer.
         Stopped: SIGINT or SIGTERM arrived.
     """
     if not data.train:
         raise InputError(f"{run.title}: no training case was given; at least one with a label is wanted.")
     device, folder, began = torch.device(run.device), run.folder, time.perf_counter()
+    ranks = run.ranks
+    progress = progress if ranks.leads else Silent()
+    ranks.rows(config.batch_size)
     network.to(device)
     if len(data.patch) == 3:
         network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
     identity, finished = _identity(network, data, config, run), folder / "finished.json"
     segments = read_segments(folder, identity, config)
-    if finished.exists() and segments and segments[-1].length == length_of(config):
+    if ranks.agreed([finished.exists() and bool(segments) and segments[-1].length == length_of(config)])[0]:
         read_weights(folder / "best", network)
         return TrainingResult(**read_json(finished))
 
@@ -143,24 +156,27 @@ def train_fold(
     sampler = PatchSampler(
         labels, data.patch, foreground_fraction=config.foreground_fraction, lesion_power=config.lesion_power
     )
-    parts = StepParts(loss, data, sampler, run.augmentation, config, device, dtype, run.seed)
+    parts = StepParts(loss, data, sampler, run.augmentation, config, device, dtype, run.seed, ranks)
     window = WindowConfig(precision=config.precision)
     optimiser = make_optimiser(network, config)
     average = MovingAverage(network, config.ema_decay) if config.ema_decay is not None else None
     averaged = average.state if average else None
     judged = copy.deepcopy(network) if average else network
 
-    with torch.random.fork_rng(devices=[device.index or 0] if device.type == "cuda" else []), stop_request() as stop:
-        kept, damage = read_checkpoint(folder / "last", network, optimiser, averaged)
+    generators = torch.random.fork_rng(devices=[device.index or 0] if device.type == "cuda" else [])
+    with generators, stop_request() as stop, ExitStack() as exits:
+        with ranks.in_turn():
+            kept, damage = read_checkpoint(folder / "last", network, optimiser, averaged)
         if damage:
             progress.say(damage)
         state = kept or TrainingState(guard=Guard.for_format(dtype))
-        if not segments or finished.exists():
-            overhead = _epoch_overhead(network, parts, run, window) if config.time_budget_s is not None else 0.0
+        if ranks.agreed([not segments or finished.exists()])[0]:
+            overhead = _epoch_overhead(judged, optimiser, averaged, parts, run) if config.time_budget_s else 0.0
             spent = state.seconds if kept else time.perf_counter() - began
             segments = next_segments(segments, state, network, parts, overhead_s=overhead, spent_s=spent)
-            write_segments(folder, segments, identity)
-            finished.unlink(missing_ok=True)
+            if ranks.leads:
+                write_segments(folder, segments, identity)
+                finished.unlink(missing_ok=True)
         if kept is None:
             state.seconds = time.perf_counter() - began
         segment = segments[-1]
@@ -169,15 +185,23 @@ def train_fold(
             f"{run.title}: {segment.last - state.step} of {segment.last} steps to do, {precision} on {device}."
         )
         saved = time.perf_counter()
+        loader = exits.enter_context(loading(parts, state.step, segment.last))
+        board = exits.enter_context(score_board(folder / "tensorboard", history)) if ranks.leads else None
 
         def save() -> None:
             nonlocal saved
-            write_checkpoint(folder / "last", network, optimiser, averaged, state)
+            begun = time.perf_counter()
+            if ranks.leads:
+                write_checkpoint(folder / "last", network, optimiser, averaged, state)
             saved = time.perf_counter()
+            state.seconds += saved - begun
 
         def end_when_asked() -> None:
+            # one process may have heard the signal before the others
+            stop.number = int(ranks.largest(stop.number or 0)) or None
             if stop.number is not None:
                 save()
+                ranks.largest(0)
                 stop.obey(f" after step {state.step} of {segment.last}, which is kept")
 
         while state.epoch_start < segment.last and not _out_of_patience(state, segment, config):
@@ -187,58 +211,50 @@ def train_fold(
             with progress.track(f"{run.title}, epoch {state.epoch + 1}", last - first) as advance:
                 advance(state.step - first, "")
                 while state.step < last:
-                    start = time.perf_counter()
+                    start, waited = time.perf_counter(), loader.waited_s
                     for group in optimiser.param_groups:
                         group["lr"] = _rate(state, segment, config)
-                    value, dice = train_step(network, optimiser, parts, state.step, state.guard)
+                    value, dice = train_step(network, optimiser, parts, state.step, state.guard, loader.take)
                     if average and value is not None:
                         average.update(network, state.step)
                     dices += [] if dice is None else [dice]
 
                     seconds = time.perf_counter() - start
-                    state.count(value, seconds)
+                    state.count(value, seconds, loader.waited_s - waited)
                     if value is None:
                         progress.say(f"{run.title}, step {state.step}: {state.guard.told}")
                     if state.step < last and time.perf_counter() - saved > config.checkpoint_every_seconds:
                         save()
-                    advance(1, _text(state, dices))
+                    advance(1, _text(state, dices, peak_gib(device)))
                     end_when_asked()
 
             if not state.epoch_good:
                 state.guard.give_up("all of this epoch")
             start = time.perf_counter()
+            ranks.require_equal(network.state_dict())
             scores: Validation | None = None
             due = state.step == segment.last or (state.epoch + 1) % config.validate_every == 0
             if due:
                 if average:
                     judged.load_state_dict(average.state)
                 if data.validation:
-                    scores = validate(judged, loss, data, window, device, after_case=end_when_asked)
-                if _is_best(state, scores, config):
+                    scores = validate(judged, loss, data, window, device, ranks=ranks, after_case=end_when_asked)
+                if _is_best(state, scores, config) and ranks.leads:
                     facts = {"epoch": state.epoch, "step": state.step, "validation_dice": scores and scores.dice}
                     write_weights(folder / "best", judged.state_dict(), facts)
-            spent = time.perf_counter() - start
-            history.append(
-                {
-                    "epoch": state.epoch,
-                    "step": state.step,
-                    "loss": state.epoch_loss / state.epoch_good,
-                    "validation_dice": scores and scores.dice,
-                    "smoothed_dice": state.smoothed if due else None,
-                    "validation_loss": scores.loss if scores and math.isfinite(scores.loss) else None,
-                    "false_positive_voxels": scores and scores.false_positive_voxels,
-                    "learning_rate": _rate(state, segment, config, before=1),
-                    "undone_steps": state.guard.undone,
-                    "seconds": round(state.epoch_seconds + spent, 3),
-                }
-            )
-            write_log(folder / "log.jsonl", history)
-            draw_curves(history, folder / "progress.png", run.title)
+            line = epoch_line(state, scores, _rate(state, segment, config, before=1), smoothed=due)
+            line |= {"peak_gib": peak_gib(device), "seconds": state.epoch_seconds + time.perf_counter() - start}
+            history.append(rounded(line))
+            if board is not None:
+                write_log(folder / "log.jsonl", history)
+                draw_curves(history, folder / "progress.png", run.title)
+                board(history[-1])
             _lower_on_plateau(state, config)
             state.next_epoch(time.perf_counter() - start)
             save()
             end_when_asked()
 
+    ranks.largest(0)
     read_weights(folder / "best", network)
     assert state.best_epoch is not None
     result = TrainingResult(
@@ -251,7 +267,8 @@ def train_fold(
         precision=precision,
         device=str(device),
     )
-    write_json(finished, asdict(result))
+    if ranks.leads:
+        write_json(finished, asdict(result))
     return result
 
 
@@ -274,14 +291,30 @@ def _identity(network: nn.Module, data: TrainingData, config: TrainingConfig, ru
     }
 
 
-def _epoch_overhead(network: nn.Module, parts: StepParts, run: FoldRun, window: WindowConfig) -> float:
-    """Return the seconds that an epoch takes besides its steps, by doing those things once."""
-    draw_curves([], run.folder / "progress.png", run.title)  # the first picture loads the fonts
+def _epoch_overhead(
+    judged: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    averaged: dict[str, torch.Tensor] | None,
+    parts: StepParts,
+    run: FoldRun,
+) -> float:
+    """Return the seconds that an epoch takes besides its steps, by doing those things once, with their files."""
+    trial, ranks = run.folder / "timing", parts.ranks
+    window = WindowConfig(precision=parts.config.precision)
+    if ranks.leads:
+        draw_curves([], trial / "progress.png", run.title)  # the first picture loads the fonts
     start = time.perf_counter()
-    draw_curves([], run.folder / "progress.png", run.title)
     if parts.data.validation:
-        validate(network, parts.loss, parts.data, window, parts.device)
-    return (time.perf_counter() - start) / parts.config.validate_every
+        validate(judged, parts.loss, parts.data, window, parts.device, ranks=ranks)
+    if not ranks.leads:
+        return 0.0  # the clock of rank 0 decides
+    write_weights(trial / "best", judged.state_dict(), {})
+    judging = time.perf_counter() - start
+    draw_curves([], trial / "progress.png", run.title)
+    write_checkpoint(trial / "last", judged, optimiser, averaged, TrainingState())
+    seconds = time.perf_counter() - start - judging + judging / parts.config.validate_every
+    shutil.rmtree(trial)
+    return seconds
 
 
 def _rate(state: TrainingState, segment: Segment, config: TrainingConfig, before: int = 0) -> float:
@@ -321,7 +354,8 @@ def _is_best(state: TrainingState, scores: Validation | None, config: TrainingCo
     return True
 
 
-def _text(state: TrainingState, dices: list[float]) -> str:
+def _text(state: TrainingState, dices: list[float], peak: float | None) -> str:
     loss = f"{state.epoch_loss / state.epoch_good:.3f}" if state.epoch_good else "-"
     dice = f"{sum(dices) / len(dices):.2f}" if dices else "-"
-    return f"loss {loss}, Dice {dice}, {state.epoch_seconds / (state.step - state.epoch_start):.2f} s/step"
+    memory = f", {peak:.1f} GiB" if peak is not None else ""
+    return f"loss {loss}, Dice {dice}, {state.epoch_seconds / (state.step - state.epoch_start):.2f} s/step{memory}"

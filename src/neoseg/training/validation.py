@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -11,7 +12,8 @@ from torch import Tensor, nn
 
 from ..inference.configs import WindowConfig
 from ..inference.sliding_window import predict_probabilities
-from .data import TrainingData
+from .data import TrainingCase, TrainingData
+from .ranks import ALONE, Ranks
 
 __all__ = ["Loss", "Validation", "mean_dice", "validate"]
 
@@ -52,35 +54,53 @@ def validate(
     data: TrainingData,
     config: WindowConfig,
     device: torch.device,
+    *,
+    ranks: Ranks = ALONE,
     after_case: Callable[[], None] = lambda: None,
 ) -> Validation:
     """Predict every validation case in full, with the network as it is, and score it.
 
-    ``after_case`` is called after each case and may raise to end the work.
+    Several ranks share the cases; all of them get the same scores. ``after_case`` is called after each case (with
+    several ranks: after each round of cases, by all of them) and may raise to end the work.
     """
     was_training = network.training
     network.eval()
-    scores: list[float] = []
-    losses: list[float] = []
-    false_positives: list[int] = []
-    for case in data.validation:
-        probabilities = predict_probabilities(
-            network, case.image, patch=data.patch, classes=data.classes, config=config, device=device, fill=data.fill
-        )
-        target = torch.from_numpy(np.array(case.label)).to(device)
-        # the softmax of log p is p: the loss sees the averaged probabilities where it expects logits
-        logits = probabilities.clamp_min(1e-7).log()[None]
-        losses.append(loss((logits,), target[None].long()).item())
-        prediction = probabilities.argmax(dim=0)
-        dice = mean_dice(prediction, target, data.classes)
-        if dice is None:
-            false_positives.append(int((prediction > 0).sum()))
-        else:
-            scores.append(dice)
+    # dice, loss and false positive voxels of each case; what a case does not have stays NaN
+    found = torch.zeros(len(data.validation), 3, dtype=torch.float64)
+    for first in range(0, len(data.validation), ranks.world):
+        own = first + ranks.rank
+        if own < len(data.validation):
+            scores = _scores(network, loss, data.validation[own], data, config, device)
+            found[own] = torch.tensor(scores, dtype=torch.float64)
         after_case()
     network.train(was_training)
+    scored = ranks.total(found).numpy()
+    dices, false_positives = scored[~np.isnan(scored[:, 0]), 0], scored[~np.isnan(scored[:, 2]), 2]
     return Validation(
-        dice=float(np.mean(scores)) if scores else None,
-        loss=float(np.mean(losses)),
-        false_positive_voxels=float(np.mean(false_positives)) if false_positives else None,
+        dice=float(np.mean(dices)) if len(dices) else None,
+        loss=float(np.mean(scored[:, 1])),
+        false_positive_voxels=float(np.mean(false_positives)) if len(false_positives) else None,
     )
+
+
+def _scores(
+    network: nn.Module,
+    loss: Loss,
+    case: TrainingCase,
+    data: TrainingData,
+    config: WindowConfig,
+    device: torch.device,
+) -> tuple[float, float, float]:
+    """Return mean Dice, loss and false positive voxels of a case; the first or the last is NaN."""
+    probabilities = predict_probabilities(
+        network, case.image, patch=data.patch, classes=data.classes, config=config, device=device, fill=data.fill
+    )
+    target = torch.from_numpy(np.array(case.label)).to(device)
+    # the softmax of log p is p: the loss sees the averaged probabilities where it expects logits
+    logits = probabilities.clamp_min(1e-7).log()[None]
+    value = loss((logits,), target[None].long()).item()
+    prediction = probabilities.argmax(dim=0)
+    dice = mean_dice(prediction, target, data.classes)
+    if dice is None:
+        return math.nan, value, float((prediction > 0).sum())
+    return dice, value, math.nan
