@@ -74,7 +74,7 @@ def test_a_process_whose_partner_dies_ends_in_words_and_one_process_goes_on(tmp_
 
 def test_a_batch_that_cannot_be_shared_is_refused_before_the_start(tmp_path: Path) -> None:
     assert [Ranks(rank, 3).rows(6) for rank in range(3)] == [slice(0, 2), slice(2, 4), slice(4, 6)]
-    with pytest.raises(ConfigError, match=r"batch_size = 2: 3 processes cannot share"):
+    with pytest.raises(ConfigError, match=r"batch_size = 2: 3 processes cannot share a batch"):
         fit(tmp_path, ranks=Ranks(0, 3))
     assert not list(tmp_path.iterdir())
 

@@ -53,8 +53,8 @@ class Ranks:
         """
         if batch % self.world:
             raise ConfigError(
-                f"training.batch_size = {batch}: {self.world} processes cannot share such a batch evenly; start a number "
-                "of processes that divides it, or plan another batch."
+                f"training.batch_size = {batch}: {self.world} processes cannot share a batch of that size; start so "
+                "many processes that it can be divided by them, or plan another batch."
             )
         each = batch // self.world
         return slice(self.rank * each, (self.rank + 1) * each)
