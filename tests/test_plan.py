@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from neoseg.errors import ConfigError, GeometryError, InputError
 from neoseg.networks.configs import UnetrPPConfig, required_multiple
-from neoseg.plan.budget import FEWEST_STEPS, PATCHES_ON_A_BUDGET
+from neoseg.plan.budget import FEWEST_STEPS, PATCHES_ON_A_BUDGET, StepSettings
 from neoseg.plan.cost import step_core_seconds, step_flops, step_gib
 from neoseg.plan.fingerprint import LEVELS, CaseFacts, ChannelFacts
 from neoseg.plan.intensity import NormaliseConfig
@@ -46,6 +46,7 @@ def planned(
     network: UnetrPPConfig | None = None,
     batch: int | None = None,
     normalise: dict[str, NormaliseConfig] | None = None,
+    step: StepSettings | None = None,
     **budget: object,
 ) -> Plan:
     return make_plan(
@@ -54,7 +55,7 @@ def planned(
         network=network or UnetrPPConfig(),
         normalise=normalise or {},
         config=PlanConfig.model_validate(budget),
-        batch=batch,
+        step=step or StepSettings(batch),
         inputs="k",
     )
 
@@ -202,6 +203,14 @@ def assert_no_larger(less: Plan, more: Plan) -> None:
     assert size_less <= size_more
     if size_less == size_more:
         assert all(a <= b for a, b in zip(less.patch, more.patch, strict=True))
+
+
+def test_float32_gets_less_for_the_same_core_minutes() -> None:
+    fast, slow = (planned(core_minutes=60, step=StepSettings(2, b)) for b in (True, False))
+    assert fast.steps is not None and slow.steps is not None
+    assert fast.network == slow.network
+    assert 1.8 < fast.steps / slow.steps < 3.0
+    assert_no_larger(planned(core_minutes=3.5, step=StepSettings(None, False)), planned(core_minutes=3.5))
 
 
 def test_very_little_time_gives_a_smaller_patch() -> None:

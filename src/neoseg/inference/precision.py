@@ -9,7 +9,7 @@ import torch
 from ..errors import ConfigError
 from .configs import Precision
 
-__all__ = ["autocast", "resolve_precision"]
+__all__ = ["autocast", "is_reduced", "resolve_precision"]
 
 FORMATS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -30,6 +30,12 @@ def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float32
     return torch.bfloat16 if device.type == "cpu" and _cpu_has_bfloat16() else torch.float32
+
+
+def is_reduced(precision: Precision, device: str) -> bool:
+    """Tell whether networks compute in half the bits of float32 on a device ("cpu", "cuda:0")."""
+    where = torch.device(device)
+    return where.type != "cpu" or resolve_precision(precision, where) != torch.float32
 
 
 def autocast(dtype: torch.dtype, device: torch.device) -> AbstractContextManager[None]:

@@ -82,21 +82,41 @@ def forecast_prepare(session: Session) -> str:
     return f"{sentence}; {_duration(total / min(workers, os.cpu_count() or 1))} in {shared}."
 
 
-def forecast_training(plan: Plan, settings: TrainingConfig, *, folds: int, device: str) -> str:
-    """Return one sentence on the time and the memory that a training will take, from the plan's cost model."""
+def forecast_training(
+    plan: Plan, settings: TrainingConfig, *, folds: int, device: str, jobs: int = 1, threads: int | None = None
+) -> str:
+    """Return one sentence on the time and the memory that a training will take, from the plan's cost model.
+
+    Args:
+        plan: the plan.
+        settings: of the training, with its length.
+        folds: to train.
+        device: they train on.
+        jobs: folds side by side.
+        threads: of each; omitted: those of this process.
+    """
     import torch
 
+    from ..inference.precision import is_reduced
+
+    threads, jobs = threads or torch.get_num_threads(), max(1, min(jobs, folds))
+    rounds = math.ceil(folds / jobs)
     memory = step_gib(plan.network, plan.patch, plan.batch)
-    sentence = f"Forecast: about {memory:.1f} GiB of memory"
+    beside = f", {jobs} folds side by side" if jobs > 1 else ""
+    sentence = f"Forecast: about {memory:.1f} GiB of memory{' a fold' if jobs > 1 else ''}"
     if settings.time_budget_s is not None:
-        return f"{sentence}, {folds} x {settings.time_budget_s / 60:.0f} minutes as budgeted."
+        each = settings.time_budget_s
+        whole = f": {_duration(rounds * each)} in all" if folds > 1 else ""
+        return f"{sentence}, {folds} x {each / 60:.3g} minutes as budgeted{beside}{whole}."
     steps = settings.steps if settings.steps is not None else settings.epochs * settings.steps_per_epoch
     if device != "cpu":
-        return f"{sentence}, {folds} x {steps} steps."
-    seconds = step_core_seconds(plan.network, plan.patch, len(plan.channels), plan.batch) * steps
-    threads = torch.get_num_threads()
-    minutes = folds * seconds / threads / 60
-    return f"{sentence} and {minutes:.0f} minutes for {folds} x {steps} steps on {threads} threads, validation apart."
+        return f"{sentence}, {folds} x {steps} steps{beside}."
+    bfloat16 = is_reduced(settings.precision, device)
+    seconds = step_core_seconds(plan.network, plan.patch, len(plan.channels), plan.batch, bfloat16=bfloat16) * steps
+    minutes = rounds * seconds / threads / 60
+    each = f" each{beside}" if jobs > 1 else ""
+    work = f"{minutes:.0f} minutes for {folds} x {steps} steps on {threads} threads{each}"
+    return f"{sentence} and {work}, validation apart."
 
 
 def forecast_predict(session: Session, failed: Sequence[str], *, device: str) -> str:
@@ -106,7 +126,8 @@ def forecast_predict(session: Session, failed: Sequence[str], *, device: str) ->
     names = [name for name in members if name not in failed]
     shapes = [PreparedCase(session.store, name).grid.shape for name in names]
     count = sum(members[n] * _windows(s, plan, window) for n, s in zip(names, shapes, strict=True))
-    return f"Forecast: {len(names)} cases, {_window_sentence(count, plan, device)}; what is predicted already is kept."
+    windows = _window_sentence(count, plan, window, device)
+    return f"Forecast: {len(names)} cases, {windows}; what is predicted already is kept."
 
 
 def forecast_new_scans(predictor: Predictor, scans: Sequence[Case]) -> str:
@@ -130,7 +151,7 @@ def forecast_new_scans(predictor: Predictor, scans: Sequence[Case]) -> str:
     made = predictor.atlas is not None and ZADC in ensemble.plan.channels
     channels = [c for c in ensemble.plan.channels if not (made and c == ZADC)]
     prepare = sum(_case_seconds(predictor.prepare, channels, one, makes_zmap=made) for one in litres)
-    windows = _window_sentence(count, ensemble.plan, ensemble.device)
+    windows = _window_sentence(count, ensemble.plan, ensemble.window, ensemble.device)
     return f"Forecast: {len(scans)} scans, at most {_duration(prepare)} of preparation and {windows}."
 
 
@@ -170,12 +191,20 @@ def _windows(shape: Sequence[int], plan: Plan, window: WindowConfig) -> int:
     return int(math.prod(len(along) for along in starts) * 2 ** len(window.mirror_axes))
 
 
-def _window_sentence(count: int, plan: Plan, device: str) -> str:
+def _window_sentence(count: int, plan: Plan, window: WindowConfig, device: str) -> str:
     import torch
+
+    from ..inference.precision import is_reduced
 
     if device != "cpu":
         return f"{count} windows"
-    seconds = count * FORWARD * step_core_seconds(plan.network, plan.patch, len(plan.channels), 1)
+    seconds = (
+        count
+        * FORWARD
+        * step_core_seconds(
+            plan.network, plan.patch, len(plan.channels), 1, bfloat16=is_reduced(window.precision, device)
+        )
+    )
     threads = torch.get_num_threads()
     return f"{count} windows, {_duration(seconds / threads)} on {threads} threads"
 

@@ -13,6 +13,7 @@ from ..cluster.local import Outcome, run_each
 from ..data.folds import make_folds, write_folds
 from ..data.store import digest
 from ..errors import ConfigError, InputError, nearest
+from ..plan.budget import StepSettings
 from ..plan.comparison import compared_with_nnunet
 from ..plan.fingerprint import FORMAT, CaseFacts, Fingerprint, case_facts, read_fingerprint, write_fingerprint
 from ..plan.plan import Plan, PlanConfig, Reason, make_plan, read_plan, write_plan
@@ -20,6 +21,7 @@ from ..plan.topology import target_spacing
 from ..prepare.standardise import Template
 from .prepare import template_of
 from .session import Session
+from .train import resolved_device
 
 __all__ = ["compared", "is_planned", "plan", "plan_key"]
 
@@ -68,13 +70,15 @@ def plan(session: Session) -> Plan:
         if old.inputs == keys.inputs:
             return old
     template = template_of(session)
+    from ..inference.precision import is_reduced
+
     made = make_plan(
         facts if template is None else _as_in_template(facts, template, config.plan),
         channels=session.channels,
         network=config.network,
         normalise=config.prepare.normalise,
         config=config.plan,
-        batch=_batch(session),
+        step=StepSettings(_batch(session), is_reduced(config.training.precision, resolved_device(config.device))),
         inputs=keys.inputs,
     )
     if template is not None:

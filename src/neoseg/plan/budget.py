@@ -14,7 +14,18 @@ from .cost import step_core_seconds, step_gib
 from .reason import as_text
 from .topology import patch_for, whole_patch
 
-__all__ = ["FEWEST_STEPS", "PATCHES_ON_A_BUDGET", "SIZES", "Demand", "Fitted", "PlanConfig", "Size", "fit", "sized"]
+__all__ = [
+    "FEWEST_STEPS",
+    "PATCHES_ON_A_BUDGET",
+    "SIZES",
+    "Demand",
+    "Fitted",
+    "PlanConfig",
+    "Size",
+    "StepSettings",
+    "fit",
+    "sized",
+]
 
 FEWEST_STEPS = 250
 """A budget that buys fewer steps than this gets a smaller network, and then a smaller patch."""
@@ -69,6 +80,20 @@ class PlanConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
 
 
 @dataclass(frozen=True)
+class StepSettings:
+    """What is known of a training step before it is planned.
+
+    Attributes:
+        batch: patches a step when the user set them.
+        bfloat16: whether the machine that trains computes in it by hardware; a budget of core-minutes buys about half
+            as much in float32.
+    """
+
+    batch: int | None = None
+    bfloat16: bool = True
+
+
+@dataclass(frozen=True)
 class Demand:
     """What the data and the configuration ask of a budget.
 
@@ -77,7 +102,7 @@ class Demand:
         levels: of the network.
         given: fields of the network that the user set.
         channels: of the network.
-        batch: patches a step when the user set them.
+        step: what is known of a training step.
     """
 
     typical: tuple[int, ...]
@@ -85,7 +110,7 @@ class Demand:
     levels: int
     given: frozenset[str]
     channels: int
-    batch: int | None
+    step: StepSettings
 
 
 @dataclass(frozen=True)
@@ -145,7 +170,7 @@ def fit(network: NetworkConfig, demand: Demand, config: PlanConfig) -> Fitted:
     assert config.core_minutes is not None
     # A step's seconds grow with its voxels, so that many voxels a step leave enough steps.
     last = networks[fitting[-1]]
-    a_voxel = step_core_seconds(last, (1, 1, 1), demand.channels, 1)
+    a_voxel = step_core_seconds(last, (1, 1, 1), demand.channels, 1, bfloat16=demand.step.bfloat16)
     voxels = int(60 * config.core_minutes / FEWEST_STEPS / a_voxel)
     fitted = _fitted(last, fitting[-1], demand, config, min(voxels, config.batch_voxels))
     assert fitted.steps is not None
@@ -176,11 +201,11 @@ def sized(network: NetworkConfig, size: Size, demand: Demand) -> NetworkConfig:
 def _fitted(network: NetworkConfig, size: int, demand: Demand, config: PlanConfig, batch_voxels: int) -> Fitted:
     multiple = required_multiple(network)
     wanted, covers = whole_patch(demand.largest, demand.typical, multiple)
-    fewest = demand.batch or FEWEST_PATCHES
+    fewest = demand.step.batch or FEWEST_PATCHES
     a_voxel = step_gib(network, (1, 1, 1), 1)
     bounds = {f"{fewest} patches in {config.memory_gib:g} GiB": int(config.memory_gib / a_voxel / fewest)}
     if config.core_minutes is not None:
-        few = demand.batch or PATCHES_ON_A_BUDGET
+        few = demand.step.batch or PATCHES_ON_A_BUDGET
         bounds[f"{few} patches within {batch_voxels:,} voxels a step"] = batch_voxels // few
     bound = min(bounds, key=lambda name: bounds[name])
     if config.patch is not None:
@@ -190,8 +215,8 @@ def _fitted(network: NetworkConfig, size: int, demand: Demand, config: PlanConfi
         patch = patch_for(wanted, demand.typical, multiple, bounds[bound])
     voxels = math.prod(patch)
     room = min(batch_voxels // voxels, int(config.memory_gib / a_voxel) // voxels, MOST_PATCHES)
-    batch = demand.batch or max(FEWEST_PATCHES, room)
-    seconds = step_core_seconds(network, patch, demand.channels, batch)
+    batch = demand.step.batch or max(FEWEST_PATCHES, room)
+    seconds = step_core_seconds(network, patch, demand.channels, batch, bfloat16=demand.step.bfloat16)
     return Fitted(
         network=network,
         size=size,
@@ -208,12 +233,12 @@ def _fitted(network: NetworkConfig, size: int, demand: Demand, config: PlanConfi
 
 
 def _smallest_gib(network: NetworkConfig, demand: Demand) -> float:
-    return step_gib(network, required_multiple(network), demand.batch or FEWEST_PATCHES)
+    return step_gib(network, required_multiple(network), demand.step.batch or FEWEST_PATCHES)
 
 
 def _too_little_memory(network: NetworkConfig, demand: Demand, config: PlanConfig) -> ConfigError:
     return ConfigError(
-        f"plan.memory_gib = {config.memory_gib:g}: {demand.batch or FEWEST_PATCHES} patches of "
+        f"plan.memory_gib = {config.memory_gib:g}: {demand.step.batch or FEWEST_PATCHES} patches of "
         f"{as_text(required_multiple(network))} voxels, the smallest that suit the network, take "
         f"{_rounded_up(_smallest_gib(network, demand)):g} GiB; allow at least that."
     )

@@ -51,11 +51,22 @@ def step_gib(config: UnetrPPConfig, patch: Sequence[int], batch: int) -> float:
     return values * 4 * batch / 2**30
 
 
-def step_core_seconds(config: UnetrPPConfig, patch: Sequence[int], channels: int, batch: int) -> float:
+def step_core_seconds(
+    config: UnetrPPConfig, patch: Sequence[int], channels: int, batch: int, *, bfloat16: bool = True
+) -> float:
     """Return a forecast of the CPU core-seconds of one training step.
 
     These networks wait for memory more than for arithmetic: one second a GiB of activations and 250 GFLOP/s a core
-    describe five of them, from 20 to 190 GFLOP a step, within 40 % (bfloat16 on one core with AVX512-BF16). A fixed
-    forecast, so that a plan does not depend on the machine that made it.
+    describe five of them, from 20 to 190 GFLOP a step, within 40 % (bfloat16 on one core with AVX512-BF16). In float32
+    with AVX2 it is 2 seconds a GiB and 90 GFLOP/s. Nothing is timed, so that two machines with the same number format
+    make the same plan.
+
+    Args:
+        config: with its stem.
+        patch: voxels along each axis.
+        channels: of the image.
+        batch: patches a step.
+        bfloat16: whether the step is computed in bfloat16 by hardware, or in float32.
     """
-    return step_gib(config, patch, batch) + batch * step_flops(config, patch, channels) / 250e9
+    a_gib, rate = (1.0, 250e9) if bfloat16 else (2.0, 90e9)
+    return a_gib * step_gib(config, patch, batch) + batch * step_flops(config, patch, channels) / rate

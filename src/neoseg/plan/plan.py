@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from ..atomic import read_json, write_json
 from ..errors import ConfigError, InputError, UserError, nearest
 from ..networks.configs import NetworkConfig, check_patch, required_multiple
-from .budget import FEWEST_STEPS, SIZES, Demand, Fitted, PlanConfig, fit
+from .budget import FEWEST_STEPS, SIZES, Demand, Fitted, PlanConfig, StepSettings, fit
 from .fingerprint import CaseFacts, pooled_labelled, pooled_statistics
 from .intensity import ChannelStatistics, NormaliseConfig, Rule, default_rule
 from .reason import Reason, as_text
@@ -83,7 +83,7 @@ def make_plan(
     network: NetworkConfig,
     normalise: dict[str, NormaliseConfig],
     config: PlanConfig,
-    batch: int | None,
+    step: StepSettings,
     inputs: str,
 ) -> Plan:
     """Decide everything from the facts of the training cases.
@@ -94,7 +94,7 @@ def make_plan(
         network: the network as configured; fields that the user did not set are planned.
         normalise: rules by channel.
         config: budget and overrules.
-        batch: patches a step when the user set them.
+        step: what is known of a training step.
         inputs: hash of the inputs, kept in the plan.
 
     Raises:
@@ -140,7 +140,7 @@ def make_plan(
     )
     if config.patch is not None:
         _axes("plan.patch", config.patch, axes)
-    demand = Demand(typical, largest, levels, given, len(channels), batch)
+    demand = Demand(typical, largest, levels, given, len(channels), step)
     fitted = fit(network.model_copy(update={"stem": stem}), demand, config)
     _explain(fitted, demand, config, decided)
     rules, statistics = _normalisation(facts, channels, normalise, decided)
@@ -215,7 +215,11 @@ def _explain(fitted: Fitted, demand: Demand, config: PlanConfig, decided: Decide
         )
         decided("patch", fitted.patch, why, sizes)
     voxels = f"{math.prod(fitted.patch):,} voxels a patch, {config.batch_voxels:,} wanted a step"
-    why = "given as training.batch_size" if demand.batch else "as many as that holds, 2 to 16, within memory and time"
+    why = (
+        "given as training.batch_size"
+        if demand.step.batch
+        else "as many as that holds, 2 to 16, within memory and time"
+    )
     decided("batch", fitted.batch, why, voxels)
     over = "; more than that, since the patch or the batch is given" if fitted.gib > config.memory_gib * 1.0001 else ""
     decided(
@@ -227,7 +231,8 @@ def _explain(fitted: Fitted, demand: Demand, config: PlanConfig, decided: Decide
             "steps",
             fitted.steps,
             "core-minutes / seconds of a step",
-            f"{minutes:g} core-minutes a fold, {fitted.seconds:.3g} core-seconds forecast for a step",
+            f"{minutes:g} core-minutes a fold, {fitted.seconds:.3g} core-seconds forecast for a step in "
+            f"{'bfloat16' if demand.step.bfloat16 else 'float32, which is what this CPU is fastest in'}",
         )
     if "dims" in demand.given:
         why = "given as network.dims"
