@@ -41,5 +41,6 @@ def build_network(
         if generator is not None:
             torch.manual_seed(int(torch.randint(2**63 - 1, (1,), generator=generator)))
         network = UnetrPP(config, in_channels=in_channels, classes=classes, patch=patch)
-    network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # torch's stubs lack the argument
+    last = torch.channels_last if len(patch) == 2 else torch.channels_last_3d
+    network.to(memory_format=last)  # type: ignore[call-overload]  # torch's stubs lack the argument
     return network

@@ -17,6 +17,8 @@ __all__ = [
     "NetworkEntry",
     "Published",
     "UnetrPPConfig",
+    "axes_of",
+    "check_orientation",
     "check_patch",
     "required_multiple",
     "token_grids",
@@ -24,25 +26,55 @@ __all__ = [
 
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
+AXIS_OF_LETTER = {"R": 0, "L": 0, "A": 1, "P": 1, "S": 2, "I": 2}
+
+
+def axes_of(orientation: str) -> list[int]:
+    """Return for each letter of an orientation such as "SPL" the axis of (x, y, z) that it runs along: [2, 1, 0]."""
+    return [AXIS_OF_LETTER[letter] for letter in orientation]
+
+
+def check_orientation(orientation: str) -> None:
+    """Refuse an orientation that does not name each of the three axes of the body once.
+
+    Raises:
+        ConfigError: another number of letters, other letters, or an axis named twice.
+    """
+    if sorted(AXIS_OF_LETTER.get(letter, -1) for letter in orientation) != [0, 1, 2]:
+        raise ConfigError(
+            f"native_orientation = {orientation!r}: give one of R or L, one of A or P, and one of S or I, in the order "
+            'of the array, such as "SPL".'
+        )
 
 
 class UnetrPPConfig(BaseModel, frozen=True, extra="forbid"):
     """UNETR++ of Shaker et al. (IEEE TMI 2024, arXiv 2212.04497), with what its four published variants differ in.
 
     A network has `len(dims)` levels. The stem divides the patch by `stem`; each further level halves every axis.
-    The positional tables and token projections tie the network to one patch size.
 
     Attributes:
         kind: the name of the network in configuration files.
         dims: channels of each level, highest resolution first; three levels or more; each a multiple of `heads`.
         depths: attention blocks of each level, in encoder and decoder alike (the lowest level has no decoder).
         heads: attention heads at every level.
+        spatial_dims: axes of the images: 3 for volumes (B, c, x, y, z), 2 for planes (B, c, x, y).
         stem: voxels that become one token, on each axis; None leaves it to the plan.
         proj: slots that the tokens of each encoder level are projected to for spatial attention.
         decoder_proj: the same for every decoder level.
         token_projection: "shared" one linear layer for keys and values, "separate" one each, "matrix" one matrix
             without bias for both.
+        size: "native" takes patches of one size, which positional tables and token projections are tied to. "flex"
+            resizes both to the grid at hand, so that any size goes in; at the size that the network was built for it
+            computes the same bits as "native". "free" has no parameter that depends on the grid: a depthwise
+            convolution in place of the tables, and projections of tokens that are first averaged in cells. Sizes that
+            do not suit stem and levels are padded with zeros and cut again. Only for layout "aligned".
+        pool_cells: with size "free", cells along each axis that tokens are averaged in before they are projected.
+        branches: "both", or the "spatial" or the "channel" attention alone, as in the paper's table of ablations.
+        shared_queries_keys: one set of queries and keys for both branches, as published; false gives each its own.
         fusion: "concat" of the two branches, each through a linear layer to half the width, or their "sum".
+        as_printed: blocks as the paper prints them in place of what the authors' code does: softmax(Q K^T / sqrt(d))
+            without norms and temperatures, one head with a C x C channel map, the sum of both branches, one 3x3x3
+            and one 1x1x1 convolution, no tables, no gain. Needs heads = 1, fusion = "sum", conv_blocks = 1.
         conv_blocks: residual convolution blocks after each attention.
         attention_dropout: share of attention weights dropped while training; published 0.10 to 0.15. The default 0 lets
             the fused attention kernels work, which saves about a third of a step on a CPU.
@@ -59,17 +91,28 @@ class UnetrPPConfig(BaseModel, frozen=True, extra="forbid"):
         deep_supervision: three outputs (full size, stem size, half of that) in place of one.
         layer_scale_init: start of the per-channel gain on the attention; 1e-6 is published and switches attention
             off at the start, short trainings may start higher, up to 1.
+        checkpointing: what is computed again in the backward pass in place of being kept, which saves memory and
+            costs time: "none", the convolutions at "full_size", or "all" of those and the blocks. Results are the same.
+        native_orientation: for weights that saw their data in another order of axes than (x, y, z) in RAS+: where
+            each axis of their arrays leads, the first one first, such as "SPL". Patches are turned to it and outputs
+            back. None: the network sees patches as they are.
     """
 
     kind: Literal["unetr_pp"] = "unetr_pp"
     dims: Annotated[tuple[Positive, ...], Field(min_length=3, max_length=6)] = (32, 64, 128, 256)
     depths: tuple[Positive, ...] = (3, 3, 3, 3)
     heads: Positive = 4
-    stem: Annotated[tuple[Positive, ...], Field(min_length=3, max_length=3)] | None = None
+    spatial_dims: Literal[2, 3] = 3
+    stem: tuple[Positive, ...] | None = None
     proj: tuple[Positive, ...] = (64, 64, 64, 32)
     decoder_proj: Positive = 64
     token_projection: Literal["shared", "separate", "matrix"] = "shared"
+    size: Literal["native", "flex", "free"] = "native"
+    pool_cells: Annotated[int, Field(gt=0, le=16)] = 4
+    branches: Literal["both", "spatial", "channel"] = "both"
+    shared_queries_keys: bool = True
     fusion: Literal["concat", "sum"] = "concat"
+    as_printed: bool = False
     conv_blocks: Literal[1, 2] = 1
     attention_dropout: Share = 0.0
     conv_dropout: Share = 0.1
@@ -79,6 +122,8 @@ class UnetrPPConfig(BaseModel, frozen=True, extra="forbid"):
     layout: Literal["aligned", "legacy"] = "aligned"
     deep_supervision: bool = True
     layer_scale_init: Annotated[float, Field(ge=0, le=1)] = 1e-6
+    checkpointing: Literal["none", "full_size", "all"] = "none"
+    native_orientation: str | None = None
 
     @model_validator(mode="after")
     def _levels_agree(self) -> Self:
@@ -103,6 +148,53 @@ class UnetrPPConfig(BaseModel, frozen=True, extra="forbid"):
                     "which is the number of groups that the step between them is normalised in"
                 )
         return self
+
+    @model_validator(mode="after")
+    def _fields_agree(self) -> Self:
+        """Refuse fields that exclude each other, and those that would be read by nothing."""
+        if self.stem is not None and len(self.stem) != self.spatial_dims:
+            bound = "at least" if len(self.stem) < self.spatial_dims else "at most"
+            raise ValueError(
+                f"stem has {len(self.stem)} entries: with spatial_dims = {self.spatial_dims} give it {bound} "
+                f"{self.spatial_dims}"
+            )
+        if self.size != "native" and self.layout == "legacy":
+            raise ValueError(
+                f"size = {self.size!r} and layout = 'legacy' exclude each other, since that order of axes has a "
+                "meaning at one size only: use layout = 'aligned'"
+            )
+        if self.size != "free" and self.pool_cells != _default(self, "pool_cells"):
+            raise ValueError(f"pool_cells is for size = 'free' and size is {self.size!r}: leave it out")
+        if self.branches != "both" and not self.shared_queries_keys:
+            raise ValueError(
+                f"shared_queries_keys = false needs two branches and branches is {self.branches!r}: leave one out"
+            )
+        if self.as_printed:
+            self._refuse_what_is_not_printed()
+        if self.native_orientation is not None:
+            try:
+                check_orientation(self.native_orientation)
+            except ConfigError as error:
+                raise ValueError(str(error)) from error
+            if self.spatial_dims == 2:
+                raise ValueError("native_orientation is for volumes and spatial_dims is 2: leave it out")
+        return self
+
+    def _refuse_what_is_not_printed(self) -> None:
+        """Refuse fields that the printed equations have no place for."""
+        wanted = {"heads": 1, "fusion": "sum", "conv_blocks": 1, "layout": "aligned", "shared_queries_keys": True}
+        for name, value in wanted.items():
+            if getattr(self, name) != value:
+                raise ValueError(
+                    f"as_printed needs {name} = {value!r} and {name} is {getattr(self, name)!r}: change one"
+                )
+        if self.layer_scale_init != _default(self, "layer_scale_init"):
+            raise ValueError("as_printed has no gain that layer_scale_init could start: leave one of them out")
+
+
+def _default(config: BaseModel, name: str) -> object:
+    """Return the default of a field."""
+    return type(config).model_fields[name].default
 
 
 NetworkConfig = UnetrPPConfig
@@ -132,13 +224,22 @@ NETWORKS: Mapping[str, NetworkEntry] = MappingProxyType(
 class Published(NamedTuple):
     """One published variant: its config and the data that it was made for.
 
-    `patch` has the axes of the published weights: slices first, (z, y, x).
+    `patch` has the axes of the published weights: slices first, (z, y, x). `native_orientation` is where those axes
+    lead, None where nobody who knows has written it down; `orientation_source` says who has, or what was looked at.
     """
 
     config: UnetrPPConfig
     in_channels: int
     classes: int
     patch: tuple[int, ...]
+    native_orientation: str | None
+    orientation_source: str
+
+
+UNKNOWN_ORIENTATION = (
+    "not stated: the authors' code takes arrays as the training files store them, slices first, and turns nothing; the "
+    "files' own orientation is not part of the code or of the weights"
+)
 
 
 def _legacy(**fields: object) -> UnetrPPConfig:
@@ -150,12 +251,23 @@ def _legacy(**fields: object) -> UnetrPPConfig:
 
 PUBLISHED: Mapping[str, Published] = MappingProxyType(
     {
-        "synapse": Published(_legacy(stem=(2, 4, 4), attention_dropout=0.15), 1, 14, (64, 128, 128)),
-        "acdc": Published(_legacy(stem=(1, 4, 4), token_projection="separate", conv_blocks=2), 1, 4, (16, 160, 160)),
-        "tumor": Published(_legacy(stem=(4, 4, 4), token_projection="matrix", fusion="sum"), 4, 4, (128, 128, 128)),
-        "lung": Published(_legacy(stem=(1, 4, 4), token_projection="separate", conv_blocks=2), 1, 2, (32, 192, 192)),
+        "synapse": Published(
+            _legacy(stem=(2, 4, 4), attention_dropout=0.15), 1, 14, (64, 128, 128), None, UNKNOWN_ORIENTATION
+        ),
+        "acdc": Published(
+            _legacy(stem=(1, 4, 4), token_projection="separate", conv_blocks=2),
+            1, 4, (16, 160, 160), None, UNKNOWN_ORIENTATION,
+        ),
+        "tumor": Published(
+            _legacy(stem=(4, 4, 4), token_projection="matrix", fusion="sum"),
+            4, 4, (128, 128, 128), None, UNKNOWN_ORIENTATION,
+        ),
+        "lung": Published(
+            _legacy(stem=(1, 4, 4), token_projection="separate", conv_blocks=2),
+            1, 2, (32, 192, 192), None, UNKNOWN_ORIENTATION,
+        ),
     }
-)
+)  # fmt: skip
 
 
 def _chosen_stem(config: UnetrPPConfig, stem: Sequence[int] | None) -> tuple[int, ...]:
@@ -163,6 +275,11 @@ def _chosen_stem(config: UnetrPPConfig, stem: Sequence[int] | None) -> tuple[int
     chosen = config.stem if stem is None else tuple(int(step) for step in stem)
     if chosen is None:
         raise ConfigError(f"network.stem of {config.kind!r} is not set: set it, or let the plan choose it")
+    if len(chosen) != config.spatial_dims:
+        raise ConfigError(
+            f"network.spatial_dims = {config.spatial_dims}, but the stem {_times(chosen)} has {len(chosen)} axes: set "
+            "network.spatial_dims to the axes of the images"
+        )
     return chosen
 
 
@@ -181,6 +298,8 @@ def required_multiple(config: NetworkConfig, stem: Sequence[int] | None = None) 
 
 def check_patch(config: NetworkConfig, patch: Sequence[int], *, stem: Sequence[int] | None = None) -> None:
     """Refuse a patch that the network cannot halve evenly down to its lowest level.
+
+    Networks of size "flex" and "free" are built for such a patch too; other sizes are padded when they come in.
 
     Raises:
         ConfigError: there is no stem.

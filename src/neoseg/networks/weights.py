@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
-from neoseg.errors import InputError, nearest
+from neoseg.errors import ConfigError, InputError, nearest
+from neoseg.networks.configs import PUBLISHED, Published, token_grids
 from neoseg.networks.unetr_pp import UnetrPP
 
-__all__ = ["load_published", "published_name"]
+__all__ = ["load_published", "published_name", "published_state", "variant_of", "without_prefix"]
 
 PREFIX = "module."
 SUPERVISED_HEADS = ("out2.", "out3.")
@@ -75,9 +77,12 @@ def load_published(network: UnetrPP, weights: Mapping[str, Tensor]) -> None:
         weights: tensors by name, as in the authors' `state_dict`.
 
     Raises:
-        InputError: names that are missing or unknown, or a tensor of another shape.
+        ConfigError: a network that the authors' code has no weights for.
+        InputError: names that are missing or unknown, or a tensor of another shape; where the weights look like those
+            of a published variant, it is named.
     """
-    given = {name.removeprefix(PREFIX): tensor for name, tensor in weights.items()}
+    _refuse_other_parts(network)
+    given = without_prefix(weights)
     own = {published_name(name): tensor for name, tensor in network.state_dict().items()}
     for name in [name for name in given if ".epa_block.F." in name and name not in own]:
         if not torch.equal(given.pop(name), given.get(name.replace(".F.", ".E."), torch.empty(0))):
@@ -90,22 +95,97 @@ def load_published(network: UnetrPP, weights: Mapping[str, Tensor]) -> None:
     if missing := [name for name in own if name not in given]:
         raise InputError(
             f"{len(missing)} of {len(own)} weights are missing, first {missing[0]!r}"
-            f"{nearest(missing[0], given)}: give weights of the same variant."
+            f"{nearest(missing[0], given)}: give weights of the same variant.{_looks_like(weights)}"
         )
     if unknown := [name for name in given if name not in own]:
         raise InputError(
             f"{len(unknown)} weights have no place in this network, first {unknown[0]!r}: "
-            "give weights of the same variant."
+            f"give weights of the same variant.{_looks_like(weights)}"
         )
     for name, tensor in own.items():
         if given[name].shape != tensor.shape:
             raise InputError(
                 f"Weight {name!r} has shape {tuple(given[name].shape)} and this network wants {tuple(tensor.shape)}: "
-                "use the patch, channels and classes that the weights were made with."
+                f"use the patch, channels and classes that the weights were made with.{_looks_like(weights)}"
             )
     with torch.no_grad():
         for name, tensor in own.items():
             tensor.copy_(given[name])
+
+
+def published_state(network: UnetrPP) -> dict[str, Tensor]:
+    """Return a network's weights as the authors' `state_dict` has them, shared projections under both of their names.
+
+    Raises:
+        ConfigError: a network that the authors' code would compute something else with: another layout than "legacy",
+            parts that it does not have, or a single output.
+    """
+    _refuse_other_parts(network)
+    if network.config.layout != "legacy":
+        raise ConfigError(
+            f"network.layout = {network.config.layout!r}: the authors' code mixes tokens and channels, so that it "
+            "would compute something else with these weights; only layout 'legacy' can be written for it."
+        )
+    if len(network.heads) == 1:
+        raise ConfigError(
+            "The network has one output and the authors' code wants three: only a network with "
+            "network.deep_supervision = true can be written for it."
+        )
+    state = {published_name(name): tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    if network.config.token_projection != "shared":
+        return state
+    twins = {name: name.replace(".epa_block.E.", ".epa_block.F.") for name in state if ".epa_block.E." in name}
+    return state | {twin: state[name] for name, twin in twins.items()}
+
+
+def without_prefix(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights without the "module." that training on several GPUs puts before their names."""
+    return {name.removeprefix(PREFIX): tensor for name, tensor in weights.items()}
+
+
+def variant_of(weights: Mapping[str, Tensor]) -> str | None:
+    """Return the published variant that weights look like, by their parts and their number of tokens, or None."""
+    given = without_prefix(weights)
+    first = "unetr_pp_encoder.stages.0.0."
+    position = given.get(f"{first}pos_embed")
+    if position is None or position.ndim != 3:
+        return None
+    separate = f"{first}epa_block.F.weight" in given and not torch.equal(
+        given[f"{first}epa_block.F.weight"], given.get(f"{first}epa_block.E.weight", torch.empty(0))
+    )
+    projection = "matrix" if f"{first}epa_block.EF" in given else "separate" if separate else "shared"
+    blocks = 2 if f"{first}conv52.conv1.conv.weight" in given else 1
+    for name, preset in PUBLISHED.items():
+        if (preset.config.token_projection, preset.config.conv_blocks, _tokens(preset)) == (
+            projection, blocks, position.shape[1],
+        ):  # fmt: skip
+            return name
+    return None
+
+
+def _tokens(preset: Published) -> int:
+    return math.prod(token_grids(preset.config, preset.patch)[0])
+
+
+def _looks_like(weights: Mapping[str, Tensor]) -> str:
+    """Return a sentence on the variant that weights look like, or nothing."""
+    name = variant_of(weights)
+    return f" The weights given look like the published variant {name!r}." if name is not None else ""
+
+
+def _refuse_other_parts(network: UnetrPP) -> None:
+    """Refuse a network with parts that the authors' code does not have, naming the first."""
+    config = network.config
+    reasons = {
+        "size = 'free'": config.size == "free",
+        f"branches = {config.branches!r}": config.branches != "both",
+        "shared_queries_keys = false": not config.shared_queries_keys,
+        "as_printed = true": config.as_printed,
+        "spatial_dims = 2": config.spatial_dims == 2,
+    }
+    for reason, given in reasons.items():
+        if given:
+            raise ConfigError(f"network.{reason}: the authors' code has no such network, and so no weights for it.")
 
 
 def _step(name: str) -> str:

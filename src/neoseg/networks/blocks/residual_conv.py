@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from neoseg.networks.blocks.tokens import batch_norm_of, conv_of
+
 __all__ = ["InstanceNorm", "Norm", "ResidualConv", "normalisation"]
 
 Norm = Literal["batch", "instance", "group", "plain_instance"]
@@ -16,10 +18,10 @@ EPSILON = 1e-5
 GROUP_WIDTH = 8
 
 
-def normalisation(kind: Norm, channels: int) -> nn.Module:
+def normalisation(kind: Norm, channels: int, axes: int = 3) -> nn.Module:
     """Return a normalisation of (B, C, x, y, z) with eps 1e-5; "plain_instance" learns no scale and no shift."""
     if kind == "batch":
-        return nn.BatchNorm3d(channels)
+        return batch_norm_of(axes)(channels)
     if kind == "group":
         return nn.GroupNorm(max(channels // GROUP_WIDTH, 1) if channels % GROUP_WIDTH == 0 else 1, channels)
     return InstanceNorm(channels, affine=kind == "instance")
@@ -60,19 +62,21 @@ class ResidualConv(nn.Module):
         in_channels: channels in.
         out_channels: channels out.
         norm: the normalisation after each convolution.
+        axes: 2 for planes, 3 for volumes.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, norm: Norm) -> None:
+    def __init__(self, in_channels: int, out_channels: int, norm: Norm, axes: int = 3) -> None:
         super().__init__()
-        self.conv1 = nn.Conv3d(in_channels, out_channels, 3, padding=1, bias=False)
-        self.norm1 = normalisation(norm, out_channels)
-        self.conv2 = nn.Conv3d(out_channels, out_channels, 3, padding=1, bias=False)
-        self.norm2 = normalisation(norm, out_channels)
-        self.conv3: nn.Conv3d | None = None
+        conv = conv_of(axes)
+        self.conv1 = conv(in_channels, out_channels, 3, padding=1, bias=False)
+        self.norm1 = normalisation(norm, out_channels, axes)
+        self.conv2 = conv(out_channels, out_channels, 3, padding=1, bias=False)
+        self.norm2 = normalisation(norm, out_channels, axes)
+        self.conv3: nn.Module | None = None
         self.norm3: nn.Module | None = None
         if in_channels != out_channels:
-            self.conv3 = nn.Conv3d(in_channels, out_channels, 1, bias=False)
-            self.norm3 = normalisation(norm, out_channels)
+            self.conv3 = conv(in_channels, out_channels, 1, bias=False)
+            self.norm3 = normalisation(norm, out_channels, axes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, in, x, y, z) to (B, out, x, y, z)."""
@@ -83,11 +87,11 @@ class ResidualConv(nn.Module):
         return functional.leaky_relu(self.norm2(_convolve(self.conv2, y)) + residual, SLOPE, inplace=True)
 
 
-def _convolve(conv: nn.Conv3d, x: Tensor) -> Tensor:
+def _convolve(conv: nn.Module, x: Tensor) -> Tensor:
     """Apply a 3x3x3 convolution, in float32 where a CPU's bfloat16 one is wrong."""
-    if x.device.type == "cpu" and x.shape[2] == 2:
+    if x.device.type == "cpu" and x.ndim == 5 and x.shape[2] == 2:
         # oneDNN's bfloat16 weight gradient reads memory that nobody wrote when the first axis has two voxels (torch
         # 2.13, AVX512-BF16): other gradients each time, now and then not a number. So few voxels cost nothing.
         with torch.autocast("cpu", enabled=False):
-            return cast(Tensor, conv(x.to(conv.weight.dtype)))
+            return cast(Tensor, conv(x.to(conv.weight.dtype)))  # type: ignore[arg-type]
     return cast(Tensor, conv(x))

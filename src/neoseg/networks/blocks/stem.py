@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from neoseg.networks.blocks.tokens import conv_of
+
 __all__ = ["step_down"]
 
 
@@ -19,6 +21,6 @@ def step_down(in_channels: int, out_channels: int, step: Sequence[int], *, group
         step: voxels that become one, on each axis.
         groups: groups of the normalisation; the published networks use the number of channels in.
     """
-    size = (step[0], step[1], step[2])
-    conv = nn.Conv3d(in_channels, out_channels, size, stride=size, bias=False)
+    size = tuple(step)
+    conv = conv_of(len(size))(in_channels, out_channels, size, stride=size, bias=False)
     return nn.Sequential(OrderedDict(conv=conv, norm=nn.GroupNorm(groups, out_channels)))

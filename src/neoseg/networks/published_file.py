@@ -1,0 +1,260 @@
+"""Checkpoint files of the authors' code: read without running anything in them, and written so that it can load them.
+
+Such a file is a pickled dict {epoch, state_dict, optimizer_state_dict, lr_scheduler_state_dict, plot_stuff,
+best_stuff}. A pickle can run code while it is read. torch reads these with a list of what may be made, which holds
+tensors and containers; numbers of numpy are added here, since losses and scores are stored as such, and no more.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..atomic import read_json, replacing, replacing_folder, write_json
+from ..errors import ConfigError, InputError, nearest
+from .build import build_network
+from .configs import PUBLISHED, UnetrPPConfig
+from .orientation import Turn
+from .unetr_pp import UnetrPP
+from .weights import load_published, published_state, variant_of, without_prefix
+
+__all__ = ["Checkpoint", "describe", "network_of", "read_checkpoint_file", "read_folder", "write_checkpoint_file",
+           "write_folder"]  # fmt: skip
+
+MODEL, NETWORK = "model.safetensors", "network.json"
+
+NUMPY_NUMBERS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
+    (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),
+    (np._core.multiarray.scalar, "numpy._core.multiarray.scalar"),
+    np.dtype,
+    *(type(np.dtype(kind)) for kind in (np.float64, np.float32, np.float16, np.int64, np.int32, np.uint8, np.bool_)),
+]
+"""What may be made besides what torch allows: numbers of numpy, under the old and the new name of its module."""
+
+
+class Checkpoint(NamedTuple):
+    """What a checkpoint file holds.
+
+    Attributes:
+        weights: tensors by the authors' names, without the prefix of several GPUs.
+        epoch: epochs done, None where the file does not say.
+        prefixed: whether names had that prefix.
+    """
+
+    weights: dict[str, Tensor]
+    epoch: int | None
+    prefixed: bool
+
+
+def read_checkpoint_file(path: Path) -> Checkpoint:
+    """Read a checkpoint file of the authors' code, or a bare dict of tensors.
+
+    Nothing in the file is run: tensors, containers and numbers are made, anything else is refused.
+
+    Raises:
+        InputError: the file is missing, damaged, holds something else, or holds what would run code.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such file; give a checkpoint such as model_final_checkpoint.model.")
+    try:
+        with torch.serialization.safe_globals(NUMPY_NUMBERS), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise InputError(_why_not(path, error)) from error
+    state = content.get("state_dict", content) if isinstance(content, dict) else None
+    if not isinstance(state, Mapping) or not state or not all(isinstance(value, Tensor) for value in state.values()):
+        found = f"a dict with {sorted(map(str, content))[:5]}" if isinstance(content, dict) else type(content).__name__
+        raise InputError(
+            f"{path}: the file holds {found}, but a dict with 'state_dict', tensors by name, is wanted; give a "
+            "checkpoint of the authors' code."
+        )
+    epoch = content.get("epoch") if state is not content else None
+    weights = without_prefix(state)
+    return Checkpoint(weights, int(epoch) if isinstance(epoch, (int, np.integer)) else None, set(weights) != set(state))
+
+
+def write_checkpoint_file(network: UnetrPP, path: Path) -> None:
+    """Write a network's weights as a checkpoint file that the authors' code can load.
+
+    Optimiser, schedule and curves are not in it, so that it serves for prediction, not to go on with a training.
+
+    Raises:
+        ConfigError: a network that the authors' code would compute something else with.
+    """
+    content = {
+        "epoch": 0,
+        "state_dict": published_state(network),
+        "optimizer_state_dict": None,
+        "lr_scheduler_state_dict": None,
+        "plot_stuff": ([], [], [], []),
+        "best_stuff": (None, None, None),
+    }
+    with replacing(path) as temporary:
+        torch.save(content, temporary)
+
+
+def network_of(weights: Mapping[str, Tensor], *, variant: str | None = None) -> UnetrPP:
+    """Return the published network that fits weights, filled with them; channels and classes follow from the weights.
+
+    Args:
+        weights: tensors by the authors' names.
+        variant: its name; None takes the one that the weights look like.
+
+    Raises:
+        ConfigError: there is no such variant.
+        InputError: the weights look like no published variant, or do not fit the one that is named.
+    """
+    if variant is not None and variant not in PUBLISHED:
+        raise ConfigError(f"There is no published variant {variant!r} of UNETR++{nearest(variant, PUBLISHED)}.")
+    name = variant or variant_of(weights)
+    if name is None:
+        raise InputError(
+            f"The weights look like none of the published variants {', '.join(PUBLISHED)}, whose sizes of patch and "
+            "parts are known; name the variant, or load them through the Python API into a network of your own."
+        )
+    preset, given = PUBLISHED[name], without_prefix(weights)
+    stem, head = (given.get(key) for key in ("unetr_pp_encoder.downsample_layers.0.0.conv.weight",
+                                             "out1.conv.conv.weight"))  # fmt: skip
+    network = UnetrPP(
+        preset.config,
+        in_channels=stem.shape[1] if stem is not None and stem.ndim == 5 else preset.in_channels,
+        classes=head.shape[0] if head is not None and head.ndim == 5 else preset.classes,
+        patch=preset.patch,
+    )
+    load_published(network, given)
+    return network
+
+
+def write_folder(network: UnetrPP, folder: Path, *, variant: str | None, native_orientation: str | None) -> None:
+    """Write a network as a folder with ``model.safetensors`` and ``network.json``.
+
+    Args:
+        network: as `network_of` gives it.
+        folder: made or replaced.
+        variant: noted in the folder.
+        native_orientation: where the axes of the weights lead, None where it is not known.
+    """
+    from safetensors.torch import save_file
+
+    facts = {
+        "variant": variant,
+        "in_channels": network.in_channels,
+        "classes": network.heads[0].weight.shape[0],
+        "patch": list(network.patch),
+        "native_orientation": native_orientation,
+        "network": network.config.model_dump(mode="json"),
+    }
+    with replacing_folder(folder) as temporary:
+        state = {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+                 for name, tensor in network.state_dict().items()}  # fmt: skip
+        save_file(state, temporary / MODEL)
+        write_json(temporary / NETWORK, facts)
+
+
+def read_folder(folder: Path, *, native_orientation: str | None = None, as_stored: bool = False) -> UnetrPP:
+    """Return the network of a folder that `write_folder` wrote, which takes patches (x, y, z) in RAS+.
+
+    Args:
+        folder: with ``model.safetensors`` and ``network.json``.
+        native_orientation: where the axes of the weights lead, where the folder does not say.
+        as_stored: return the network without turns, for patches in the order of axes of its weights.
+
+    Raises:
+        ConfigError: it is not known where the axes of the weights lead.
+        InputError: a file is missing or damaged, or the weights do not fit.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        facts = read_json(folder / NETWORK)
+        config = UnetrPPConfig.model_validate(facts["network"])
+        sizes = {"in_channels": int(facts["in_channels"]), "classes": int(facts["classes"])}
+        patch, known = [int(size) for size in facts["patch"]], facts["native_orientation"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{folder / NETWORK}: the description of the network cannot be read ({str(error).splitlines()[0]}); "
+            "convert the checkpoint again."
+        ) from error
+    if not as_stored:
+        config, patch = _turned(config, patch, native_orientation or known, facts.get("variant"))
+    network = build_network(config, **sizes, patch=patch)
+    assert isinstance(network, UnetrPP)
+    try:
+        network.load_state_dict(load_file(folder / MODEL))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise InputError(
+            f"{folder / MODEL}: the weights cannot be loaded ({str(error).splitlines()[0]}); convert the checkpoint "
+            "again."
+        ) from error
+    return network
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """Return what a checkpoint file holds, in words and numbers.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    weights, epoch, prefixed = read_checkpoint_file(path)
+    name = variant_of(weights)
+    aliases = [n for n in weights if ".epa_block.F." in n
+               and torch.equal(weights[n], weights.get(n.replace(".F.", ".E."), torch.empty(0)))]  # fmt: skip
+    buffers = ("running_mean", "running_var", "num_batches_tracked")
+    counted = [t.numel() for n, t in weights.items() if n not in aliases and not n.endswith(buffers)]
+    preset = PUBLISHED[name] if name is not None else None
+    head = weights.get("out1.conv.conv.weight")
+    stem = weights.get("unetr_pp_encoder.downsample_layers.0.0.conv.weight")
+    return {
+        "variant": name or "none of the published",
+        "tensors": len(weights),
+        "second_names": len(aliases),
+        "parameters": sum(counted),
+        "in_channels": stem.shape[1] if stem is not None else None,
+        "classes": head.shape[0] if head is not None else None,
+        "outputs": sum(f"out{i}.conv.conv.weight" in weights for i in (1, 2, 3)),
+        "patch": list(preset.patch) if preset else None,
+        "epoch": epoch,
+        "module_prefix": prefixed,
+        "native_orientation": preset.native_orientation if preset else None,
+        "orientation_source": preset.orientation_source if preset else None,
+    }
+
+
+def _turned(
+    config: UnetrPPConfig, patch: list[int], orientation: str | None, variant: str | None
+) -> tuple[UnetrPPConfig, list[int]]:
+    """Return config and patch with axes (x, y, z) in RAS+, of a network whose weights lie in an orientation."""
+    if orientation is None:
+        source = PUBLISHED[variant].orientation_source if variant in PUBLISHED else "not stated"
+        raise ConfigError(
+            f"network.native_orientation is not known for these weights ({source}); give where each axis of the arrays "
+            'that they were trained on leads, the first one first, such as "SPL".'
+        )
+    turned = UnetrPPConfig.model_validate({**config.model_dump(), "native_orientation": orientation})
+    place = Turn(orientation).places
+    stem = turned.stem
+    assert stem is not None
+    return turned.model_copy(update={"stem": tuple(stem[i] for i in place)}), [patch[i] for i in place]
+
+
+def _why_not(path: Path, error: Exception) -> str:
+    text = str(error)
+    if "Unsupported" in text or "weights_only" in text or "WeightsUnpickler" in text:
+        import re
+
+        named = re.search(r"(?:GLOBAL|global|class) ([\w.]+)", text)
+        what = f" ({named[1]})" if named else ""
+        return (
+            f"{path}: the file asks for something to be run while it is read{what}, or is damaged; it was refused and "
+            "nothing in it was run. Tensors, containers and numbers alone are wanted: get it from its authors again."
+        )
+    reason = text.splitlines()[0].split(". ")[0][:120] if " " in text else type(error).__name__
+    return f"{path}: this is no whole checkpoint file ({reason}); get it again."

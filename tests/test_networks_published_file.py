@@ -1,0 +1,273 @@
+"""Checkpoint files of the authors' code: what is read, what is refused and not run, and what is written."""
+
+import json
+import os
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from neoseg.errors import ConfigError, InputError
+from neoseg.networks import configs, published_file
+from neoseg.networks.configs import PUBLISHED, UnetrPPConfig
+from neoseg.networks.published_file import (
+    describe,
+    network_of,
+    read_checkpoint_file,
+    read_folder,
+    write_checkpoint_file,
+    write_folder,
+)
+from neoseg.networks.unetr_pp import UnetrPP
+from neoseg.networks.weights import load_published, published_name, published_state, variant_of
+from neoseg.pipeline.convert_weights import convert_weights
+
+REFERENCES = Path(__file__).parent / "references"
+FIELDS = {"dims": (8, 16, 32), "depths": (1, 1, 1), "proj": (8, 8, 4), "decoder_proj": 8, "feature_size": 8,
+          "layout": "legacy", "norm": "batch", "full_norm": "plain_instance"}  # fmt: skip
+SMALL = {
+    "synapse": ({"stem": (1, 2, 2)}, (8, 16, 16)),
+    "acdc": ({"stem": (1, 2, 2), "token_projection": "separate", "conv_blocks": 2}, (4, 24, 24)),
+    "tumor": ({"stem": (2, 2, 2), "token_projection": "matrix", "fusion": "sum"}, (16, 16, 16)),
+    "lung": ({"stem": (1, 2, 2), "token_projection": "separate", "conv_blocks": 2}, (8, 24, 24)),
+}
+
+
+@pytest.fixture
+def small_presets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The four published variants, shrunk."""
+    small = {
+        name: PUBLISHED[name]._replace(config=UnetrPPConfig.model_validate({**FIELDS, **fields}), patch=patch)
+        for name, (fields, patch) in SMALL.items()
+    }
+    for module in (configs, published_file, published_file.UnetrPP.__module__, "neoseg.networks.weights"):
+        target = module if not isinstance(module, str) else __import__(module, fromlist=["PUBLISHED"])
+        monkeypatch.setattr(target, "PUBLISHED", small)
+
+
+def network_like(name: str, **changes: object) -> UnetrPP:
+    fields, patch = SMALL[name]
+    torch.manual_seed(0)
+    config = UnetrPPConfig.model_validate({**FIELDS, **fields, **changes})
+    channels = PUBLISHED[name].in_channels
+    network = UnetrPP(config, in_channels=channels, classes=PUBLISHED[name].classes, patch=patch)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    return network
+
+
+def checkpoint(network: UnetrPP, **more: object) -> dict[str, object]:
+    """Return what the authors' code saves: scores as numpy numbers, names as after training on several GPUs."""
+    state = {f"module.{name}": tensor for name, tensor in published_state(network).items()}
+    return {
+        "epoch": 1000, "state_dict": state, "optimizer_state_dict": {"state": {}, "param_groups": [{"lr": 0.01}]},
+        "lr_scheduler_state_dict": None, "plot_stuff": ([np.float64(-0.5)], [np.float32(-0.4)], [], [0.3]),
+        "best_stuff": (np.float64(0.1), np.float64(0.2), np.int64(3)), **more,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("variant", PUBLISHED)
+@pytest.mark.usefixtures("small_presets")
+def test_files_come_back(variant: str, tmp_path: Path) -> None:
+    network = network_like(variant)
+    path = tmp_path / "model_final_checkpoint.model"
+    torch.save(checkpoint(network), path)
+    read = read_checkpoint_file(path)
+    assert (read.epoch, read.prefixed) == (1000, True)
+    assert variant_of(read.weights) == variant
+    again = network_of(read.weights)
+    assert all(
+        torch.equal(a, b) for a, b in zip(network.state_dict().values(), again.state_dict().values(), strict=True)
+    )
+    facts = describe(path)
+    assert facts["variant"] == variant
+    assert facts["parameters"] == sum(p.numel() for p in network.parameters())
+    assert (facts["in_channels"], facts["classes"], facts["outputs"]) == (
+        PUBLISHED[variant].in_channels, PUBLISHED[variant].classes, 3,
+    )  # fmt: skip
+    assert (facts["second_names"] > 0) == (variant == "synapse")
+
+
+@pytest.mark.parametrize("variant", PUBLISHED)
+def test_written_names_are_the_authors(variant: str) -> None:
+    rows = [line.split("\t") for line in (REFERENCES / f"unetrpp_{variant}_keys.txt").read_text().splitlines()]
+    preset = PUBLISHED[variant]
+    with torch.device("meta"):
+        network = UnetrPP(preset.config, in_channels=preset.in_channels, classes=preset.classes, patch=preset.patch)
+    names = {published_name(name): (str(tuple(t.shape)), str(t.dtype)) for name, t in network.state_dict().items()}
+    if preset.config.token_projection == "shared":
+        names |= {name.replace(".E.", ".F."): entry for name, entry in names.items() if ".epa_block.E." in name}
+    assert names == {name: (shape, f"torch.{dtype.removeprefix('torch.')}") for name, shape, dtype, _ in rows}
+
+
+def test_written_files_are_read_and_complete(tmp_path: Path) -> None:
+    network = network_like("synapse")
+    write_checkpoint_file(network, tmp_path / "out.model")
+    content = torch.load(tmp_path / "out.model", weights_only=True)
+    assert set(content) == {
+        "epoch", "state_dict", "optimizer_state_dict", "lr_scheduler_state_dict", "plot_stuff", "best_stuff",
+    }  # fmt: skip
+    state = content["state_dict"]
+    block = "unetr_pp_encoder.stages.0.0.epa_block"
+    assert torch.equal(state[f"{block}.F.weight"], state[f"{block}.E.weight"])
+    copy = network_like("synapse")
+    load_published(copy, state)
+    assert all(
+        torch.equal(a, b) for a, b in zip(network.state_dict().values(), copy.state_dict().values(), strict=True)
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["out.model"]
+
+
+def test_old_numpy_names_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "old.model"
+    torch.save({"state_dict": {"a": torch.ones(2)}, "best_stuff": (np.float64(1.5),)}, path,
+               _use_new_zipfile_serialization=False)  # fmt: skip
+    content = path.read_bytes()
+    assert b"cnumpy._core.multiarray\n" in content
+    path.write_bytes(content.replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n"))
+    assert torch.equal(read_checkpoint_file(path).weights["a"], torch.ones(2))
+
+
+class Hostile:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("place", ["state", "beside", "bare", "old"])
+def test_hostile_files_are_refused_and_not_run(place: str, tmp_path: Path) -> None:
+    trace, path = tmp_path / "trace", tmp_path / "model.model"
+    hostile = Hostile(trace)
+    content = {"state_dict": {"a": torch.ones(2)}, "best_stuff": hostile}
+    if place == "state":
+        content = {"state_dict": {"a": hostile}}
+    if place == "bare":
+        path.write_bytes(pickle.dumps(hostile))
+    else:
+        torch.save(content, path, _use_new_zipfile_serialization=place != "old")
+    with pytest.raises(InputError, match="nothing in it was run"):
+        read_checkpoint_file(path)
+    assert not trace.exists()
+    pickle.loads(pickle.dumps(hostile))
+    assert trace.exists()  # the file is hostile indeed
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.98])
+def test_truncated_files_are_refused(zipped: bool, share: float, tmp_path: Path) -> None:
+    path = tmp_path / "model.model"
+    torch.save(checkpoint(network_like("tumor")), path, _use_new_zipfile_serialization=zipped)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(InputError, match=r"model\.model: .*(whole checkpoint|damaged).*again"):
+        read_checkpoint_file(path)
+
+
+def test_files_of_other_things_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.model"
+    with pytest.raises(InputError, match="no such file"):
+        read_checkpoint_file(path)
+    for content in (b"", b"hello, this is a text", b"\x80\x02."):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match="again"):
+            read_checkpoint_file(path)
+    for other in ([1, 2], {"state_dict": {"a": 3}}, {"state_dict": {}}, {"weights": {"a": torch.ones(1)}}):
+        torch.save(other, path)
+        with pytest.raises(InputError, match="is wanted"):
+            read_checkpoint_file(path)
+
+
+@pytest.mark.usefixtures("small_presets")
+def test_another_variant_is_named() -> None:
+    given = published_state(network_like("tumor"))
+    for target in ("synapse", "acdc", "lung"):
+        with pytest.raises(InputError, match="look like the published variant 'tumor'"):
+            load_published(network_like(target), given)
+    with pytest.raises(InputError, match="variant 'acdc'"):
+        load_published(network_like("lung"), published_state(network_like("acdc")))
+    with pytest.raises(InputError, match="variant 'acdc'"):
+        network_of(published_state(network_like("acdc")), variant="lung")
+    with pytest.raises(InputError, match="none of the published variants"):
+        network_of({"a": torch.ones(1)})
+    with pytest.raises(ConfigError, match="did you mean 'lung'"):
+        network_of(given, variant="lungs")
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"layout": "aligned"}, "layout"),
+        ({"deep_supervision": False}, "deep_supervision"),
+        ({"branches": "spatial"}, "branches"),
+        ({"shared_queries_keys": False}, "shared_queries_keys"),
+        ({"layout": "aligned", "size": "free"}, "free"),
+        ({"layout": "aligned", "as_printed": True, "heads": 1, "fusion": "sum"}, "as_printed"),
+    ],
+)
+def test_networks_that_the_authors_code_does_not_have_are_not_written(
+    fields: dict[str, object], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        write_checkpoint_file(network_like("synapse", **fields), tmp_path / "out.model")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures("small_presets")
+def test_there_and_back(tmp_path: Path) -> None:
+    network, source = network_like("synapse"), tmp_path / "in.model"
+    torch.save(checkpoint(network), source)
+    facts = convert_weights(source, tmp_path / "ours", native_orientation="SPL")
+    assert facts["variant"] == "synapse"
+    assert json.loads((tmp_path / "ours" / "network.json").read_text())["native_orientation"] == "SPL"
+    convert_weights(tmp_path / "ours", tmp_path / "back.model")
+    back = read_checkpoint_file(tmp_path / "back.model").weights
+    assert back.keys() == published_state(network).keys()
+    assert all(torch.equal(back[name], tensor) for name, tensor in published_state(network).items())
+    turned = read_folder(tmp_path / "ours").eval()
+    assert turned.patch == (16, 16, 8)
+    x = torch.randn(1, 1, 16, 16, 8)
+    with torch.inference_mode():
+        expected = network.eval()(x.permute(0, 1, 4, 3, 2).flip(3, 4))[0].flip(3, 4).permute(0, 1, 4, 3, 2)
+        torch.testing.assert_close(turned(x)[0], expected, rtol=1e-4, atol=1e-5)
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "scan.nii").write_text("")
+    for source_, target in (
+        (source, "file"),
+        (source, "folder"),
+        (tmp_path / "ours", "folder"),
+        (tmp_path / "folder", "x"),
+    ):
+        with pytest.raises(InputError, match="give"):
+            convert_weights(source_, tmp_path / target)
+
+
+@pytest.mark.usefixtures("small_presets")
+def test_an_unknown_orientation_is_asked_for(tmp_path: Path) -> None:
+    network = network_like("lung")
+    write_folder(network, tmp_path / "ours", variant="lung", native_orientation=None)
+    with pytest.raises(ConfigError, match=r"network\.native_orientation.*SPL"):
+        read_folder(tmp_path / "ours")
+    assert read_folder(tmp_path / "ours", native_orientation="SPL").config.native_orientation == "SPL"
+    assert read_folder(tmp_path / "ours", as_stored=True).patch == (8, 24, 24)
+    with pytest.raises(ConfigError, match="SPX"):
+        convert_weights(tmp_path / "none.model", tmp_path / "x", native_orientation="SPX")
+    (tmp_path / "ours" / "model.safetensors").write_bytes(b"123")
+    with pytest.raises(InputError, match="convert the checkpoint again"):
+        read_folder(tmp_path / "ours", as_stored=True)
+    (tmp_path / "ours" / "network.json").write_text("{}")
+    with pytest.raises(InputError, match="convert the checkpoint again"):
+        read_folder(tmp_path / "ours", as_stored=True)
+
+
+def test_every_variant_states_its_orientation_or_why_not() -> None:
+    for preset in PUBLISHED.values():
+        assert preset.orientation_source
+        if preset.native_orientation is not None:
+            configs.check_orientation(preset.native_orientation)
