@@ -2,11 +2,13 @@
 
 Of each cohort 20 healthy heads make an atlas; 8 more are left out. The file is written anew after each cohort.
 
-python benchmarks/zmap.py   writes benchmarks/results/zmap.json (about 10 minutes on one core)
+python benchmarks/zmap.py          writes benchmarks/results/zmap.json (about 10 minutes on one core)
+python benchmarks/zmap.py levels   only adds to it what the heads' own levels explain
 """
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,7 +23,7 @@ from scipy.stats import rankdata
 from machine import machine
 from neoseg.atlas.build import build_atlas
 from neoseg.atlas.configs import AtlasConfig
-from neoseg.atomic import write_json
+from neoseg.atomic import read_json, write_json
 from neoseg.phantom.anatomy import TISSUES
 from neoseg.phantom.config import HeadConfig
 from neoseg.phantom.head import Head, make_head
@@ -175,6 +177,43 @@ def pooled(found: Sequence[tuple[Scan, dict[str, np.ndarray]]], kind: str) -> di
     }
 
 
+def own_level(seed: int, index: int) -> float:
+    """Factor that a healthy head of a cohort has on all its tissue values; it opens the stream of these values."""
+    stream = np.random.default_rng([seed, 7, index]).spawn(7)[3]
+    return float(np.exp(stream.normal(0, HeadConfig().maturity_sd)))
+
+
+def level_effect(atlases: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """How much of a mean of Z is the chance by which the left-out heads lie above or below their atlas' heads.
+
+    The slope of mean Z over a head's own level is taken from the atlases' heads, each against the others; what the
+    left-out heads have beyond it is what the method adds.
+    """
+    away, mean, cohorts = [], [], []
+    for one in atlases:
+        levels = np.array([own_level(one["seed"], i) for i in range(IN_ATLAS + LEFT_OUT)])
+        inside = levels[:IN_ATLAS]
+        away += list(inside - (inside.sum() - inside) / (IN_ATLAS - 1))
+        mean += [head["left_out_mean"] for head in one["heads_of_the_atlas"]]
+        cohorts.append((one["seed"], float(levels[IN_ATLAS:].mean() - inside.mean()), one["left_out"]["mean"]))
+    x, y = np.array(away), np.array(mean)
+    slope = float(x @ y / (x @ x))
+    spread = float((y - slope * x).std(ddof=1))
+    rest = float(np.mean([found - slope * gap for _, gap, found in cohorts]))
+    count = LEFT_OUT * len(cohorts)
+    return {
+        "correlation_of_level_and_mean_z": round(float(np.corrcoef(x, y)[0, 1]), 3),
+        "z_a_percent_of_level": round(slope / 100, 4),
+        "cohorts": [
+            {"seed": seed, "percent_of_level": round(100 * gap, 2), "expected": round(slope * gap, 3), "found": found}
+            for seed, gap, found in cohorts
+        ],
+        "mean_at_the_level_of_the_atlas": round(rest, 3),
+        "standard_error": round(spread * float(np.sqrt(1 / count + 1 / len(x))), 3),
+        "standard_error_with_chance_of_level": round(float(y.std(ddof=1) * np.sqrt(1 / count + 1 / len(x))), 3),
+    }
+
+
 def by_tissue(found: Sequence[tuple[Scan, dict[str, np.ndarray]]], kind: str) -> dict[str, Any]:
     tissue = np.concatenate([s.tissues for s, _ in found])
     z = np.concatenate([m[kind] for _, m in found])
@@ -236,6 +275,7 @@ def summary(parts: Sequence[tuple[dict[str, Any], list[Any], list[Any], list[flo
     return {
         "atlases": [facts for facts, _, _, _ in parts],
         "left_out": {kind: pooled(healthy, kind) for kind in healthy[0][1]},
+        "level": level_effect([facts for facts, *_ in parts]),
         "mean_of_the_heads_of_the_atlases_left_out_in_turn": round(float(np.mean(inside)), 3),
         "by_tissue": by_tissue(healthy, "2 mm, calibrated"),
         "lesions": lesions(ill),
@@ -282,5 +322,12 @@ def main() -> None:
             )
 
 
+def add_levels() -> None:
+    """Add what the heads' own levels explain to the record that is there."""
+    record = read_json(RESULT)
+    record["with_n4"]["level"] = level_effect(record["with_n4"]["atlases"])
+    write_json(RESULT, record)
+
+
 if __name__ == "__main__":
-    main()
+    add_levels() if sys.argv[1:] == ["levels"] else main()

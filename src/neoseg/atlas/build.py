@@ -25,6 +25,7 @@ from ..volume import Grid, Volume
 from .configs import AtlasConfig
 from .heads import HealthyHead, affine_part, cropped, read_at, to_reference, to_scan, to_template
 from .left_out import calibrate, left_out_z, residuals_at
+from .membership import does_not_lie_on, doubts, other_values, share_astray
 from .memory import Found, Remembered, installed_version
 from .statistics import centre, spread, vote
 
@@ -36,6 +37,9 @@ RunEach = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
 FEWEST_HEADS = 5
 ENOUGH_HEADS = 15
 """With fewer, the sd of a voxel is uncertain by 20 % or more (1 / sqrt(2 (n - 1)))."""
+
+FIRSTS = 3
+"""Heads that are tried as the first one, to which all are brought, before the best of them is taken."""
 
 LOW_NCC = 0.05
 FAR_MEAN, WIDE_SD = 3.0, 2.5
@@ -61,7 +65,9 @@ def build_atlas(
     """Build the atlas of a healthy group.
 
     The same volumes in the same order give the same bits, whatever runs them. A head that cannot be used is left out
-    and named in ``provenance["failed"]`` with the reason.
+    and named in ``provenance["failed"]`` with the reason: it cannot be registered, or it lies beside the others after
+    registration (Dice of the masks below 0.6). One that lies turned or stands out otherwise is kept and named in
+    ``provenance["warnings"]``; the numbers of each head are in ``provenance["heads"]``.
 
     Args:
         volumes: skull-stripped and bias-corrected scans of healthy heads, one channel each, all in ``config.unit``.
@@ -96,6 +102,7 @@ class _Group:
         self.failed: dict[str, str] = {}
         self.warnings: list[str] = []
         self.found: list[Found] = []
+        self.rivals: dict[str, float] = {}
         self.affines: list[Affine] = []
         self.images: list[Any] = []
         self.grid = Grid((1, 1, 1), np.eye(4))
@@ -121,12 +128,37 @@ class _Group:
 
     def start(self) -> str:
         """Bring all heads to the one of median size, then to the mean pose and size; return that head's name."""
-        first = self.heads[_median_head(self.heads)]
-        found = self._register(to_reference, [(first, head, self.config) for head in self.heads], "affine")
+        first, found = self._first()
+        facts = {h.name: f.facts for h, f in zip(self.heads, found, strict=True) if h is not first}
+        self.rivals = {name: some["affine_rival"] for name, some in facts.items() if "affine_rival" in some}
+        apart = {name: why for name, some in facts.items() if (why := does_not_lie_on(some)) is not None}
+        self.failed |= apart
+        found = [f for h, f in zip(self.heads, found, strict=True) if h.name not in apart]
+        self.heads = [h for h in self.heads if h.name not in apart]
+        _require_enough(len(self.heads), self.failed)
         self.grid, moves = _mean_pose(first, [affine_part(f.transform) for f in found], self.config)
         self.affines = [affine_part(move) for move in moves]
         self._read(moves, grid_points(self.grid), "average")
         return first.name
+
+    def _first(self) -> tuple[HealthyHead, list[Found]]:
+        """Return the head of median size and the registrations of all to it.
+
+        A head whose values are distributed unlike the group's is not chosen. When most of them lie far turned or beside
+        the chosen one, that head is the odd one, and the next is tried.
+        """
+        odd = other_values([head.image.array[0][head.mask] for head in self.heads])
+        usual = [head for head, is_odd in zip(self.heads, odd, strict=True) if not is_odd] or self.heads
+        tried: list[tuple[float, HealthyHead, dict[str, Found]]] = []
+        while True:
+            first = _median_head([head for head in usual if all(head is not other for _, other, _ in tried)])
+            found = self._register(to_reference, [(first, head, self.config) for head in self.heads], "affine")
+            ways = {h.name: f for h, f in zip(self.heads, found, strict=True)}
+            astray = share_astray({name: f.facts for name, f in ways.items() if name != first.name})
+            tried.append((astray, first, ways))
+            if astray <= 0.5 or len(tried) == min(FIRSTS, len(usual)):
+                _, first, ways = min(tried, key=lambda one: one[0])
+                return first, [ways[head.name] for head in self.heads]
 
     def improve(self, turn: int) -> None:
         """Register all heads to their mean, then take the mean change of shape out of it."""
@@ -247,9 +279,15 @@ class _Group:
         ncc = np.array([f.ncc if f else np.nan for f in found])
         usual = float(np.nanmedian(ncc)) if np.isfinite(ncc).any() else 0.0
         far = max(LOW_NCC, 5 * 1.4826 * float(np.nanmedian(np.abs(ncc - usual)))) if np.isfinite(ncc).any() else 0.0
-        records = []
+        facts = {
+            head.name: {**way.facts, **({"affine_rival": self.rivals[head.name]} if head.name in self.rivals else {})}
+            for head, way in zip(self.heads, found, strict=True)
+            if way
+        }
+        odd, records = doubts(facts), []
         for i, (head, way) in enumerate(zip(self.heads, found, strict=True)):
-            told = [*(self.found[i].warnings if self.found else ()), *(way.warnings if way else ())]
+            told = [*odd.get(head.name, ())]
+            told += [*(self.found[i].warnings if self.found else ()), *(way.warnings if way else ())]
             mean, sd = shown.get(i, (None, None))
             if ncc[i] < usual - far:
                 told.append(
@@ -266,6 +304,7 @@ class _Group:
                     "ncc": _rounded(ncc[i]),
                     "left_out_mean": _rounded(mean),
                     "left_out_sd": _rounded(sd),
+                    **{name: _rounded(value) for name, value in facts.get(head.name, {}).items()},
                     "warnings": told,
                 }
             )
@@ -310,9 +349,9 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None or not np.isfinite(value) else round(float(value), 4)
 
 
-def _median_head(heads: Sequence[HealthyHead]) -> int:
+def _median_head(heads: Sequence[HealthyHead]) -> HealthyHead:
     """Return the head of median brain volume (of two, the smaller)."""
-    return int(np.argsort([head.brain_mm3 for head in heads], kind="stable")[(len(heads) - 1) // 2])
+    return heads[int(np.argsort([head.brain_mm3 for head in heads], kind="stable")[(len(heads) - 1) // 2])]
 
 
 def _mean_pose(reference: HealthyHead, affines: Sequence[Affine], config: AtlasConfig) -> tuple[Grid, list[Transform]]:

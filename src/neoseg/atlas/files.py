@@ -14,6 +14,7 @@ import numpy as np
 from ..atomic import read_json
 from ..data.cases import Case
 from ..data.foreground import foreground_mask
+from ..data.headers import orientation_doubt
 from ..data.layouts.files import images_in
 from ..data.loading import load_images
 from ..data.store import digest
@@ -133,7 +134,10 @@ def build_atlas_from_files(
         progress=progress,
     )
     made = dict(atlas.provenance)
-    told = [*(f"{n} is left out: {e}" for n, e in failed.items()), *(f"{r.name}: {r.note}" for r in good if r.note)]
+    told = [
+        *(f"{n} is left out: {e}" for n, e in failed.items()),
+        *(f"{r.name}: {note}" for r in good for note in r.notes),
+    ]
     made |= {
         "key": key,
         "bias_field": correction,
@@ -158,7 +162,7 @@ class _Read:
     name: str
     image: Volume | None
     regions: Volume | None
-    note: str | None
+    notes: tuple[str, ...]
     error: str | None
 
 
@@ -166,7 +170,8 @@ def _read(name: str, *, scans: HealthyScans, config: AtlasConfig) -> _Read:
     """Read one scan set upright, correct it, read its region labels; what goes wrong becomes a sentence."""
     path, channel = scans.images[name], config.channel
     try:
-        loaded = load_images(Case(case=name, subject=name, group="healthy", images={channel: path}), [channel]).image
+        read = load_images(Case(case=name, subject=name, group="healthy", images={channel: path}), [channel])
+        loaded = read.image
         mask = foreground_mask(loaded.array)
         if not mask.any():
             raise InputError(f"{path}: the image holds only zeros; take it out of the group.")
@@ -179,14 +184,18 @@ def _read(name: str, *, scans: HealthyScans, config: AtlasConfig) -> _Read:
         if scans.bias_field is not None:
             image = correct_bias_field(image, mask, scans.bias_field).corrected
     except NeosegError as error:
-        return _Read(name, None, None, None, str(error))
-    if name not in scans.regions:
-        note = "it has no region labels and no voice in the vote on regions." if scans.regions else None
-        return _Read(name, image, None, note, None)
-    try:
-        return _Read(name, image, _regions(scans.regions[name], loaded, image), None, None)
-    except NeosegError as error:
-        return _Read(name, image, None, f"its region labels are not used: {error}", None)
+        return _Read(name, None, None, (), str(error))
+    notes = [doubt] if (doubt := orientation_doubt(loaded.grid)) else []
+    notes += read.notes if read.origin == "estimated" else ()
+    labels = None
+    if name in scans.regions:
+        try:
+            labels = _regions(scans.regions[name], loaded, image)
+        except NeosegError as error:
+            notes.append(f"its region labels are not used: {error}")
+    elif scans.regions:
+        notes.append("it has no region labels and no voice in the vote on regions.")
+    return _Read(name, image, labels, tuple(notes), None)
 
 
 def _regions(path: Path, scan: Volume, upright_scan: Volume) -> Volume:

@@ -69,7 +69,7 @@ def to_reference(job: tuple[HealthyHead, HealthyHead, AtlasConfig]) -> Found:
     found = register_affine(
         reference.image, head.image, config=config.affine, fixed_mask=reference.mask, moving_mask=head.mask
     )
-    return Found(found.transform, float("nan"), ())
+    return Found(found.transform, float("nan"), (), found.facts())
 
 
 def to_template(job: tuple[Volume, NDArray[np.bool_], HealthyHead, Affine, AtlasConfig]) -> Found:
@@ -99,7 +99,7 @@ def to_scan(job: tuple[HealthyHead, Volume, NDArray[np.bool_], Affine, AtlasConf
         moving_mask=mask,
         start=start,
     )
-    return Found(found.transform, found.ncc, found.warnings)
+    return Found(found.transform, found.ncc, found.warnings, found.facts)
 
 
 def affine_part(transform: Transform) -> Affine:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
-from collections.abc import Callable
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -28,11 +28,13 @@ class Found:
         transform: fixed world to moving world.
         ncc: normalised cross-correlation of the alignment; NaN when none was measured.
         warnings: sentences for the report.
+        facts: numbers of the affine alignment, see :meth:`neoseg.register.affine.AffineRegistration.facts`.
     """
 
     transform: Transform
     ncc: float
     warnings: tuple[str, ...]
+    facts: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,12 @@ class Remembered:
         except NeosegError as error:
             return Attempt(None, str(error))
         if path is not None:
-            words = {"ncc": np.array(found.ncc), "warnings": np.array(found.warnings, dtype=np.str_)}
+            words = {
+                "ncc": np.array(found.ncc),
+                "warnings": np.array(found.warnings, dtype=np.str_),
+                "fact_names": np.array(list(found.facts), dtype=np.str_),
+                "fact_values": np.array(list(found.facts.values()), dtype=np.float64),
+            }
             arrays: dict[str, Any] = {**to_arrays(found.transform), **words}
             with replacing(path) as temporary, temporary.open("wb") as stream:
                 np.savez(stream, **arrays)
@@ -97,7 +104,7 @@ def _feed(total: Any, value: Any) -> None:
     elif isinstance(value, BaseModel):
         total.update(value.model_dump_json().encode())
     elif is_dataclass(value):
-        _feed(total, [getattr(value, field.name) for field in fields(value)])
+        _feed(total, [getattr(value, part.name) for part in fields(value)])
     elif isinstance(value, dict):
         _feed(total, sorted(value.items()))
     elif isinstance(value, (list, tuple)):
@@ -114,6 +121,7 @@ def _read(path: Path) -> Found | None:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             kept = {name: arrays[name] for name in arrays.files}
         ncc, warnings = float(kept.pop("ncc")), tuple(str(w) for w in kept.pop("warnings"))
-        return Found(from_arrays(kept), ncc, warnings)
+        names, values = kept.pop("fact_names").tolist(), kept.pop("fact_values").tolist()
+        return Found(from_arrays(kept), ncc, warnings, dict(zip(names, values, strict=True)))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, InputError):
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..data.checks import Problem, run_checks
+from ..data.checks.problem import warning
 from ..data.folds import cases_in, read_folds
 from ..errors import InputError
 from .session import Session
@@ -16,7 +17,21 @@ def check(session: Session) -> list[Problem]:
     # Folds of another set of cases are made anew by the plan, so there is nothing to check in them.
     folds = read_folds(path, subjects) if path.is_file() and cases_in(path) == set(subjects) else ()
     needed = [c for c in session.channels if any(c in case.images for case in session.used)]
-    return run_checks(session.cases, session.labels, needed, session.progress, folds=folds)
+    found = run_checks(session.cases, session.labels, needed, session.progress, folds=folds)
+    return [*found, *_idle_template(session)]
+
+
+def _idle_template(session: Session) -> list[Problem]:
+    """Report a template that nothing in this run looks at."""
+    given, config = session.config.template, session.config.prepare
+    if given is None or session.makes_zmap or config.space == "template":
+        return []
+    why = "there is no [prepare.zmap]" if config.zmap is None else "no Z map has to be made"
+    sentence = (
+        f'template = {str(given)!r} is not used, because prepare.space is "native" and {why}; set one of the two, or '
+        "remove it."
+    )
+    return [warning("", None, sentence)]
 
 
 def require_clean(problems: list[Problem]) -> None:

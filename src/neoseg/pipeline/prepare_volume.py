@@ -11,6 +11,7 @@ import numpy as np
 from ..atomic import replacing
 from ..data.cases import Case
 from ..data.foreground import foreground_mask
+from ..data.headers import orientation_doubt
 from ..data.loading import load_images, load_mask
 from ..data.units import MICRO, UNITS_OF_ADC, channel_kind
 from ..errors import ConfigError, InputError
@@ -239,7 +240,7 @@ def _read(job: VolumeJob, kind: str, facts: dict[str, Any]) -> Brain:
         "kind": kind,
         "unit": MICRO if kind == "adc" else "as stored",
         "mask": {"origin": loaded.origin, "ml": round(float(mask.sum()) * volume.grid.voxel_volume / 1000, 2)},
-        "warnings": list(loaded.notes),
+        "warnings": [*([doubt] if (doubt := orientation_doubt(volume.grid)) else []), *loaded.notes],
         "files": [],
     }
     return Brain(volume, mask)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ..data.foreground import bounding_box
 from ..errors import ConfigError, GeometryError, InputError
 from ..register.chain import register_heads
+from ..register.plausible import implausible
 from ..register.transforms import Affine, Chain, Transform, jacobian_determinant, resample
 from ..volume import Grid, Volume, upright
 from .atlas import Atlas
@@ -25,8 +26,8 @@ from .zmap import zmap_with_coverage
 
 __all__ = ["Aligned", "Brain", "ZOfVolume", "align", "cropped", "label_through", "resampled", "through", "zmap_of"]
 
-LEAST_OVERLAP = 0.6
-"""Dice of the two brains below which they can hardly lie on each other."""
+FACTS = ("affine_turn_degrees", "affine_rival", "affine_mirrored")
+"""What the affine step says about the orientation that it chose, see :mod:`neoseg.register.plausible`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +64,8 @@ class Aligned:
 
     Attributes:
         transform: template world to scan world, RAS mm of the two files.
-        facts: similarity (nats), ncc, overlap (Dice of the brains), smallest_jacobian, seconds; plain numbers.
+        facts: similarity (nats), ncc, overlap (Dice of the brains), the affine step's turn, rival and mirror fit,
+            smallest_jacobian, seconds; plain numbers.
         warnings: sentences for a reader.
     """
 
@@ -117,17 +119,13 @@ def align(brain: Brain, template: Brain, config: PrepareConfig) -> Aligned:
     lies = resample(Volume(own.mask[None].astype(np.float32), own.volume.grid), fixed.volume.grid, found.transform)
     covered = lies.array[0] >= 0.5
     overlap = 2 * float((covered & fixed.mask).sum()) / max(1.0, float(covered.sum() + fixed.mask.sum()))
-    warnings = list(found.warnings)
-    if overlap < LEAST_OVERLAP:
-        warnings.append(
-            f"The brains of scan and template overlap with a Dice of only {overlap:.2f}; look at the alignment and at "
-            "the orientation in both headers."
-        )
+    warnings = [*implausible({**found.facts, "affine_overlap": overlap}), *found.warnings]
     jacobian = jacobian_determinant(found.transform, fixed.volume.grid).reshape(fixed.mask.shape)[fixed.mask]
     facts = {
         "similarity": found.similarity,
         "ncc": found.ncc,
         "overlap": overlap,
+        **{name: found.facts[name] for name in FACTS if name in found.facts},
         "smallest_jacobian": float(jacobian.min()),
         "seconds": found.seconds,
     }

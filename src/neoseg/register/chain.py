@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,7 @@ class HeadRegistration:
     Attributes:
         transform: fixed world to moving world, the whole chain.
         affine: its affine part.
+        facts: numbers of the affine step that :func:`neoseg.register.plausible.implausible` judges.
         similarity: mutual information (nats) of the affine alignment.
         ncc: normalised cross-correlation of the final alignment, NaN without a free-form step.
         warnings: sentences for the report; empty when all went well.
@@ -31,6 +33,7 @@ class HeadRegistration:
 
     transform: Transform
     affine: Affine
+    facts: Mapping[str, float]
     similarity: float
     ncc: float
     warnings: tuple[str, ...]
@@ -64,11 +67,20 @@ def register_heads(
     """
     first = register_affine(fixed, moving, config=affine, fixed_mask=fixed_mask, moving_mask=moving_mask, start=start)
     if ffd is None:
-        return HeadRegistration(first.transform, first.transform, first.similarity, float("nan"), (), first.seconds)
+        return HeadRegistration(
+            transform=first.transform,
+            affine=first.transform,
+            facts=first.facts(),
+            similarity=first.similarity,
+            ncc=float("nan"),
+            warnings=(),
+            seconds=first.seconds,
+        )
     second = register_ffd(fixed, moving, first.transform, config=ffd, fixed_mask=fixed_mask)
     return HeadRegistration(
         transform=second.transform,
         affine=first.transform,
+        facts=first.facts(),
         similarity=first.similarity,
         ncc=second.ncc_after,
         warnings=() if second.warning is None else (second.warning,),
