@@ -1,3 +1,4 @@
+import itertools
 import json
 import signal
 from collections.abc import Iterator
@@ -5,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +19,8 @@ from neoseg.augment.configs import AugmentConfig
 from neoseg.data.patches import PatchSampler
 from neoseg.errors import InputError, NeosegError, StateError, Stopped
 from neoseg.progress import Silent
+from neoseg.training import loop
+from neoseg.training import step as step_file
 from neoseg.training.configs import TrainingConfig
 from neoseg.training.data import TrainingCase, TrainingData
 from neoseg.training.guard import Guard
@@ -387,17 +391,28 @@ def test_no_training_case_is_refused(tmp_path):
         )
 
 
+@pytest.fixture
+def steady_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that goes on by a millisecond whenever it is looked at, so that no test depends on the machine."""
+    ticks = itertools.count()
+    clock = SimpleNamespace(perf_counter=lambda: next(ticks) * 0.001)
+    for module in (loop, step_file):
+        monkeypatch.setattr(module, "time", clock)
+
+
+@pytest.mark.usefixtures("steady_clock")
 def test_a_time_budget_becomes_a_stored_number_of_steps(tmp_path):
-    config = TrainingConfig(time_budget_s=1.0, steps_per_epoch=10, precision="float32")
+    config = TrainingConfig(time_budget_s=0.06, steps_per_epoch=10, precision="float32")
     network = Tiny()
     before = {k: v.clone() for k, v in network.state_dict().items()}
     with pytest.raises(KeyboardInterrupt):
         fit(tmp_path, config, network=network, progress=StopAfter(1))
     total = json.loads((tmp_path / "training.json").read_text())["segments"][0]["last"]
-    assert total > 1
+    assert 10 < total < 60
     # the timed steps were done on a copy: the counted ones begin at the given weights
     assert int(network.state_dict()["norm.num_batches_tracked"]) == int(before["norm.num_batches_tracked"]) + 1
     assert fit(tmp_path, config).steps == total
+    assert not (tmp_path / "timing").exists()
 
 
 def test_a_time_budget_that_is_over_before_the_first_step_still_buys_one(tmp_path):
@@ -440,3 +455,19 @@ def test_two_dimensions(tmp_path):
     )
     run = FoldRun(tmp_path, 1, augmentation=Augmentation(AugmentConfig()))
     assert train_fold(Flat(), cross_entropy, data=data, config=CONFIG, run=run, progress=Silent()).steps == 12
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "poly", "plateau", "constant"])
+def test_each_schedule_is_resumed_with_the_same_bits(tmp_path, schedule):
+    # at a high rate the validation soon becomes worse, so that the plateau is met
+    changes = {"schedule": schedule, "accumulate": 2, "ema_decay": 0.9, "plateau_patience": 1, "learning_rate": 0.3}
+    config = CONFIG.model_copy(update=changes | {"epochs": 5, "checkpoint_every_seconds": 1e-9})
+    whole = fit(tmp_path / "whole", config)
+    for steps in (3, 7):
+        with pytest.raises(KeyboardInterrupt):
+            fit(tmp_path / "parts", config, progress=StopAfter(steps))
+    assert replace(fit(tmp_path / "parts", config), seconds=0) == replace(whole, seconds=0)
+    assert_same_bits(tmp_path / "whole", tmp_path / "parts")
+    rates = [[line["learning_rate"] for line in log_lines(tmp_path / name)] for name in ("whole", "parts")]
+    assert rates[0] == rates[1]
+    assert (len(set(rates[0])) == 1) == (schedule == "constant")
