@@ -1,11 +1,27 @@
+import json
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from scipy.ndimage import label
 
 from neoseg.inference.configs import PostprocessSearch
-from neoseg.inference.postprocess import PostprocessConfig, apply, dice_by_volume, remove_small
+from neoseg.inference.postprocess import (
+    Lesions,
+    PostprocessConfig,
+    apply,
+    dice_by_volume,
+    kept_components,
+    remove_small,
+    scores_by_size,
+)
+from neoseg.inference.uncertainty import entropy, range_ml, spread
+from neoseg.methods.choice import Choice, best_choice, best_counts, class_table, score_table
+from neoseg.metrics.lesion import detect_lesions, lesion_f1
+from neoseg.pipeline.predict import post_config
 
 
 def two_classes(foreground):
@@ -80,3 +96,145 @@ def test_the_search_holds_the_values_of_doing_nothing():
     assert 0.5 in PostprocessSearch().thresholds and 0.0 in PostprocessSearch().minimum_lesion_mm3
     with pytest.raises(ValueError, match="less than 1"):
         PostprocessSearch(thresholds=(1.5,))
+
+
+def naive_f1(mask, truth, classes):
+    scores = []
+    for index in range(1, classes):
+        f1 = lesion_f1(detect_lesions(truth == index, mask == index, (1.0, 1.0, 1.0)))
+        scores.append(1.0 if np.isnan(f1) else f1)
+    return scores
+
+
+def naive_largest(mask, counts):
+    """Components by scipy, each class by itself, sorted by size."""
+    result = np.zeros_like(mask)
+    for index, count in enumerate(counts, start=1):
+        found, number = label(mask == index, np.ones((3, 3, 3)))
+        sizes = np.bincount(found.ravel(), minlength=number + 1)[1:]
+        order = np.argsort(-sizes, kind="stable")[: count or None]
+        result[np.isin(found, order + 1)] = index
+    return result
+
+
+@given(masks, masks, st.lists(st.floats(0, 12), min_size=1, max_size=3), st.permutations([0, 1, 2]))
+@settings(max_examples=60, deadline=None)
+def test_scores_of_every_way_equal_removing_and_scoring(mask, truth, sizes, counts):
+    found = scores_by_size(mask, Lesions.of(truth), 3, sizes, counts)
+    for i, size in enumerate(sizes):
+        for j, count in enumerate(counts):
+            left = kept_components(mask, size, (count, count))
+            for index, scores in enumerate(found, start=1):
+                one = np.uint8(1)
+                own, real = (left == index) * one, (truth == index) * one
+                np.testing.assert_allclose(scores.dice[i, j], naive_dice(own, real, 2), atol=1e-12)
+                np.testing.assert_allclose(scores.lesion_f1[i, j], naive_f1(own, real, 2)[0], atol=1e-12)
+
+
+@given(masks, st.tuples(*[st.integers(0, 3)] * 2))
+@settings(max_examples=60, deadline=None)
+def test_the_largest_components_of_each_class_stay(mask, counts):
+    found = kept_components(mask, 0, counts)
+    wanted = naive_largest(mask, counts)
+    for index in (1, 2):
+        # of components of one size any may stay
+        sizes = [
+            sorted(np.bincount(label(m == index, np.ones((3, 3, 3)))[0].ravel())[1:].tolist()) for m in (found, wanted)
+        ]
+        assert sizes[0] == sizes[1]
+    assert ((found == mask) | (found == 0)).all()
+
+
+def test_apply_keeps_the_largest():
+    mask = np.zeros((12, 5, 5))
+    mask[0:2], mask[4:7], mask[9] = 1, 1, 1
+    found = apply(two_classes(mask), (1, 1, 1), PostprocessConfig(keep_largest=(2,)))
+    assert found[:, 0, 0].tolist() == [1, 1, 0, 0, 1, 1, 1, 0, 0, 0, 0, 0]
+
+
+def a_case(seed):
+    """A truth of one large and one small ball, and a probability with the large one, a false speck and noise."""
+    generator = np.random.default_rng(seed)
+    truth = np.zeros((20, 12, 12), dtype=np.uint8)
+    truth[2:8, 2:8, 2:8], truth[14:16, 3:5, 3:5] = 1, 1
+    probability = generator.uniform(0, 0.2, truth.shape) + 0.6 * truth
+    probability[18, 9:11, 9:11] = 0.7
+    return truth, probability.astype(np.float32)
+
+
+def search_of(**changes):
+    return PostprocessSearch(thresholds=(0.3, 0.5, 0.6), minimum_lesion_mm3=(0.0, 5.0, 20.0), **changes)
+
+
+@pytest.mark.parametrize("criterion", ["dice", "lesion_f1", "both"])
+def test_the_choice_has_the_best_mean_of_its_criterion(criterion):
+    search = search_of(keep_largest=(0, 1), criterion=criterion)
+    cases = [a_case(i) for i in range(3)]
+    tables = [
+        score_table(
+            lambda t, p=p: (p >= t).astype(np.uint8), truth, thresholds=search.thresholds, search=search, voxel_mm3=1.0
+        )
+        for truth, p in cases
+    ]
+    assert tables[0].shape == (2, 3, 3, 2)
+    chosen = best_choice(tables, thresholds=search.thresholds, search=search)
+    config = PostprocessConfig(
+        threshold=chosen.threshold, minimum_lesion_mm3=chosen.minimum_lesion_mm3, keep_largest=chosen.keep_largest
+    )
+    found = [apply(two_classes(p), (1, 1, 1), config) for _, p in cases]
+    dice = np.mean([naive_dice(m, t, 2) for m, (t, _) in zip(found, cases, strict=True)])
+    f1 = np.mean([naive_f1(m, t, 2)[0] for m, (t, _) in zip(found, cases, strict=True)])
+    assert (chosen.dice, chosen.lesion_f1) == pytest.approx((dice, f1))
+    assert (chosen.cases, chosen.criterion) == (3, criterion)
+    # the speck of 4 voxels goes, and the small lesion of 8 stays
+    assert (chosen.minimum_lesion_mm3, chosen.keep_largest) == (5.0, ()) and f1 == 1.0
+
+
+def test_f1_may_choose_other_than_dice():
+    search = PostprocessSearch(thresholds=(0.5, 0.65), minimum_lesion_mm3=(0.0,), keep_largest=(0, 1))
+    picks = {}
+    for criterion in ("dice", "lesion_f1"):
+        one = search.model_copy(update={"criterion": criterion})
+        table = np.zeros((2, 2, 1, 2))
+        table[0, 1, 0, 1], table[1, 0, 0, 0] = 1, 1
+        picks[criterion] = best_choice([table], thresholds=one.thresholds, search=one)
+    assert picks["dice"].keep_largest == (1,) and picks["lesion_f1"].keep_largest == ()
+
+
+def test_each_class_has_its_own_count_of_components():
+    truth = np.zeros((24, 8, 8), dtype=np.uint8)
+    truth[1:6, 1:7, 1:7], truth[10:14, 1:4, 1:4], truth[16:19, 1:4, 1:4] = 1, 2, 2
+    mask = truth.copy()
+    mask[21:23, 1:4, 1:4] = 1  # a false part of the organ; class 2 has two true parts
+    search = PostprocessSearch(keep_largest=(0, 1))
+    chosen = best_counts([class_table(mask, truth, search=search, classes=3)] * 2, search=search)
+    assert chosen.keep_largest == (1, 0) and chosen.dice == 1.0 and chosen.lesion_f1 == 1.0
+    np.testing.assert_array_equal(kept_components(mask, 0, chosen.keep_largest), truth)
+    assert chosen.threshold == 0.5 and chosen.minimum_lesion_mm3 == 0
+
+
+def test_without_a_difference_nothing_is_removed():
+    table = np.ones((2, 3, 3, 2))
+    search = search_of(keep_largest=(1, 0))
+    chosen = best_choice([table], thresholds=search.thresholds, search=search)
+    assert (chosen.threshold, chosen.minimum_lesion_mm3, chosen.keep_largest) == (0.5, 0.0, ())
+
+
+def test_a_choice_of_an_older_run_still_loads():
+    old = {"threshold": 0.45, "minimum_lesion_mm3": 20.0, "dice": 0.7, "cases": 9}
+    config = post_config(Choice(**old))
+    assert config == PostprocessConfig(threshold=0.45, minimum_lesion_mm3=20.0)
+    new = json.loads(json.dumps(asdict(Choice(0.4, 5.0, 0.6, 3, (1,), 0.5, "both"))))
+    assert post_config(Choice(**new)) == PostprocessConfig(threshold=0.4, minimum_lesion_mm3=5.0, keep_largest=(1,))
+
+
+def test_entropy_and_spread_by_hand():
+    p = np.array([[0.5, 1.0, 0.9], [0.5, 0.0, 0.1]], dtype=np.float32)
+    h = -(0.9 * np.log2(0.9) + 0.1 * np.log2(0.1))
+    np.testing.assert_allclose(entropy(p), [1.0, 0.0, h], atol=1e-6)
+    np.testing.assert_allclose(entropy(np.full((5, 2), 0.2, dtype=np.float32)), 1.0, atol=1e-6)
+    members = np.stack([p, p[::-1], p])
+    wanted = [0.0, np.std([0, 1, 0], ddof=1), np.std([0.1, 0.9, 0.1], ddof=1)]
+    np.testing.assert_allclose(spread(members), wanted, atol=1e-6)
+    mask = np.array([0, 1, 1, 2], dtype=np.uint8)
+    assert range_ml([mask, np.ones_like(mask)], 1, 500.0) == (1.0, 2.0)

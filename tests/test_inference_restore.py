@@ -2,9 +2,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.ndimage import map_coordinates
 
 from neoseg.errors import GeometryError
-from neoseg.inference.restore import restore
+from neoseg.inference import restore as restoring
+from neoseg.inference.restore import largest_class, restore, restored_classes, restored_slabs
+from neoseg.register.transforms import Affine
 from neoseg.volume import Grid
 
 
@@ -123,3 +126,71 @@ def test_an_array_of_another_shape_is_refused():
     native = Grid.of_spacing((6, 5), (1.0, 2.0))
     with pytest.raises(GeometryError, match="cannot be restored"):
         restore(probabilities_of((5, 6)), native, native)
+
+
+def directly(values, prepared, native):
+    """Every native voxel by scipy's linear interpolation of the whole volume at once; outside, class 0."""
+    index = prepared.to_index(native.to_world(np.moveaxis(np.indices(native.shape), 0, -1)))
+    places = np.moveaxis(index, -1, 0)
+    sources = np.array(prepared.shape).reshape(-1, *[1] * native.ndim)
+    # a place on the outer face counts as inside, whatever its last bits
+    inside = ((places >= -0.5 - 1e-6) & (places <= sources - 0.5 + 1e-6)).all(axis=0)
+    found = np.stack([map_coordinates(v.astype(np.float64), places, order=1, mode="nearest") for v in values])
+    found[0][~inside], found[1:, ~inside] = 1, 0
+    return found
+
+
+shapes = st.tuples(*[st.integers(1, 9)] * 3)
+spacings = st.tuples(*[st.sampled_from([0.5, 0.8, 1.0, 1.5, 3.0])] * 3)
+
+
+@given(shapes, spacings, spacings, st.permutations(range(3)), st.integers(1, 400), st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_slabs_equal_the_direct_interpolation_of_the_whole_volume(shape, there, here, order, slab, logits):
+    prepared = turned_grid(shape, there)
+    native = prepared.with_spacing(here)
+    native = Grid(tuple(native.shape[a] for a in order), native.affine[:, [*order, 3]])
+    values = probabilities_of(shape, classes=4, seed=sum(shape))
+    values = np.log(values) if logits else values
+    wanted = directly(values, prepared, native)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(restoring, "SLAB_VOXELS", slab)
+        found = restore(values, prepared, native)
+        classes = restored_classes(values, prepared, native)
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+    np.testing.assert_array_equal(found, restore(values, prepared, native))
+    np.testing.assert_array_equal(classes, found.argmax(axis=0))
+    first, second = np.sort(wanted, axis=0)[-1], np.sort(wanted, axis=0)[-2]
+    clear = first - second > 1e-4
+    np.testing.assert_array_equal(classes[clear], wanted.argmax(axis=0)[clear])
+
+
+@pytest.mark.parametrize("degrees", [0.0, 15.0])
+def test_slabs_through_a_transform_equal_the_whole(degrees, monkeypatch):
+    native, prepared = turned_grid((13, 11, 9), (1.0, 1.0, 2.0), degrees), turned_grid((20, 20, 14), (0.8, 0.8, 1.4), 0)
+    c, s = np.cos(0.1), np.sin(0.1)
+    transform = Affine([[c, -s, 0, 1.5], [s, c, 0, -0.7], [0, 0, 1.05, 0.4], [0, 0, 0, 1]])
+    values = probabilities_of(prepared.shape)
+    moved = Grid(native.shape, transform.matrix @ native.affine)
+    whole = restore(values, prepared, native, transform)
+    np.testing.assert_allclose(whole, directly(values, prepared, moved), atol=1e-5)
+    for slab in (1, 250):
+        monkeypatch.setattr(restoring, "SLAB_VOXELS", slab)
+        np.testing.assert_allclose(restore(values, prepared, native, transform), whole, atol=1e-6)
+
+
+def test_slabs_come_in_order_and_read_a_mapped_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(restoring, "SLAB_VOXELS", 100)
+    native = turned_grid((9, 7, 5), (1.0, 1.0, 2.5))
+    prepared = native.with_spacing((1.7, 1.5, 1.1))
+    values = probabilities_of(prepared.shape)
+    np.save(tmp_path / "values.npy", values)
+    mapped = np.load(tmp_path / "values.npy", mmap_mode="r")
+    parts = [(first, slab.copy()) for first, slab in restored_slabs(mapped, prepared, native)]
+    assert [first for first, _ in parts] == [0, 2, 4, 6, 8]
+    np.testing.assert_array_equal(np.concatenate([s for _, s in parts], axis=1), restore(values, prepared, native))
+
+
+def test_the_lower_of_equal_classes_is_taken():
+    values = np.array([[0.2, 0.4, 0.3], [0.4, 0.4, 0.3], [0.4, 0.2, 0.4]], dtype=np.float32)
+    assert largest_class(values).tolist() == values.argmax(axis=0).tolist() == [1, 0, 2]

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -5,11 +7,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from neoseg.data.patches import cut
 from neoseg.errors import ConfigError
+from neoseg.inference import sliding_window
 from neoseg.inference.configs import WindowConfig
-from neoseg.inference.ensemble import mean_of
+from neoseg.inference.ensemble import Ensemble, mean_of
+from neoseg.inference.memory import MemoryUse
 from neoseg.inference.precision import resolve_precision
-from neoseg.inference.sliding_window import gaussian_weights, predict_probabilities, window_starts
+from neoseg.inference.scratch import Scratch
+from neoseg.inference.sliding_window import (
+    answer_of,
+    gaussian_weights,
+    predict_probabilities,
+    window_grid,
+    window_starts,
+    windowed_planes,
+)
 
 FLOAT32 = WindowConfig(precision="float32")
 
@@ -185,3 +198,123 @@ def test_precision_is_taken_as_asked():
     assert resolve_precision("float32", cpu) == torch.float32
     assert resolve_precision("bfloat16", cpu) == torch.bfloat16
     assert resolve_precision("auto", cpu) in (torch.float32, torch.bfloat16)
+
+
+def test_windows_without_content_are_not_computed_and_change_nothing_where_there_is_some():
+    image = np.zeros((2, 40, 24, 12), dtype=np.float32)
+    image[:, 14:22, 9:15, 2:9] = image_of(8, 6, 7)
+    network, sizes = Tiny().eval(), []
+
+    def counted(batch):
+        sizes.append(len(batch))
+        return network(batch)
+
+    found = {}
+    for skip in (True, False):
+        sizes.clear()
+        config = WindowConfig(precision="float32", skip_background=skip, batch=3)
+        found[skip] = predict_probabilities(counted, image, patch=(8, 8, 8), classes=3, config=config)
+        found[f"{skip} windows"] = sum(sizes)
+    grid = window_grid((40, 24, 12), (8, 8, 8), 0.5)
+    wanted = sum(bool(image[:, a : a + 8, b : b + 8, c : c + 8].any()) for a, b, c in grid)
+    assert (found["False windows"], found["True windows"]) == (len(grid), wanted)
+    assert 0 < wanted < len(grid) / 2
+    content = (image != 0).any(axis=0)
+    np.testing.assert_allclose(found[True].numpy()[:, content], found[False].numpy()[:, content], rtol=0, atol=1e-6)
+    far = found[True][:, 30:]
+    assert (far[0] == 1).all() and not far[1:].any()
+    assert not torch.equal(found[False][:, 30:], far)
+    torch.testing.assert_close(found[True].sum(dim=0), torch.ones(40, 24, 12))
+
+
+def test_the_ripples_of_a_resampled_image_are_no_content_and_an_empty_image_is_background():
+    image = np.full((1, 30, 8, 8), 1e-9, dtype=np.float32)
+    image[:, :6] = 1.0
+    sizes = []
+
+    def counted(batch):
+        sizes.append(len(batch))
+        return (torch.zeros(len(batch), 2, *batch.shape[2:]),)
+
+    found = predict_probabilities(counted, image, patch=(8, 8, 8), classes=2, config=FLOAT32)
+    assert sum(sizes) == 2
+    assert (found[1, :12] == 0.5).all() and not found[1, 12:].any()
+    sizes.clear()
+    empty = predict_probabilities(counted, np.zeros_like(image), patch=(8, 8, 8), classes=2, config=FLOAT32)
+    assert not sizes and (empty[0] == 1).all() and not empty[1].any()
+
+
+def test_a_lone_bright_voxel_does_not_make_the_rest_of_an_image_background():
+    image = image_of(24, 8, 8)
+    image[:, 2, 2, 2] = 1e4
+    config = WindowConfig(precision="float32", skip_background=False)
+    found = [
+        predict_probabilities(Tiny().eval(), image, patch=(8, 8, 8), classes=3, config=c) for c in (FLOAT32, config)
+    ]
+    assert torch.equal(*found)
+
+
+@pytest.mark.parametrize("shape", [(21, 10, 9), (5, 10, 9)])
+def test_logits_are_averaged_before_the_softmax(shape):
+    network, image = Tiny().eval(), image_of(*shape)
+    config = WindowConfig(precision="float32", average="logits", mirror_axes=(1,))
+    found = predict_probabilities(network, image, patch=(8, 8, 8), classes=3, config=config)
+    # a network whose softmax is the identity: the weighted mean of logits is what the other mode gives for it
+    answer = answer_of(network, config)
+    parts = windowed_planes(answer, image, patch=(8, 8, 8), outside=[0, 0, 0], config=config)
+    logits = torch.cat([planes for _, planes in parts], dim=1)
+    torch.testing.assert_close(found, torch.softmax(logits, dim=0))
+    softmax = predict_probabilities(
+        network, image, patch=(8, 8, 8), classes=3, config=config.model_copy(update={"average": "softmax"})
+    )
+    assert 1e-4 < (softmax - found).abs().max() < 0.3
+
+
+def test_planes_come_in_order_once_and_only_a_patch_of_them_is_kept():
+    network, image = Tiny().eval(), image_of(50, 8, 8)
+    parts = list(
+        windowed_planes(answer_of(network, FLOAT32), image, patch=(8, 8, 8), outside=[1, 0, 0], config=FLOAT32)
+    )
+    places = [i for first, planes in parts for i in range(first, first + planes.shape[1])]
+    assert places == list(range(50))
+    assert max(planes.shape[1] for _, planes in parts) <= 8
+
+
+def plan_of(patch):
+    """What an ensemble asks of a plan."""
+    return SimpleNamespace(patch=patch)
+
+
+@pytest.mark.parametrize("average", ["softmax", "logits"])
+def test_an_ensemble_gives_its_members_too_and_fewer_at_a_time_change_only_rounding(average, tmp_path):
+    image, config = image_of(14, 10, 9), WindowConfig(precision="float32", average=average, batch=4)
+    networks = [Tiny(seed=i).eval() for i in range(3)]
+    ensemble = Ensemble(networks, plan_of((8, 8, 8)), 3, config, "cpu")
+    alone = ensemble.prepared(image)
+    found = ensemble.prepared(image, members=True)
+    assert alone.shape == (1, 3, 14, 10, 9) and found.shape == (4, 3, 14, 10, 9)
+    np.testing.assert_array_equal(alone[0], found[0])
+    for i, network in enumerate(networks):
+        one = predict_probabilities(network, image, patch=(8, 8, 8), classes=3, config=config)
+        np.testing.assert_allclose(found[1 + i], one.numpy(), atol=1e-6)
+    members = found[1:].astype(np.float64)
+    if average == "logits":
+        geometric = np.exp(np.log(members).mean(axis=0))
+        # over one window the mean of logits is the geometric mean; over several it is so before the softmax
+        assert np.abs(found[0] - geometric / geometric.sum(axis=0)).max() < 0.05
+    else:
+        np.testing.assert_allclose(found[0], members.mean(axis=0), atol=1e-6)
+    for use in (MemoryUse(batch=1), MemoryUse(batch=1, networks=2, on_disk=True), MemoryUse(networks=1)):
+        for members_too in (False, True):
+            scratch = Scratch(tmp_path if use.on_disk else None)
+            again = ensemble.prepared(image, members=members_too, use=use, scratch=scratch)
+            np.testing.assert_allclose(again, found if members_too else alone, atol=1e-6)
+    assert not list(tmp_path.iterdir())
+
+
+def test_each_window_is_cut_once_for_all_networks(monkeypatch):
+    cuts = []
+    monkeypatch.setattr(sliding_window, "cut", lambda *a: cuts.append(a[1]) or cut(*a))
+    networks = [Tiny(seed=i).eval() for i in range(3)]
+    Ensemble(networks, plan_of((8, 8, 8)), 3, FLOAT32, "cpu").prepared(image_of(14, 10, 9), members=True)
+    assert len(cuts) == len(set(cuts)) == len(window_grid((14, 10, 9), (8, 8, 8), 0.5))

@@ -80,3 +80,13 @@ def test_components_equal_those_of_scipy():
     components, count = label(truth, np.ones((3, 3, 3)))
     hit = np.unique(components[truth & prediction])
     assert (found.truth_lesions, found.detected) == (count, len(hit[hit > 0]))
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_single_voxels_in_a_line_are_lesions_of_their_own(axis):
+    truth, prediction = np.zeros((6, 6, 6), bool), np.zeros((6, 6, 6), bool)
+    for place in (0, 2, 4):
+        truth[tuple(place if a == axis else 1 for a in range(3))] = True
+    prediction[tuple(2 if a == axis else 1 for a in range(3))] = True
+    found = detect_lesions(truth, prediction, (1.0, 1.0, 1.0))
+    assert (found.truth_lesions, found.detected, found.predicted_lesions) == (3, 1, 1)

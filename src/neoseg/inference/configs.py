@@ -2,15 +2,55 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, field_validator, model_validator
 
-__all__ = ["PostprocessConfig", "PostprocessSearch", "Precision", "WindowConfig"]
+from ..errors import ConfigError
+
+__all__ = [
+    "Average",
+    "Criterion",
+    "PostprocessConfig",
+    "PostprocessSearch",
+    "Precision",
+    "WindowConfig",
+    "bytes_of",
+    "shown_bytes",
+]
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 """Number format of the network's arithmetic; "auto" takes bfloat16 where the device computes with it natively. float16
 is for GPUs."""
+
+Average = Literal["softmax", "logits"]
+"""What is averaged over windows, mirrorings and folds: probabilities, or logits whose softmax is taken at the end."""
+
+Criterion = Literal["dice", "lesion_f1", "both"]
+"""By what a post-processing is chosen: Dice, lesion-wise F1, or the mean of the two."""
+
+_UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+def bytes_of(size: str) -> int:
+    """Return the bytes of a size such as "4G", "1.5GiB" or "600M" (powers of 1024).
+
+    Raises:
+        ConfigError: it is not such a size.
+    """
+    text = size.strip().upper().removesuffix("B").removesuffix("I")
+    try:
+        number = float(text[:-1]) * _UNITS[text[-1:]]
+    except (KeyError, ValueError):
+        number = 0.0
+    if not 2**20 <= number < 2**60:
+        raise ConfigError(f"max_memory = {size!r}: a size such as 4G or 600M is wanted (K, M, G or T after a number).")
+    return int(number)
+
+
+def shown_bytes(count: float) -> str:
+    """Return bytes as one would give them: "0.9G"; rounded up, so that what is shown suffices."""
+    return f"{-(-count * 10 // 2**30) / 10:.1f}G"
 
 
 class WindowConfig(BaseModel, frozen=True, extra="forbid"):
@@ -22,12 +62,36 @@ class WindowConfig(BaseModel, frozen=True, extra="forbid"):
             eight times as much as none.
         batch: windows in one pass through the network.
         precision: see :data:`Precision`.
+        average: what is averaged over windows, mirrorings and folds. "softmax": the probabilities, so that each has the
+            same say. "logits": the networks' answers before softmax, so that a sure one counts for more than an unsure
+            one; the softmax of the mean is the normalised geometric mean of the probabilities.
+        skip_background: windows in which every channel is 0 throughout are not computed. Voxels that are not 0 keep
+            their result; what lies in no other window is background.
+        max_memory: the most main memory that prediction may take, with the program itself, such as "4G"; omitted: no
+            limit. Results are the same but for rounding, and what cannot be kept is refused before the start.
     """
 
     overlap: float = Field(default=0.5, ge=0, le=0.9)
     mirror_axes: tuple[int, ...] = ()
     batch: int = Field(default=1, ge=1)
     precision: Precision = "auto"
+    average: Average = "softmax"
+    skip_background: bool = True
+    max_memory: str | None = None
+
+    @field_validator("max_memory")
+    @classmethod
+    def _is_a_size(cls, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                bytes_of(value)
+            except ConfigError as error:
+                raise ValueError(str(error).partition(": ")[2].rstrip(".")) from error
+        return value
+
+    def decisions(self) -> dict[str, Any]:
+        """Return the fields that results depend on, plain data; the memory allowed is not one of them."""
+        return self.model_dump(mode="json", exclude={"max_memory"})
 
 
 class PostprocessConfig(BaseModel, frozen=True, extra="forbid"):
@@ -37,10 +101,13 @@ class PostprocessConfig(BaseModel, frozen=True, extra="forbid"):
         threshold: with one foreground class, the least probability of foreground; with more classes the most probable
             class is taken and this number is not used.
         minimum_lesion_mm3: connected components (26 neighbours, each class by itself) smaller than this are removed.
+        keep_largest: how many of the largest components of each foreground class stay, one number a class in their
+            order; 0 keeps all, and so does an empty list.
     """
 
     threshold: float = Field(default=0.5, gt=0, lt=1)
     minimum_lesion_mm3: float = Field(default=0.0, ge=0)
+    keep_largest: tuple[Annotated[int, Field(ge=0)], ...] = ()
 
 
 class PostprocessSearch(BaseModel, frozen=True, extra="forbid"):
@@ -49,6 +116,11 @@ class PostprocessSearch(BaseModel, frozen=True, extra="forbid"):
     Attributes:
         thresholds: of the foreground probability, rising, each between 0 and 1.
         minimum_lesion_mm3: smallest lesion kept, rising.
+        keep_largest: numbers of largest components that are tried, 0 for all of them; ``[0, 1]`` suits organs. With
+            several foreground classes each class has its own choice among these, and nothing else is chosen.
+        criterion: by what they are judged, a mean over cases: "dice", "lesion_f1" (lesion-wise F1, one voxel of
+            overlap detects) or "both" (the mean of the two). A class that is absent from a case scores 1 when nothing
+            of it is left in the mask, else 0.
     """
 
     thresholds: Annotated[tuple[Annotated[float, Field(gt=0, lt=1)], ...], Field(min_length=1)] = tuple(
@@ -57,3 +129,11 @@ class PostprocessSearch(BaseModel, frozen=True, extra="forbid"):
     minimum_lesion_mm3: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)] = (
         0.0, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0,
     )  # fmt: skip
+    keep_largest: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0,)
+    criterion: Criterion = "dice"
+
+    @model_validator(mode="after")
+    def _numbers_differ(self) -> PostprocessSearch:
+        if len(set(self.keep_largest)) < len(self.keep_largest):
+            raise ValueError(f"keep_largest = {list(self.keep_largest)} names a number twice; name each once")
+        return self

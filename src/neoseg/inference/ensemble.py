@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from ..errors import ConfigError
-from .sliding_window import Call
+from ..plan.plan import Plan
+from ..prepare.standardise import Space
+from ..volume import Grid
+from .configs import WindowConfig
+from .memory import MemoryUse
+from .restore import restore
+from .scratch import Scratch
+from .sliding_window import Answer, Call, answer_of, background_of, windowed_planes
 
-__all__ = ["mean_of"]
+__all__ = ["Ensemble", "mean_of"]
 
 
 def mean_of(calls: Sequence[Call]) -> Call:
@@ -34,3 +44,107 @@ def mean_of(calls: Sequence[Call]) -> Call:
         return (torch.log((total / len(calls)).clamp_min(torch.finfo(torch.float32).tiny)),)
 
     return mean
+
+
+@dataclass(frozen=True, eq=False)
+class Ensemble:
+    """Trained networks of one plan whose answers are averaged.
+
+    Attributes:
+        networks: in evaluation mode, on ``device``; each is asked for by its index, so it may be loaded then.
+        plan: the patch.
+        classes: with background.
+        window: how a volume is covered, and what is averaged.
+        device: where the networks are.
+    """
+
+    networks: Sequence[nn.Module]
+    plan: Plan
+    classes: int
+    window: WindowConfig
+    device: str
+
+    def probabilities(self, image: NDArray[np.float32], space: Space, target: Grid) -> NDArray[np.float32]:
+        """Return the class probabilities ``(classes, x, y, z)`` of a prepared image on a grid of the scan's world.
+
+        Args:
+            image: ``(c, x, y, z)`` as prepared.
+            space: where ``image`` lies.
+            target: the grid wanted, usually the part of the scan's grid around its foreground.
+        """
+        return restore(self.prepared(image)[0], space.grid, target, space.transform)
+
+    def prepared(
+        self,
+        image: NDArray[np.float32],
+        *,
+        members: bool = False,
+        use: MemoryUse | None = None,
+        scratch: Scratch | None = None,
+    ) -> NDArray[np.float32]:
+        """Return class probabilities on the grid of the prepared image.
+
+        Each window is cut once and goes through all the networks that are in memory together.
+
+        Args:
+            image: ``(c, x, y, z)`` as prepared, in memory or mapped from a file.
+            members: also those of each network by itself.
+            use: windows and networks at a time; default the window's batch and all networks.
+            scratch: where the result is kept; default in memory.
+
+        Returns:
+            ``(sets, classes, x, y, z)``: the ensemble first; with ``members`` and more than one network then each of
+            them.
+        """
+        use, scratch = use or MemoryUse(), scratch or Scratch()
+        count = len(self.networks)
+        if not count:
+            raise ConfigError("An ensemble needs at least one network, but none was given; train a fold first.")
+        apart = members and count > 1
+        result = scratch.array((1 + count if apart else 1, self.classes, *image.shape[1:]))
+        window = self.window.model_copy(update={"batch": min(self.window.batch, use.batch or self.window.batch)})
+        together = use.networks or count
+        for first in range(0, count, together):
+            group = [self.networks[i] for i in range(first, min(first + together, count))]
+            outside = background_of(self.classes, window.average) * (1 + len(group) if apart else 1)
+            last = first + len(group) == count
+            for start, planes in windowed_planes(
+                _answers(group, window, apart),
+                image,
+                patch=self.plan.patch,
+                outside=outside,
+                config=window,
+                device=self.device,
+            ):
+                found = planes.reshape(-1, self.classes, *planes.shape[1:])
+                place = slice(start, start + planes.shape[1])
+                mean = found[0] * (len(group) / count)
+                if first:
+                    mean += torch.from_numpy(np.array(result[0, :, place])).to(mean.device)
+                result[0, :, place] = self._probabilities(mean) if last else mean.cpu().numpy()
+                for i in range(len(found) - 1):
+                    result[1 + first + i, :, place] = self._probabilities(found[1 + i])
+                scratch.release(result)
+            del group
+        return result
+
+    def _probabilities(self, values: Tensor) -> NDArray[np.float32]:
+        found = torch.softmax(values, dim=0) if self.window.average == "logits" else values
+        return np.asarray(found.cpu().numpy())
+
+
+def _answers(networks: Sequence[Call], window: WindowConfig, apart: bool) -> Answer:
+    """Return the mean of the networks' answers, followed along the channels by each of them when they stand apart."""
+    answers = [answer_of(network, window) for network in networks]
+
+    def together(batch: Tensor) -> Tensor:
+        each: list[Tensor] = []
+        total: Tensor | None = None
+        for answer in answers:
+            found = answer(batch)
+            total = found.clone() if total is None else total.add_(found)
+            each += [found] if apart else []
+        assert total is not None
+        return torch.cat([total.div_(len(answers)), *each], dim=1)
+
+    return together

@@ -4,29 +4,60 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
 
+from ..data.brain_mask import Origin
 from ..data.foreground import bounding_box
 from ..data.loading import LoadedImages
 from ..errors import InputError
 from ..labels import LabelSet
-from ..plan.plan import Plan
 from ..prepare.atlas import Atlas
-from ..prepare.case import Physical, physical_maps, prepared_array
-from ..prepare.configs import PrepareConfig, PrepareSettings
+from ..prepare.case import Physical, Prepared, physical_maps, prepared_array
+from ..prepare.configs import ZADC, PrepareConfig, PrepareSettings
 from ..prepare.standardise import Space, Template
 from ..register.plausible import unlike
 from ..volume import Grid, Volume
-from .configs import WindowConfig
-from .ensemble import mean_of
-from .postprocess import PostprocessConfig, apply
-from .restore import restore
-from .sliding_window import predict_probabilities
+from .ensemble import Ensemble
+from .memory import MemoryUse
+from .postprocess import PostprocessConfig, clean, decide
+from .restore import restored_slabs
+from .scratch import Scratch
+from .uncertainty import entropy, range_ml, spread
 
-__all__ = ["Ensemble", "Prediction", "Predictor"]
+__all__ = ["Ensemble", "Prediction", "Predictor", "Ready", "Steps", "Uncertainty", "Wanted"]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a prediction brings besides the mask; each is a map, or several, of the size of the scan.
+
+    Attributes:
+        probabilities: of each foreground class.
+        uncertainty: see :class:`Uncertainty`.
+    """
+
+    probabilities: bool = True
+    uncertainty: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Uncertainty:
+    """How sure the networks are, on the grid of the image; 0 outside its foreground.
+
+    Attributes:
+        entropy: of the mean probabilities, 0..1, see :func:`neoseg.inference.uncertainty.entropy`.
+        spread: of the foreground probability over the folds, see :func:`neoseg.inference.uncertainty.spread`;
+            ``None`` with one fold.
+        ranges_ml: for each class the smallest and the largest volume in mL of the masks that the single folds give
+            with the same post-processing; empty with one fold.
+    """
+
+    entropy: Volume
+    spread: Volume | None
+    ranges_ml: Mapping[str, tuple[float, float]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,52 +66,68 @@ class Prediction:
 
     Attributes:
         label: the values that the label set writes (uint8 or uint16), one channel.
-        probabilities: float32, one channel a foreground class; 0 outside the foreground of the image.
+        probabilities: float32, one channel a foreground class; 0 outside the foreground of the image. ``None`` when
+            they were not wanted.
         physical: the maps in physical units that the network's input was made from.
         warnings: sentences that a reader of the result should know.
+        uncertainty: when it was wanted.
     """
 
     label: Volume
-    probabilities: Volume
+    probabilities: Volume | None
     physical: Physical
     warnings: tuple[str, ...]
+    uncertainty: Uncertainty | None = None
 
 
 @dataclass(frozen=True, eq=False)
-class Ensemble:
-    """Trained networks of one plan whose probabilities are averaged.
+class Ready:
+    """A case as the networks want it.
 
     Attributes:
-        networks: in evaluation mode, on ``device``.
-        plan: the patch.
-        classes: with background.
-        window: how a volume is covered.
-        device: where the networks are.
+        physical: its maps in physical units.
+        prepared: what the networks see.
+        grid: of the image as it was read.
     """
 
-    networks: Sequence[nn.Module]
-    plan: Plan
-    classes: int
-    window: WindowConfig
-    device: str
+    physical: Physical
+    prepared: Prepared
+    grid: Grid
 
-    def probabilities(self, image: NDArray[np.float32], space: Space, target: Grid) -> NDArray[np.float32]:
-        """Return the class probabilities ``(classes, x, y, z)`` of a prepared image on a grid of the scan's world.
 
-        Args:
-            image: ``(c, x, y, z)`` as prepared.
-            space: where ``image`` lies.
-            target: the grid wanted, usually the part of the scan's grid around its foreground.
+@dataclass(frozen=True, eq=False)
+class Steps:
+    """All that turns an image into what the networks see, without the networks; it may go to another process.
+
+    Attributes:
+        prepare: the preparation steps.
+        settings: what the plan decided for them.
+        atlas: for the Z map, where one is made.
+        template: in template space.
+    """
+
+    prepare: PrepareConfig
+    settings: PrepareSettings
+    atlas: Atlas | None = None
+    template: Template | None = None
+
+    def ready(self, image: Volume, channels: Sequence[str]) -> Ready:
+        """Prepare one case; see :meth:`Predictor.predict`.
+
+        Raises:
+            InputError: a channel is missing, or the image is empty.
         """
-        found = predict_probabilities(
-            mean_of(self.networks),
-            image,
-            patch=self.plan.patch,
-            classes=self.classes,
-            config=self.window,
-            device=self.device,
-        )
-        return restore(found.cpu().numpy(), space.grid, target, space.transform)
+        want = self.settings.channels
+        missing = [c for c in want if c not in channels and not (c == ZADC and self.atlas)]
+        if missing or len(channels) != image.array.shape[0]:
+            raise InputError(
+                f"The channels {list(channels)} were given for an image of {image.array.shape[0]} channels, but "
+                f"{list(want)} are wanted."
+            )
+        loaded = LoadedImages(image.with_array(image.array.astype(np.float32, copy=False)), tuple(channels), ())
+        physical = physical_maps(loaded, self.prepare, self.atlas, want=want, template=self.template)
+        prepared = prepared_array(physical, self.prepare, self.settings, template=self.template)
+        return Ready(physical, prepared, image.grid)
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,44 +152,151 @@ class Predictor:
     template: Template | None = None
     cohort: Sequence[Mapping[str, float]] = ()
 
-    def predict(self, image: Volume, channels: Sequence[str]) -> Prediction:
+    def predict(
+        self,
+        image: Volume,
+        channels: Sequence[str],
+        *,
+        origin: Origin = "everything",
+        wanted: Wanted | None = None,
+        use: MemoryUse | None = None,
+        scratch: Scratch | None = None,
+    ) -> Prediction:
         """Segment one case.
 
         Args:
             image: ``(c, x, y, z)``; ADC in 1e-6 mm2/s, other channels as in training.
             channels: name of each channel; "zadc" may be missing when the run makes it from ADC.
+            origin: how the brain is known, see :class:`neoseg.data.brain_mask.BrainMask`; what is not brain is 0 then.
+            wanted: what else is made; default the probabilities.
+            use: how much is in memory at a time; default as much as is fastest.
+            scratch: where large arrays are kept; default in memory.
 
         Raises:
             InputError: a channel is missing, or the image is empty.
         """
-        missing = [c for c in self.ensemble.plan.channels if c not in channels and not (c == "zadc" and self.atlas)]
-        if missing or len(channels) != image.array.shape[0]:
-            raise InputError(
-                f"The channels {list(channels)} were given for an image of {image.array.shape[0]} channels, but "
-                f"{list(self.ensemble.plan.channels)} are wanted."
-            )
-        loaded = LoadedImages(image.with_array(image.array.astype(np.float32, copy=False)), tuple(channels), ())
-        want = self.ensemble.plan.channels
-        physical = physical_maps(loaded, self.prepare, self.atlas, want=want, template=self.template)
-        prepared = prepared_array(physical, self.prepare, self._settings, template=self.template)
-        start, shape = bounding_box(physical.mask, margin=1)
-        box = tuple(slice(a, a + n) for a, n in zip(start, shape, strict=True))
-        inside = self.ensemble.probabilities(prepared.image, prepared.space, physical.image.grid.cropped(start, shape))
-        classes = apply(inside, image.grid.spacing, self.postprocess)
-        full = np.zeros((inside.shape[0] - 1, *image.grid.shape), dtype=np.float32)
-        full[(slice(None), *box)] = inside[1:]
-        label = np.zeros(image.grid.shape, dtype=np.uint8)
-        label[box] = classes
+        return self.segment(self.ready(image, channels), wanted=wanted, use=use, scratch=scratch)
+
+    def ready(self, image: Volume, channels: Sequence[str]) -> Ready:
+        """Do what comes before the networks; see :meth:`predict`, which does both.
+
+        Raises:
+            InputError: a channel is missing, or the image is empty.
+        """
+        return self.steps.ready(image, channels)
+
+    def segment(
+        self,
+        ready: Ready,
+        *,
+        wanted: Wanted | None = None,
+        use: MemoryUse | None = None,
+        scratch: Scratch | None = None,
+    ) -> Prediction:
+        """Segment one case that is prepared; the arguments are those of :meth:`predict`."""
+        wanted, scratch = wanted or Wanted(), scratch or Scratch()
+        physical, prepared, grid = ready.physical, ready.prepared, ready.grid
+        found = self.ensemble.prepared(prepared.image, members=wanted.uncertainty, use=use, scratch=scratch)
+        maps = _Maps.of(grid, physical, len(found) - 1, self.ensemble.classes, wanted, scratch)
+        maps.fill(found, prepared.space, self.postprocess)
         return Prediction(
-            label=Volume(self.labels.decode(label)[None], image.grid),
-            probabilities=Volume(full, image.grid),
+            label=Volume(_decoded(self.labels, maps.cleaned(grid.spacing, self.postprocess)), grid),
+            probabilities=Volume(maps.probabilities, grid) if maps.probabilities is not None else None,
             physical=physical,
             warnings=(*physical.warnings, *unlike(physical.facts, self.cohort), *prepared.warnings),
+            uncertainty=maps.uncertainty(grid, self.labels, self.postprocess),
         )
 
     @property
-    def _settings(self) -> PrepareSettings:
+    def steps(self) -> Steps:
+        """What comes before the networks."""
         plan = self.ensemble.plan
-        return PrepareSettings(
+        settings = PrepareSettings(
             channels=plan.channels, spacing_mm=plan.spacing_mm, rules=plan.rules, statistics=plan.statistics
         )
+        return Steps(self.prepare, settings, self.atlas, self.template)
+
+
+@dataclass(frozen=True, eq=False)
+class _Maps:
+    """The results of one scan on its own grid, filled slab by slab.
+
+    Attributes:
+        part: the grid of the box around the foreground, which alone is filled.
+        start: first voxel of the box.
+        masks: uint8 ``(1 + folds, *box)``: the ensemble's classes, then those of each fold.
+        probabilities, entropy, spread: float32 ``(channels, x, y, z)`` on the whole grid, when wanted.
+    """
+
+    part: Grid
+    start: tuple[int, ...]
+    shape: tuple[int, ...]
+    masks: NDArray[np.uint8]
+    probabilities: NDArray[np.float32] | None
+    entropy: NDArray[np.float32] | None
+    spread: NDArray[np.float32] | None
+    scratch: Scratch
+
+    @staticmethod
+    def of(grid: Grid, physical: Physical, folds: int, classes: int, wanted: Wanted, scratch: Scratch) -> _Maps:
+        start, shape = bounding_box(physical.mask, margin=1)
+        full = grid.shape
+        return _Maps(
+            part=physical.image.grid.cropped(start, shape),
+            start=start,
+            shape=full,
+            masks=np.zeros((1 + folds, *shape), dtype=np.uint8),
+            probabilities=scratch.array((classes - 1, *full)) if wanted.probabilities else None,
+            entropy=scratch.array((1, *full)) if wanted.uncertainty else None,
+            spread=scratch.array((1, *full)) if wanted.uncertainty and folds else None,
+            scratch=scratch,
+        )
+
+    def fill(self, found: NDArray[np.float32], space: Space, config: PostprocessConfig) -> None:
+        """Bring the probabilities ``(sets, classes, x, y, z)`` of the prepared grid home."""
+        sets, classes = found.shape[:2]
+        outside = [1.0, *[0.0] * (classes - 1)] * sets
+        flat = found.reshape(sets * classes, *found.shape[2:])
+        for first, slab in restored_slabs(flat, space.grid, self.part, space.transform, outside=outside):
+            values = slab.reshape(sets, classes, *slab.shape[1:])
+            for mask, one in zip(self.masks, values, strict=True):
+                mask[first : first + slab.shape[1]] = decide(one, config)
+            box = tuple(slice(a, a + n) for a, n in zip(self.start, self.part.shape, strict=True))
+            begin = self.start[0] + first
+            place = (slice(None), slice(begin, begin + slab.shape[1]), *box[1:])
+            if self.probabilities is not None:
+                self.probabilities[place] = values[0, 1:]
+            if self.entropy is not None:
+                self.entropy[place] = entropy(values[0])
+            if self.spread is not None:
+                self.spread[place] = spread(values[1:])
+            for array in (found, self.probabilities, self.entropy, self.spread):
+                if array is not None:
+                    self.scratch.release(array)
+
+    def cleaned(self, spacing_mm: Sequence[float], config: PostprocessConfig) -> NDArray[np.uint8]:
+        """Return the ensemble's classes on the whole grid, after post-processing."""
+        full = np.zeros(self.shape, dtype=np.uint8)
+        full[tuple(slice(a, a + n) for a, n in zip(self.start, self.part.shape, strict=True))] = clean(
+            self.masks[0], spacing_mm, config
+        )
+        return full
+
+    def uncertainty(self, grid: Grid, labels: LabelSet, config: PostprocessConfig) -> Uncertainty | None:
+        """Return the maps and the range of volumes, or ``None`` when they were not wanted."""
+        if self.entropy is None:
+            return None
+        ranges: dict[str, tuple[float, float]] = {}
+        if self.spread is not None:
+            masks = [clean(mask, grid.spacing, config) for mask in self.masks[1:]]
+            ranges = {n: range_ml(masks, i, grid.voxel_volume) for i, n in enumerate(labels.names, start=1)}
+        spread_map = Volume(self.spread, grid) if self.spread is not None else None
+        return Uncertainty(Volume(self.entropy, grid), spread_map, ranges)
+
+
+def _decoded(labels: LabelSet, classes: NDArray[np.uint8]) -> NDArray[np.unsignedinteger[Any]]:
+    """Return the stored values ``(1, x, y, z)``, plane by plane: looking up a volume at once takes eight times it."""
+    result = np.empty((1, *classes.shape), dtype=labels.dtype)
+    for plane, values in zip(result[0], classes, strict=True):
+        plane[...] = labels.decode(values)
+    return result

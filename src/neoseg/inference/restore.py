@@ -1,20 +1,32 @@
-"""Bring probabilities from the prepared grid back onto the grid of the scan."""
+"""Bring probabilities from the prepared grid back onto the grid of the scan, slab by slab.
+
+Whole volumes of float32, one a class, are what fills a memory at export. Here a slab of a few native planes is made at
+a time, from the prepared planes next to it, and its reader (a mask, a map of entropy) keeps what it needs. Where the
+axes of both grids run alike the interpolation is separable: each prepared plane is interpolated once within itself, and
+a native plane is a mean of two of these.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ..errors import GeometryError
 from ..register.transforms import Transform
 from ..volume import Grid
 
-__all__ = ["restore"]
+__all__ = ["largest_class", "restore", "restored_classes", "restored_slabs", "slab_planes"]
 
 _SNAP = 1e-5
 """Voxels; nearer than this to a voxel centre counts as on it, so that a crop comes back with the same bits."""
+
+SLAB_VOXELS = 2**18
+"""Voxels of a slab: few enough for the processor's cache, enough to make little of the cost of starting one."""
 
 
 def restore(
@@ -39,34 +51,101 @@ def restore(
     Raises:
         GeometryError: the array does not fit the prepared grid, or the grids differ in dimensions.
     """
-    if probabilities.shape[1:] != prepared.shape or prepared.ndim != native.ndim:
+    slabs = restored_slabs(probabilities, prepared, native, transform)
+    result = np.empty((probabilities.shape[0], *native.shape), dtype=np.float32)
+    for first, values in slabs:
+        result[:, first : first + values.shape[1]] = values
+    return result
+
+
+def restored_classes(
+    values: NDArray[np.float32],
+    prepared: Grid,
+    native: Grid,
+    transform: Transform | None = None,
+    *,
+    decide: Callable[[NDArray[np.float32]], NDArray[np.uint8]] | None = None,
+) -> NDArray[np.uint8]:
+    """Return the class of each native voxel without ever holding the native probabilities of a whole volume.
+
+    Args:
+        values: ``(classes, x, y, z)`` on the prepared grid: probabilities, or logits when ``decide`` only compares.
+        prepared, native, transform: see :func:`restore`.
+        decide: ``(classes, ...)`` to class indices ``(...)``; default :func:`largest_class`.
+
+    Returns:
+        uint8 on the native grid, equal to deciding on the result of :func:`restore`.
+
+    Raises:
+        GeometryError: as :func:`restore`.
+    """
+    decide = decide or largest_class
+    slabs = restored_slabs(values, prepared, native, transform)
+    result = np.zeros(native.shape, dtype=np.uint8)
+    for first, slab in slabs:
+        result[first : first + slab.shape[1]] = decide(slab)
+    return result
+
+
+def restored_slabs(
+    values: NDArray[np.float32],
+    prepared: Grid,
+    native: Grid,
+    transform: Transform | None = None,
+    *,
+    outside: Sequence[float] | None = None,
+) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """Give the native volume as slabs along its first axis, in order; together they are :func:`restore`.
+
+    Args:
+        values: ``(channels, x, y, z)`` on the prepared grid, in memory or mapped from a file.
+        prepared, native, transform: see :func:`restore`.
+        outside: value of each channel outside the field of view; default 1 for the first, 0 for the others.
+
+    Returns:
+        Pairs (first plane, float32 ``(channels, planes, y, z)``); an array is valid until the next one is asked for.
+
+    Raises:
+        GeometryError: as :func:`restore`, before the first slab.
+    """
+    if values.shape[1:] != prepared.shape or prepared.ndim != native.ndim:
         raise GeometryError(
-            f"Probabilities of shape {probabilities.shape} on a prepared grid {prepared.shape} cannot be restored to "
+            f"Probabilities of shape {values.shape} on a prepared grid {prepared.shape} cannot be restored to "
             f"a grid {native.shape}: (classes, *prepared shape) and equal dimensions are wanted."
         )
-    result = np.zeros((probabilities.shape[0], *native.shape), dtype=np.float32)
-    result[0] = 1
+    border = np.zeros(values.shape[0], dtype=np.float32)
+    border[0] = 1
+    if outside is not None:
+        border[:] = outside
     if transform is not None:
-        _fill(probabilities, prepared.to_index(transform.on_grid(native)).T, result)
-        return result
+        return _scattered(values, border, native, lambda part: prepared.to_index(transform.on_grid(part)).T)
     to_prepared = np.linalg.inv(prepared.affine) @ native.affine
     axes = _aligned_axes(to_prepared[:-1, :-1])
     if axes is None:
-        _restore_oblique(probabilities, to_prepared, result)
-        return result
+        return _scattered(values, border, native, lambda part: prepared.to_index(_points(part)).T)
     lines = [
         _Line.of(to_prepared[axes[i], i], to_prepared[axes[i], -1], native.shape[i], prepared.shape[axes[i]])
         for i in range(native.ndim)
     ]
-    if any(line.first >= line.last for line in lines):
-        return result
-    place = tuple(slice(line.first, line.last) for line in lines)
-    for source, target in zip(probabilities, result, strict=True):
-        values = np.transpose(source, axes)
-        for axis, line in enumerate(lines):
-            values = line.interpolate(values, axis)
-        target[place] = values
-    return result
+    return _separable(np.transpose(values, (0, *(a + 1 for a in axes))), lines, border, native.shape)
+
+
+def slab_planes(shape: Sequence[int]) -> int:
+    """Return how many planes along the first axis a slab of a volume has."""
+    return int(max(1, min(shape[0], SLAB_VOXELS // int(np.prod(shape[1:])))))
+
+
+def largest_class(values: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Return the index of the largest of the channels ``(classes, ...)``, the lower one of equals.
+
+    Same as ``argmax``, without its array of int64.
+    """
+    channels = torch.from_numpy(values)
+    best, found = channels[0].clone(), torch.zeros(values.shape[1:], dtype=torch.uint8)
+    for index in range(1, len(channels)):
+        found.masked_fill_(channels[index] > best, index)
+        torch.maximum(best, channels[index], out=best)
+    return np.asarray(found.numpy())
 
 
 @dataclass(frozen=True)
@@ -93,12 +172,61 @@ class _Line:
         low = np.floor(place).astype(np.intp)
         return _Line(first, last, low, np.minimum(low + 1, sources - 1), (place - low).astype(np.float32))
 
-    def interpolate(self, values: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
-        result = np.take(values, self.low, axis=axis)
-        if self.share.any():
-            share = self.share.reshape([-1 if i == axis else 1 for i in range(values.ndim)])
-            result += share * (np.take(values, self.high, axis=axis) - result)
-        return result
+    def interpolate(self, values: Tensor, axis: int) -> Tensor:
+        """Interpolate along an axis, counted from the last as -1, -2."""
+        result = values.index_select(axis, torch.from_numpy(self.low))
+        if not self.share.any():
+            return result
+        share = torch.from_numpy(self.share).reshape(-1, *[1] * (-axis - 1))
+        return torch.lerp(result, values.index_select(axis, torch.from_numpy(self.high)), share)
+
+
+def _separable(
+    values: NDArray[np.float32], lines: Sequence[_Line], border: NDArray[np.float32], shape: Sequence[int]
+) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """Give the slabs of a volume whose axes run along those of ``values`` (transposed to them already)."""
+    across, *within = lines
+    planes = slab_planes(shape)
+    frame = torch.from_numpy(border).reshape(-1, *[1] * len(shape))
+    buffer = torch.empty((len(border), planes, *shape[1:]))
+    place = tuple(slice(line.first, line.last) for line in within)
+    empty = any(line.first >= line.last for line in lines)
+    whole = not empty and all((line.first, line.last) == (0, n) for line, n in zip(within, shape[1:], strict=True))
+    source = _Planes(values, within)
+    for first in range(0, shape[0], planes):
+        count = min(planes, shape[0] - first)
+        slab = buffer[:, :count]
+        if not whole or first < across.first or first + count > across.last:
+            slab[:] = frame
+        for i in range(max(first, across.first), 0 if empty else min(first + count, across.last)):
+            at = i - across.first
+            low, share = source[int(across.low[at])], float(across.share[at])
+            target = slab[:, i - first][(slice(None), *place)]
+            if share == 0:
+                target.copy_(low)
+            elif target.is_contiguous():
+                torch.lerp(low, source[int(across.high[at])], share, out=target)
+            else:
+                target.copy_(torch.lerp(low, source[int(across.high[at])], share))
+        yield first, slab.numpy()
+
+
+class _Planes:
+    """The planes of a volume, each interpolated within itself; the last two are kept."""
+
+    def __init__(self, values: NDArray[np.float32], within: Sequence[_Line]) -> None:
+        self._values, self._within = values, within
+        self._kept: dict[int, Tensor] = {}
+
+    def __getitem__(self, index: int) -> Tensor:
+        if index not in self._kept:
+            while len(self._kept) > 1:
+                del self._kept[next(iter(self._kept))]
+            plane = torch.from_numpy(np.array(self._values[:, index], dtype=np.float32, order="C"))
+            for axis in range(-1, -len(self._within) - 1, -1):
+                plane = self._within[axis].interpolate(plane, axis)
+            self._kept[index] = plane
+        return self._kept[index]
 
 
 def _aligned_axes(matrix: NDArray[np.float64]) -> tuple[int, ...] | None:
@@ -110,24 +238,40 @@ def _aligned_axes(matrix: NDArray[np.float64]) -> tuple[int, ...] | None:
     return axes if len(set(axes)) == len(axes) and rest.max() < 1e-6 else None
 
 
-def _restore_oblique(
-    probabilities: NDArray[np.float32], to_prepared: NDArray[np.float64], result: NDArray[np.float32]
-) -> None:
-    """Fill the result slab by slab along its first axis, for grids that are turned against each other."""
-    rest = np.indices(result.shape[2:], dtype=np.float64).reshape(result.ndim - 2, -1)
-    for i in range(result.shape[1]):
-        index = np.vstack([np.full((1, rest.shape[1]), i), rest])
-        _fill(probabilities, to_prepared[:-1, :-1] @ index + to_prepared[:-1, -1:], result[:, i])
+def _points(grid: Grid) -> NDArray[np.float64]:
+    return grid.to_world(np.stack([i.ravel() for i in np.indices(grid.shape)], axis=1))
 
 
-def _fill(probabilities: NDArray[np.float32], place: NDArray[np.float64], result: NDArray[np.float32]) -> None:
-    """Interpolate at the places ``(d, n)`` (prepared voxels) of a result ``(classes, ...)`` of n voxels."""
+def _scattered(
+    values: NDArray[np.float32],
+    border: NDArray[np.float32],
+    native: Grid,
+    places: Callable[[Grid], NDArray[np.float64]],
+) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """Give the slabs of a volume whose voxels lie anywhere: ``places`` of a part of its grid, in prepared voxels."""
+    planes, rest = slab_planes(native.shape), native.shape[1:]
+    for first in range(0, native.shape[0], planes):
+        count = min(planes, native.shape[0] - first)
+        part = native.cropped((first, *(0 for _ in rest)), (count, *rest))
+        slab = np.empty((len(border), count, *rest), dtype=np.float32)
+        slab[:] = border.reshape(-1, *[1] * native.ndim)
+        _fill(values, places(part), slab)
+        yield first, slab
+
+
+def _fill(values: NDArray[np.float32], place: NDArray[np.float64], result: NDArray[np.float32]) -> None:
+    """Interpolate at the places ``(d, n)`` (prepared voxels) of a result ``(channels, ...)`` of n voxels."""
     from scipy.ndimage import map_coordinates
 
-    sources = np.array(probabilities.shape[1:])[:, None]
+    sources = np.array(values.shape[1:])[:, None]
     inside = ((place >= -0.5) & (place <= sources - 0.5)).all(axis=0)
     if not inside.any():
         return
     place = np.clip(place[:, inside], 0, sources - 1)
-    for source, target in zip(probabilities, result, strict=True):
-        target[inside.reshape(target.shape)] = map_coordinates(source, place, order=1, mode="nearest")
+    # Only the part of the volume that the places touch is read: the rest may lie on the disk.
+    low = np.floor(place.min(axis=1)).astype(int)
+    high = np.ceil(place.max(axis=1)).astype(int) + 1
+    box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+    for source, target in zip(values, result, strict=True):
+        block = np.asarray(source[box])
+        target[inside.reshape(target.shape)] = map_coordinates(block, place - low[:, None], order=1, mode="nearest")

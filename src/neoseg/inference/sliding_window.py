@@ -1,7 +1,9 @@
 """Predict a volume of any size with a network of fixed patch size.
 
-Windows are spaced evenly, each result is weighted by a Gaussian around the window's centre (sigma = patch / 8), and
-the weighted *probabilities* (after softmax, not the logits) are averaged: over windows and over mirrorings.
+Windows are spaced evenly and each result is weighted by a Gaussian around the window's centre (sigma = patch / 8).
+What is averaged over windows and mirrorings are the probabilities after softmax, or with ``average = "logits"`` the
+logits, whose softmax is taken at the end. Sums are kept only for the planes that the windows at work reach; planes that
+no later window touches are finished and given away at once, so the size of a volume does not decide the memory.
 """
 
 from __future__ import annotations
@@ -15,16 +17,33 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
-from ..data.patches import clamped_start
-from .configs import WindowConfig
+from ..data.patches import clamped_start, cut
+from .configs import Average, WindowConfig
 from .precision import autocast, resolve_precision
 
-__all__ = ["Call", "gaussian_weights", "predict_probabilities", "window_starts"]
+__all__ = [
+    "Answer",
+    "Call",
+    "answer_of",
+    "background_of",
+    "gaussian_weights",
+    "has_content",
+    "predict_probabilities",
+    "window_grid",
+    "window_starts",
+    "windowed_planes",
+    "zero_level",
+]
 
 Call = Callable[[Tensor], Sequence[Tensor]]
 """``(b, c, x, y, z)`` -> logits, full size ``(b, classes, x, y, z)`` first; any network of this package is one."""
+
+Answer = Callable[[Tensor], Tensor]
+"""``(b, c, x, y, z)`` -> float32 ``(b, channels, x, y, z)`` of what is averaged, see :func:`answer_of`."""
+
+BACKGROUND_LOGIT = 30.0
+"""Logit of class 0 where no window was computed; the others are 0, so that its probability is 1 in float32."""
 
 
 def predict_probabilities(
@@ -46,7 +65,7 @@ def predict_probabilities(
         image: ``(c, x, y, z)`` or ``(c, x, y)``.
         patch: voxels along each axis.
         classes: with background.
-        config: windows, mirroring and precision; default :class:`WindowConfig`.
+        config: windows, mirroring, averaging and precision; default :class:`WindowConfig`.
         device: where the network is, and where the result will be.
         fill: image value of the padding.
 
@@ -54,36 +73,143 @@ def predict_probabilities(
         ``(classes, x, y, z)`` float32 on the device, non-negative, sum 1 over the classes.
     """
     config = config or WindowConfig()
-    device = torch.device(device)
-    tensor = image if isinstance(image, Tensor) else torch.from_numpy(np.array(image, dtype=np.float32))
-    tensor = tensor.to(device, torch.float32)
-    patch = tuple(int(p) for p in patch)
-    shape = tuple(tensor.shape[1:])
-    before = [max(0, -s) for s in clamped_start([0] * len(shape), shape, patch)]
-    after = [max(0, p - n - b) for p, n, b in zip(patch, shape, before, strict=True)]
-    padding = [n for pair in zip(reversed(before), reversed(after), strict=True) for n in pair]
-    tensor = functional.pad(tensor, padding, value=fill) if any(padding) else tensor
+    values = image.detach().cpu().numpy() if isinstance(image, Tensor) else image
+    answer = answer_of(call, config)
+    result = torch.empty((classes, *values.shape[1:]), device=device)
+    outside = background_of(classes, config.average)
+    for first, planes in windowed_planes(
+        answer, values, patch=patch, outside=outside, config=config, device=device, fill=fill
+    ):
+        result[:, first : first + planes.shape[1]] = (
+            torch.softmax(planes, dim=0) if config.average == "logits" else planes
+        )
+    return result
 
-    starts = list(itertools.product(*window_starts(tuple(tensor.shape[1:]), patch, config.overlap)))
+
+def windowed_planes(
+    answer: Answer,
+    image: NDArray[Any],
+    *,
+    patch: Sequence[int],
+    outside: Sequence[float],
+    config: WindowConfig,
+    device: torch.device | str = "cpu",
+    fill: float = 0.0,
+) -> Iterator[tuple[int, Tensor]]:
+    """Give the weighted mean of the answers of all windows, plane by plane along the first axis, each plane once.
+
+    Windows in which the image is 0 throughout (but for rounding) are not computed with ``config.skip_background``. A
+    voxel that lies in computed windows only is not changed by that, so nothing changes where the image is not 0; a
+    voxel that lies in both kinds is the mean of the computed ones, and one that lies in none has the value ``outside``.
+
+    Args:
+        answer: see :func:`answer_of`.
+        image: ``(c, x, y, z)`` or ``(c, x, y)``, in memory or mapped from a file; only windows of it are copied.
+        patch: voxels along each axis.
+        outside: value of each channel of the answer where no window is computed.
+        config: windows.
+        device: where the network is.
+        fill: image value outside the image, for axes shorter than the patch.
+
+    Returns:
+        Pairs (first plane, float32 ``(channels, planes, y, z)`` on the device); an array is the reader's own.
+    """
+    device = torch.device(device)
+    patch = tuple(int(p) for p in patch)
+    shape = tuple(int(n) for n in image.shape[1:])
+    border = torch.tensor(list(outside), dtype=torch.float32, device=device).reshape(-1, *[1] * len(shape))
+    starts = window_grid(shape, patch, config.overlap)
+    level = zero_level(image)
+    wanted = [s for s in starts if not config.skip_background or has_content(image, s, patch, level)]
+    single = len(starts) == 1
+    weights = torch.ones(patch, device=device) if single else gaussian_weights(patch).to(device)
     dtype = resolve_precision(config.precision, device)
-    with torch.inference_mode(), autocast(dtype, device):
-        if len(starts) == 1:
-            total = _softmax(call, tensor[None], config.mirror_axes)[0]
-        else:
-            weights = gaussian_weights(patch).to(device)
-            total = torch.zeros((classes, *tensor.shape[1:]), device=device)
-            norm = torch.zeros(tuple(tensor.shape[1:]), device=device)
-            for group in _groups(starts, config.batch):
-                places = [tuple(slice(s, s + p) for s, p in zip(start, patch, strict=True)) for start in group]
-                batch = torch.stack([tensor[(slice(None), *place)] for place in places])
-                for place, result in zip(places, _softmax(call, batch, config.mirror_axes), strict=True):
-                    total[(slice(None), *place)] += result * weights
-                    norm[place] += weights
-            total /= norm
-        inner = tuple(slice(b, b + n) for b, n in zip(before, shape, strict=True))
-        # a clone leaves inference mode's flag behind, so that a loss may be computed on the result
-        result = total[(slice(None), *inner)].contiguous()
-    return result.clone()
+    depth = min(patch[0], shape[0])
+    total = torch.zeros((len(border), depth, *shape[1:]), device=device)
+    norm = torch.zeros((depth, *shape[1:]), device=device)
+    base = 0
+    for group in _groups(wanted, config.batch):
+        batch = torch.from_numpy(np.stack([cut(image, start, patch, fill) for start in group]).astype(np.float32))
+        with torch.inference_mode(), autocast(dtype, device):
+            results = answer(batch.to(device))
+        for start, result in zip(group, results.clone(), strict=True):
+            if start[0] > base:
+                yield from _finished(total, norm, border, base, min(start[0], shape[0]))
+                base = start[0]
+            here, there = _overlap(start, patch, shape)
+            here = (slice(here[0].start - base, here[0].stop - base), *here[1:])
+            inner = result[(slice(None), *there)]
+            total[(slice(None), *here)] += inner if single else inner * weights[there]
+            norm[here] += weights[there]
+    yield from _finished(total, norm, border, base, shape[0])
+
+
+def _finished(total: Tensor, norm: Tensor, border: Tensor, base: int, end: int) -> Iterator[tuple[int, Tensor]]:
+    """Give the planes from ``base`` to ``end`` and move the sums on by as many; what lies beyond them is empty."""
+    depth = norm.shape[0]
+    count = min(depth, end - base)
+    planes, sums = total[:, :count], norm[:count]
+    yield base, torch.where(sums > 0, planes / sums, border)
+    keep = depth - count
+    # through a copy: source and target overlap
+    total[:, :keep], norm[:keep] = total[:, count:].clone(), norm[count:].clone()
+    total[:, keep:], norm[keep:] = 0, 0
+    if end - base > count:
+        gap = (len(border), end - base - count, *norm.shape[1:])
+        yield base + count, border.expand(gap).clone()
+
+
+def answer_of(call: Call, config: WindowConfig) -> Answer:
+    """Return the probabilities or logits of a network, averaged over every combination of the mirror axes.
+
+    Args:
+        call: the network.
+        config: which axes, and what is averaged.
+    """
+    flips = [
+        [axis + 2 for axis in chosen]
+        for count in range(len(config.mirror_axes) + 1)
+        for chosen in itertools.combinations(config.mirror_axes, count)
+    ]
+
+    def answer(batch: Tensor) -> Tensor:
+        total: Tensor | None = None
+        for axes in flips:
+            logits = call(torch.flip(batch, axes) if axes else batch)[0].float()
+            found = torch.softmax(logits, dim=1) if config.average == "softmax" else logits
+            found = torch.flip(found, axes) if axes else found
+            total = found if total is None else total + found
+        assert total is not None
+        return total / len(flips)
+
+    return answer
+
+
+def background_of(classes: int, average: Average) -> list[float]:
+    """Return what stands for certain background: probabilities, or logits whose softmax they are."""
+    return [1.0 if average == "softmax" else BACKGROUND_LOGIT, *[0.0] * (classes - 1)]
+
+
+def zero_level(image: NDArray[Any]) -> float:
+    """Return up to which magnitude a value counts as 0: the rounding of the largest value (1.2e-7 of it).
+
+    Resampling by splines leaves ripples around what was 0.
+    """
+    largest = max((float(np.abs(plane).max(initial=0.0)) for channel in image for plane in channel), default=0.0)
+    return largest * float(np.finfo(np.float32).eps)
+
+
+def has_content(image: NDArray[Any], start: Sequence[int], patch: Sequence[int], level: float) -> bool:
+    """Tell whether a window of an image ``(c, x, y, z)`` holds a value above :func:`zero_level` in magnitude."""
+    place = tuple(slice(max(0, s), max(0, s + p)) for s, p in zip(start, patch, strict=True))
+    return any(bool((np.abs(channel[place]) > level).any()) for channel in image)
+
+
+def window_grid(shape: Sequence[int], patch: Sequence[int], overlap: float) -> list[tuple[int, ...]]:
+    """Return the start of every window, first axis slowest; negative along an axis that is shorter than the patch."""
+    before = [min(0, s) for s in clamped_start([0] * len(shape), shape, patch)]
+    starts = window_starts(shape, patch, overlap)
+    return list(itertools.product(*([s + b for s in line] for line, b in zip(starts, before, strict=True))))
 
 
 def window_starts(shape: Sequence[int], patch: Sequence[int], overlap: float) -> list[list[int]]:
@@ -112,21 +238,14 @@ def gaussian_weights(patch: Sequence[int]) -> Tensor:
     return weights.clamp_min(float(weights[weights > 0].min()))
 
 
-def _softmax(call: Call, batch: Tensor, mirror_axes: Sequence[int]) -> Tensor:
-    """Return the probabilities of a batch, averaged over every combination of the mirror axes."""
-    total: Tensor | None = None
-    flips = [
-        [axis + 2 for axis in chosen]
-        for count in range(len(mirror_axes) + 1)
-        for chosen in itertools.combinations(mirror_axes, count)
-    ]
-    for axes in flips:
-        turned = call(torch.flip(batch, axes) if axes else batch)[0].float()
-        probabilities = torch.softmax(turned, dim=1)
-        probabilities = torch.flip(probabilities, axes) if axes else probabilities
-        total = probabilities if total is None else total + probabilities
-    assert total is not None
-    return total / len(flips)
+def _overlap(
+    start: Sequence[int], patch: Sequence[int], shape: Sequence[int]
+) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """Return where a window meets the volume: in the volume, and in the window."""
+    low = [max(s, 0) for s in start]
+    high = [min(s + p, n) for s, p, n in zip(start, patch, shape, strict=True)]
+    here = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+    return here, tuple(slice(a - s, b - s) for a, b, s in zip(low, high, start, strict=True))
 
 
 def _groups(starts: list[tuple[int, ...]], size: int) -> Iterator[list[tuple[int, ...]]]:

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ..inference.postprocess import remove_small
-from .choice import Choice, best_choice, dice_table
+from ..inference.configs import PostprocessSearch
+from ..inference.postprocess import kept_components
+from .choice import Choice, best_choice, score_table
 from .configs import RuleConfig
 
 __all__ = ["apply_rule", "choose_rule", "rule_table", "rule_thresholds"]
@@ -25,38 +26,39 @@ def rule_table(
     truth: NDArray[np.uint8],
     *,
     rule: RuleConfig,
-    volumes_mm3: Sequence[float],
+    search: PostprocessSearch,
     voxel_mm3: float,
 ) -> NDArray[np.float64]:
-    """Return the Dice of one case for every threshold and smallest lesion, see :func:`dice_table`.
+    """Return the scores of one case for every threshold and post-processing, see :func:`.choice.score_table`.
 
     Args:
         values: the rule's channel ``(x, y, z)`` in its unit.
         mask: the brain; nothing outside is marked.
         truth: class indices ``(x, y, z)``.
         rule: channel and thresholds.
-        volumes_mm3: smallest lesions that are tried.
+        search: the post-processings that are tried, those of the network.
         voxel_mm3: volume of a voxel.
     """
-    return dice_table(
+    return score_table(
         lambda threshold: _marked(values, mask, rule, threshold),
         truth,
         thresholds=rule_thresholds(rule),
-        volumes_mm3=volumes_mm3,
+        search=search,
         voxel_mm3=voxel_mm3,
     )
 
 
-def choose_rule(tables: Sequence[NDArray[np.float64]], rule: RuleConfig, volumes_mm3: Sequence[float]) -> Choice:
-    """Return the threshold and smallest lesion with the highest mean Dice over the cases of the tables."""
-    return best_choice(tables, thresholds=rule_thresholds(rule), volumes_mm3=volumes_mm3)
+def choose_rule(tables: Sequence[NDArray[np.float64]], rule: RuleConfig, search: PostprocessSearch) -> Choice:
+    """Return the threshold and post-processing with the highest mean score over the cases of the tables."""
+    return best_choice(tables, thresholds=rule_thresholds(rule), search=search)
 
 
 def apply_rule(
     values: NDArray[np.float32], mask: NDArray[np.bool_], *, rule: RuleConfig, choice: Choice, voxel_mm3: float
 ) -> NDArray[np.uint8]:
-    """Return the mask (0/1) that the rule gives with a chosen threshold, small components removed."""
-    return remove_small(_marked(values, mask, rule, choice.threshold), choice.minimum_lesion_mm3 / voxel_mm3)
+    """Return the mask (0/1) that the rule gives with a chosen threshold and post-processing."""
+    marked = _marked(values, mask, rule, choice.threshold)
+    return kept_components(marked, choice.minimum_lesion_mm3 / voxel_mm3, choice.keep_largest)
 
 
 def _marked(

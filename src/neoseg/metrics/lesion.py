@@ -85,7 +85,9 @@ def _unmatched(mask: NDArray[np.bool_], other: NDArray[np.bool_], minimum_overla
         return 0, 0, 0
     import cc3d
 
-    components, count = cc3d.connected_components(mask, connectivity=8 if mask.ndim == 2 else 26, return_N=True)
+    # cc3d fails on bool arrays of one voxel's thickness, and errs on cut-outs that are not contiguous
+    whole = np.array(mask, dtype=np.uint8, order="C")
+    components, count = cc3d.connected_components(whole, connectivity=8 if mask.ndim == 2 else 26, return_N=True)
     sizes = np.bincount(components[mask], minlength=count + 1)[1:]
     covered = np.bincount(components[mask & other], minlength=count + 1)[1:]
     unmatched = (covered == 0) | (covered < minimum_overlap * sizes)

@@ -16,7 +16,8 @@ from ..atomic import replacing
 from ..cluster.local import run_all
 from ..config import RunConfig
 from ..data.store import CaseStore
-from ..errors import ConfigError, nearest
+from ..errors import ConfigError, InputError, nearest
+from ..inference.configs import PostprocessSearch
 from ..io import read_volume
 from ..methods.choice import Choice
 from ..methods.configs import RuleConfig
@@ -106,12 +107,19 @@ def evaluate(session: Session, *, failed: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def read_rows(path: Path) -> list[ScoredRow]:
-    """Read scores.csv."""
-    with path.open(newline="", encoding="utf-8") as stream:
-        return [
-            ScoredRow(**{**row, "value": float(row["value"]), "worst": float(row["worst"])})  # type: ignore[arg-type]
-            for row in csv.DictReader(stream)
-        ]
+    """Read scores.csv.
+
+    Raises:
+        InputError: it is damaged or was edited into something else.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as stream:
+            return [
+                ScoredRow(**{**row, "value": float(row["value"]), "worst": float(row["worst"])})  # type: ignore[arg-type]
+                for row in csv.DictReader(stream)
+            ]
+    except (OSError, ValueError, TypeError, KeyError, csv.Error) as error:
+        raise InputError(f"{path}: the scores are damaged ({error}); delete them and run `neoseg evaluate`.") from error
 
 
 def _write_rows(rows: Iterable[ScoredRow], path: Path) -> None:
@@ -133,23 +141,23 @@ def _check_rules(config: RunConfig, channels: Sequence[str], classes: int) -> No
 
 def _rule_choices(session: Session, cases: Sequence[str], channels: Sequence[str]) -> dict[str, dict[str, Choice]]:
     config = session.config
-    volumes = config.postprocess.minimum_lesion_mm3
+    search = config.postprocess
     result = {}
     for rule in config.rules:
         work = partial(
-            _rule_table_of, store=session.store, rule=rule, channel=channels.index(rule.channel), volumes=volumes
+            _rule_table_of, store=session.store, rule=rule, channel=channels.index(rule.channel), search=search
         )
         found = run_all(work, cases, title=f"Tuning {rule.name} rule", progress=session.progress, jobs=config.jobs)
         result[rule.name] = choices_by_fold(
             dict(zip(cases, found, strict=True)),
             [f.validation for f in session.folds],
-            partial(choose_rule, rule=rule, volumes_mm3=volumes),
+            partial(choose_rule, rule=rule, search=search),
         )
     return result
 
 
 def _rule_table_of(
-    name: str, *, store: CaseStore, rule: RuleConfig, channel: int, volumes: Sequence[float]
+    name: str, *, store: CaseStore, rule: RuleConfig, channel: int, search: PostprocessSearch
 ) -> NDArray[np.float64]:
     case = PreparedCase(store, name)
     return rule_table(
@@ -157,7 +165,7 @@ def _rule_table_of(
         case.mask,
         case.truth_in_box,
         rule=rule,
-        volumes_mm3=volumes,
+        search=search,
         voxel_mm3=case.native.voxel_volume,
     )
 

@@ -2,48 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..atomic import read_json, replacing, write_json
+from ..atomic import read_record, replacing, write_json
 from ..data.cases import Case
 from ..data.store import digest, file_digest
 from ..errors import StateError
-from ..inference.postprocess import PostprocessConfig, apply
-from ..inference.predictor import Ensemble
+from ..inference.ensemble import Ensemble
+from ..inference.memory import MemoryUse
+from ..inference.postprocess import PostprocessConfig, clean, decide
+from ..inference.restore import restored_slabs, slab_planes
+from ..inference.scratch import Scratch
 from ..io import read_grid, strip_ending, write_volume
-from ..labels import LabelSet
-from ..methods.choice import Choice, best_choice, dice_table
-from ..plan.plan import Plan
+from ..methods.choice import Choice, best_choice, best_counts, class_table, score_table
 from ..volume import Volume
 from ..workspace import Run
+from .networks import FoldNetworks, load_networks, require_trained
+from .out_of_memory import predicting_in_memory
+from .prediction_memory import case_uses
 from .prepared import PreparedCase
 from .session import CV, HELD_OUT, Session
 from .train import keep_config, resolved_device
 
-if TYPE_CHECKING:
-    from torch import nn
-
-__all__ = ["load_networks", "mask_path", "predict"]
+__all__ = ["choices_by_fold", "load_networks", "mask_path", "post_config", "predict"]
 
 
 def predict(session: Session, *, failed: Sequence[str] = ()) -> dict[str, Any]:
-    """Predict all cases, choose threshold and smallest lesion, and write the masks on the scans' own grids.
+    """Predict all cases, choose the post-processing, and write the masks on the scans' own grids.
 
     A cross-validated case gets the choice made on the cases of the other folds; the held-out cases and later scans
-    get the choice made on all cross-validated ones. With several foreground classes the most probable one is taken
-    and nothing is chosen.
+    get the choice made on all cross-validated ones. With several foreground classes the most probable one is taken,
+    and what is chosen is how many of the largest components of each stay, where ``postprocess.keep_largest`` names
+    several numbers.
 
     Returns:
         The choices and the counts of predicted cases, plain data.
 
     Raises:
         StateError: a fold is not trained.
+        ConfigError: a case does not fit into ``window.max_memory``.
     """
     run, folds = session.run, session.folds
     by_name = {c.case: c for c in session.used}
@@ -52,28 +56,25 @@ def predict(session: Session, *, failed: Sequence[str] = ()) -> dict[str, Any]:
     device = resolved_device(session.config.device)
     plan = session.run_plan
     keep_config(session)
-    networks = {i: load_networks(run, plan, session.labels, [i], device)[0] for i in range(len(folds))}
-    weights = {i: file_digest(run.fold(i) / "best" / "model.safetensors") for i in networks}
+    every = range(len(folds))
+    require_trained(run, every)
+    weights = {i: file_digest(run.fold(i) / "best" / "model.safetensors") for i in every}
+    keys = {(split, name): _key(session, name, [weights[i] for i in members], device) for split, name, members in jobs}
+    todo = [job for job in jobs if not _is_done(run.probabilities(job[0]) / f"{job[1]}.npy", keys[job[:2]])]
+    uses = case_uses(session, {name: len(members) for _, name, members in todo}, device)
+    resident = min((use.networks for use in uses.values() if use.networks is not None), default=None)
+    networks = FoldNetworks(lambda i: load_networks(run, plan, session.labels, [i], device)[0], every, resident)
     with session.progress.track("Predicting", len(jobs)) as advance:
         for split, name, members in jobs:
-            case = PreparedCase(session.store, name)
-            path = run.probabilities(split) / f"{name}.npy"
-            key = digest(
-                [
-                    session.store.folder.name,
-                    case.record["key"],
-                    session.config.window.model_dump(mode="json"),
-                    [weights[i] for i in members],
-                    device,
-                ]
-            )
-            if not _is_done(path, key):
-                ensemble = Ensemble(
-                    [networks[i] for i in members], plan, session.labels.count, session.config.window, device
-                )
-                found = ensemble.probabilities(np.asarray(case.image), case.space, case.box)
-                _write_probabilities(path, found, key)
+            if (split, name, members) in todo:
+                path = run.probabilities(split) / f"{name}.npy"
+                chosen_ones = networks.of(members)
+                ensemble = Ensemble(chosen_ones, plan, session.labels.count, session.config.window, device)
+                with predicting_in_memory(plan, device):
+                    _predict_case(PreparedCase(session.store, name), ensemble, path, uses[name])
+                write_json(path.with_suffix(".json"), {"key": keys[split, name]})
             advance(1, name)
+    del networks
     chosen = _choices(session, failed)
     write_json(run.postprocess, asdict(chosen["all"]) if chosen else None)
     fold_of = {name: str(i) for i, fold in enumerate(folds) for name in fold.validation}
@@ -96,74 +97,90 @@ def mask_path(run: Run, split: str, case: Case) -> Path:
     return run.predictions(split) / f"{case.case}{ending}"
 
 
-def load_networks(run: Run, plan: Plan, labels: LabelSet, folds: Sequence[int], device: str) -> list[nn.Module]:
-    """Return the best networks of some folds, in evaluation mode.
-
-    Raises:
-        StateError: a fold has no finished training, or its weights do not fit the plan.
-    """
-    from ..networks.build import build_network
-    from ..training.checkpoint import read_weights
-
-    networks = []
-    for index in folds:
-        folder = run.fold(index)
-        if not (folder / "finished.json").is_file():
-            raise StateError(f"{folder}: this fold is not trained to its end; run `neoseg train --fold {index}` first.")
-        network = build_network(plan.network, in_channels=len(plan.channels), classes=labels.count, patch=plan.patch)
-        read_weights(folder / "best", network)
-        networks.append(network.to(device).eval())
-    return networks
-
-
 def post_config(choice: Choice | None) -> PostprocessConfig:
     """Return the post-processing that a choice stands for."""
     if choice is None:
         return PostprocessConfig()
-    return PostprocessConfig(threshold=choice.threshold, minimum_lesion_mm3=choice.minimum_lesion_mm3)
+    return PostprocessConfig(
+        threshold=choice.threshold,
+        minimum_lesion_mm3=choice.minimum_lesion_mm3,
+        keep_largest=tuple(choice.keep_largest),
+    )
 
 
-def read_probabilities(path: Path) -> NDArray[np.float32]:
-    """Return the class probabilities ``(classes, x, y, z)`` on the box of a case; the background is the rest."""
-    foreground = np.load(path, allow_pickle=False).astype(np.float32)
-    return np.concatenate([1 - foreground.sum(axis=0, keepdims=True), foreground])
+def decided(path: Path, config: PostprocessConfig) -> NDArray[np.uint8]:
+    """Return the class indices ``(x, y, z)`` on the box of a case, before components are looked at."""
+    foreground = np.load(path, mmap_mode="r", allow_pickle=False)
+    result = np.empty(foreground.shape[1:], dtype=np.uint8)
+    planes = slab_planes(result.shape)
+    for first in range(0, len(result), planes):
+        part = np.asarray(foreground[:, first : first + planes]).astype(np.float32)
+        background = 1 - part.sum(axis=0, keepdims=True)
+        result[first : first + planes] = decide(np.concatenate([background, part]), config)
+        Scratch.release(foreground)
+    return result
 
 
-def _write_probabilities(path: Path, found: NDArray[np.float32], key: str) -> None:
+def _key(session: Session, name: str, weights: Sequence[str], device: str) -> str:
+    """Hash of what the probabilities of a case depend on."""
+    window = session.config.window.decisions()
+    return digest([session.store.folder.name, PreparedCase(session.store, name).record["key"], window, weights, device])
+
+
+def _predict_case(case: PreparedCase, ensemble: Ensemble, path: Path, use: MemoryUse) -> None:
+    """Write the foreground probabilities of a case on its box, slab by slab."""
+    scratch = Scratch(path.parent if use.on_disk else None)
+    found = ensemble.prepared(case.image, use=use, scratch=scratch)[0]
     # float16 keeps a probability to 0.0005, a tenth of the step between two thresholds that are tried.
+    kept = np.empty((ensemble.classes - 1, *case.box.shape), dtype=np.float16)
+    for first, slab in restored_slabs(found, case.grid, case.box, case.space.transform):
+        kept[:, first : first + slab.shape[1]] = slab[1:]
+        scratch.release(found)
     with replacing(path) as temporary:
-        np.save(temporary, found[1:].astype(np.float16), allow_pickle=False)
-    write_json(path.with_suffix(".json"), {"key": key})
+        np.save(temporary, kept, allow_pickle=False)
 
 
 def _is_done(path: Path, key: str) -> bool:
     record = path.with_suffix(".json")
-    return path.is_file() and record.is_file() and read_json(record).get("key") == key
+    if not path.is_file() or not record.is_file():
+        return False
+    try:
+        return bool(read_record(record, "").get("key") == key)
+    except StateError:
+        return False  # it is predicted again
 
 
 def _choices(session: Session, failed: Sequence[str]) -> dict[str, Choice]:
     """Return the choice for the cases of each fold ("0", "1", ...) and for all later ones ("all")."""
-    if session.labels.count > 2:
+    search, several = session.config.postprocess, session.labels.count > 2
+    if several and search.keep_largest == (0,):
         return {}
-    search = session.config.postprocess
     tables: dict[str, NDArray[np.float64]] = {}
     cases = [n for fold in session.folds for n in fold.validation if n not in failed]
-    with session.progress.track("Choosing threshold", len(cases)) as advance:
+    with session.progress.track("Choosing post-processing", len(cases)) as advance:
         for name in cases:
-            case = PreparedCase(session.store, name)
-            probability = read_probabilities(session.run.probabilities(CV) / f"{name}.npy")[1]
-            tables[name] = dice_table(
-                lambda threshold, p=probability: (p >= threshold).astype(np.uint8),  # type: ignore[misc]
-                case.truth_in_box,
-                thresholds=search.thresholds,
-                volumes_mm3=search.minimum_lesion_mm3,
-                voxel_mm3=case.native.voxel_volume,
-            )
+            tables[name] = _table(session, PreparedCase(session.store, name))
             advance(1, name)
-    return choices_by_fold(
-        tables,
-        [f.validation for f in session.folds],
-        lambda some: best_choice(some, thresholds=search.thresholds, volumes_mm3=search.minimum_lesion_mm3),
+    choose: Callable[[Sequence[NDArray[np.float64]]], Choice] = (
+        partial(best_counts, search=search)
+        if several
+        else partial(best_choice, thresholds=search.thresholds, search=search)
+    )
+    return choices_by_fold(tables, [f.validation for f in session.folds], choose)
+
+
+def _table(session: Session, case: PreparedCase) -> NDArray[np.float64]:
+    search, truth = session.config.postprocess, np.ascontiguousarray(case.truth_in_box)
+    path = session.run.probabilities(CV) / f"{case.name}.npy"
+    if session.labels.count > 2:
+        mask = decided(path, PostprocessConfig())
+        return class_table(mask, truth, search=search, classes=session.labels.count)
+    return score_table(
+        lambda threshold: decided(path, PostprocessConfig(threshold=threshold)),
+        truth,
+        thresholds=search.thresholds,
+        search=search,
+        voxel_mm3=case.native.voxel_volume,
     )
 
 
@@ -176,9 +193,9 @@ def choices_by_fold(
 
 
 def _write_mask(session: Session, case: Case, split: str, choice: Choice | None) -> None:
-    prepared = PreparedCase(session.store, case.case)
-    probabilities = read_probabilities(session.run.probabilities(split) / f"{case.case}.npy")
-    classes = apply(probabilities, prepared.native.spacing, post_config(choice))
+    prepared, config = PreparedCase(session.store, case.case), post_config(choice)
+    mask = decided(session.run.probabilities(split) / f"{case.case}.npy", config)
+    classes = clean(mask, prepared.native.spacing, config)
     first = next(iter(case.images))
     grid = read_grid(case.images[first])
     label = session.labels.decode(prepared.on_native(classes))

@@ -175,11 +175,19 @@ def _detail(session: Session, method: str, split: str, chosen: Mapping[str, Any]
     if not picks:
         return "most probable class"
     keys = ["all"] if split == HELD_OUT else [k for k in picks if k != "all"]
+    kept = sorted({tuple(picks[k].get("keep_largest", ())) for k in keys if any(picks[k].get("keep_largest", ()))})
+    largest = f", largest components kept: {' / '.join(_counts(session, counts) for counts in kept)}" if kept else ""
+    if session.labels.count > 2:
+        return f"most probable class{largest}"
     thresholds = sorted({round(picks[k]["threshold"], 3) for k in keys})
     volumes = sorted({picks[k]["minimum_lesion_mm3"] for k in keys})
     what = "probability ≥" if method == NETWORK else ("value <" if _below(session, method) else "value >")
     shown = " / ".join(f"{t:g}" for t in thresholds)
-    return f"{what} {shown}, components of at least {' / '.join(f'{v:g}' for v in volumes)} mm³"
+    return f"{what} {shown}, components of at least {' / '.join(f'{v:g}' for v in volumes)} mm³{largest}"
+
+
+def _counts(session: Session, counts: Sequence[int]) -> str:
+    return ", ".join(f"{n} of {name}" for name, n in zip(session.labels.names, counts, strict=True) if n)
 
 
 def _below(session: Session, method: str) -> bool:

@@ -1,0 +1,90 @@
+"""New scans read and prepared: one by one in this process, or some of them ahead in processes beside it."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing import get_context
+
+from ..cluster.local import Outcome
+from ..data.cases import Case
+from ..data.loading import load_images
+from ..errors import MachineError, UserError
+from ..inference.predictor import Ready, Steps
+
+__all__ = ["ReadyScan", "ready_scans"]
+
+
+@dataclass(frozen=True, eq=False)
+class ReadyScan:
+    """A scan as the networks want it, with what was noted when it was read."""
+
+    ready: Ready
+    notes: tuple[str, ...]
+
+
+def ready_scans(
+    steps: Steps, scans: Sequence[Case], channels: Sequence[str], jobs: int = 0
+) -> Iterator[Outcome[ReadyScan]]:
+    """Give the scans in their order, each prepared, or the sentence that says why it could not be.
+
+    Args:
+        steps: how a scan is prepared.
+        scans: which ones.
+        channels: those that a scan has to bring.
+        jobs: processes that prepare ahead; at most as many scans wait to be taken. 0 starts none, and prepares each
+            scan when it is asked for.
+
+    Raises:
+        MachineError: a process beside this one died.
+    """
+    if not jobs:
+        for scan in scans:
+            yield _ready(steps, scan, channels)
+        return
+    # A process made by fork would inherit the threads' locks of torch and ITK, held or not.
+    pool = ProcessPoolExecutor(min(jobs, len(scans)), get_context("spawn"), _remember, (steps, tuple(channels)))
+    waiting: deque[Future[Outcome[ReadyScan]]] = deque()
+    try:
+        for scan in scans:
+            waiting.append(pool.submit(_remembered, scan))
+            if len(waiting) >= jobs:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    except BrokenProcessPool as error:
+        raise MachineError(
+            "A process that prepared scans ahead died, which is most often for want of memory; run again with fewer "
+            "--jobs, or with --jobs 0."
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+_WORK: dict[str, tuple[Steps, Sequence[str]]] = {}
+"""In a process beside the first: what it was given once, for all its scans."""
+
+
+def _remember(steps: Steps, channels: Sequence[str]) -> None:
+    import SimpleITK as sitk  # noqa: N813
+    import torch
+
+    torch.set_num_threads(1)
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+    _WORK["given"] = (steps, channels)
+
+
+def _remembered(scan: Case) -> Outcome[ReadyScan]:
+    steps, channels = _WORK["given"]
+    return _ready(steps, scan, channels)
+
+
+def _ready(steps: Steps, scan: Case, channels: Sequence[str]) -> Outcome[ReadyScan]:
+    try:
+        loaded = load_images(scan, channels)
+        return Outcome(ReadyScan(steps.ready(loaded.image, loaded.channels), loaded.notes), None)
+    except UserError as error:
+        return Outcome(None, str(error), user_error=True)
