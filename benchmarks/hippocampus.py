@@ -38,7 +38,7 @@ def main() -> None:
     for stage in ("check", "plan", "prepare"):
         run_stage(session, stage)
     start = time.monotonic()
-    run_stage(session, "train", fold=0)
+    run_stage(session, "train", folds=[0])
     seconds = time.monotonic() - start
 
     plan, labels = session.plan, session.labels

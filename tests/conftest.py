@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from neoseg.pipeline.demo import demo
 from neoseg.pipeline.import_data import import_folder
 from neoseg.pipeline.run import run
 from neoseg.progress import Silent
+from small_run import SETS, called
 
 SHARED = Path(__file__).parents[2] / "shared"
 
@@ -109,3 +111,26 @@ def blob_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     config = load_config(imported.config, BLOB_CHANGES)
     run(config)
     return root / "work" / "runs" / "default", root / "data"
+
+
+@pytest.fixture(scope="session")
+def small_prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace of six images of bright balls with a plan and prepared cases, for the settings of `small_run`."""
+    root = tmp_path_factory.mktemp("small")
+    write_blobs(root / "data", 6, 0)
+    import_folder(root / "data", root / "work")
+    with pytest.MonkeyPatch.context() as patch:
+        assert called(patch, "check", root / "work") == 0
+        for command in ("plan", "prepare"):
+            assert called(patch, command, root / "work", *SETS) == 0
+    return root / "work"
+
+
+@pytest.fixture(scope="session")
+def small_trained(small_prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with a finished run of two folds, four steps each."""
+    folder = tmp_path_factory.mktemp("small_trained") / "work"
+    shutil.copytree(small_prepared, folder)
+    with pytest.MonkeyPatch.context() as patch:
+        assert called(patch, "run", folder, *SETS, "--steps", "4") == 0
+    return folder

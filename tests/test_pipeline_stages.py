@@ -76,10 +76,10 @@ def prepared(original: Path, tmp_path: Path) -> Path:
 def test_folds_trained_one_at_a_time_are_all_recorded(prepared: Path, short: tuple[str, ...]) -> None:
     session = session_of(prepared, *short)
     folder = session.run
-    assert [f["fold"] for f in run_stage(session, "train", fold=1)["folds"]] == [1]
+    assert [f["fold"] for f in run_stage(session, "train", folds=[1])["folds"]] == [1]
     with pytest.raises(StateError, match=r"'train' was not done to its end.*`neoseg train`"):
         run_stage(session, "predict")
-    record = run_stage(session, "train", fold=0)
+    record = run_stage(session, "train", folds=[0])
     finished = [json.loads((folder.fold(i) / "finished.json").read_text()) for i in (0, 1)]
     assert record["folds"] == [{"fold": i, **one} for i, one in enumerate(finished)]
     assert record["seconds"] == pytest.approx(sum(one["seconds"] for one in finished)) and record["seconds"] > 0
@@ -88,7 +88,7 @@ def test_folds_trained_one_at_a_time_are_all_recorded(prepared: Path, short: tup
     assert (folder.fold(0) / "finished.json").stat().st_mtime_ns == before
     for fold in (2, 9, -1):
         with pytest.raises(ConfigError, match=f"--fold {fold}: there are 2 folds"):
-            run_stage(session, "train", fold=fold)
+            run_stage(session, "train", folds=[fold])
     run_stage(session, "predict")
 
 
@@ -97,7 +97,7 @@ def test_a_fold_that_does_not_exist_is_refused_before_anything_is_written(
 ) -> None:
     before = sorted(prepared.rglob("*"))
     with pytest.raises(ConfigError, match="--fold 2"):
-        run_stage(session_of(prepared, *short), "train", fold=2)
+        run_stage(session_of(prepared, *short), "train", folds=[2])
     assert sorted(prepared.rglob("*")) == before
 
 
@@ -142,7 +142,7 @@ def test_training_does_not_start_on_another_preparation(prepared: Path, short: t
     with pytest.raises(StateError, match=r"'prepare' was not done to its end.*`neoseg prepare`"):
         run_stage(session_of(prepared, *short, change), "train")
     run_stage(session_of(prepared, *short, change), "prepare")
-    run_stage(session_of(prepared, *short, change), "train", fold=0)
+    run_stage(session_of(prepared, *short, change), "train", folds=[0])
 
 
 @pytest.mark.parametrize("stage", ["plan", "prepare"])

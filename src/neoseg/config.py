@@ -23,7 +23,19 @@ from .plan.plan import PlanConfig
 from .prepare.configs import PrepareConfig
 from .training.configs import TrainingConfig
 
-__all__ = ["EvaluateConfig", "RunConfig", "config_from", "load_config", "load_resolved", "recipe_text", "recipes"]
+__all__ = [
+    "LENGTHS",
+    "EvaluateConfig",
+    "RunConfig",
+    "config_from",
+    "load_config",
+    "load_resolved",
+    "recipe_text",
+    "recipes",
+]
+
+LENGTHS = {"epochs": "--epochs", "steps": "--steps", "time_budget_s": "--time"}
+"""Fields of [training] that set its length, the weakest first, each with its option on the command line."""
 
 
 class EvaluateConfig(BaseModel, frozen=True, extra="forbid"):
@@ -48,8 +60,14 @@ class RunConfig(BaseModel, frozen=True, extra="forbid"):
         template: a skull-stripped image, or the folder of an atlas, that stands for the healthy group of the table: as
             the template of ``prepare.space = "template"`` and, an atlas only, for Z maps. Relative to the configuration
             file; omitted: the atlas is built.
+        init_from: the folder of another run whose weights the training starts from, relative to the configuration
+            file; omitted: from random values.
         seed: seed of the folds, the training and the intervals.
         jobs: worker processes for the work on single cases; 0 starts none.
+        fold_jobs: folds that are trained side by side, each in a process of its own: on GPUs one device each where
+            there are several, on a CPU each with its share of the threads.
+        threads: CPU threads of each training; omitted: those of this process divided by ``fold_jobs``. Sums are
+            rounded in another order with another number, so the last bits of the weights depend on it.
         device: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:1".
         labels: class name to stored value, or to several values that mean it.
         label_tolerance: how far a stored value may lie from a declared one.
@@ -62,8 +80,11 @@ class RunConfig(BaseModel, frozen=True, extra="forbid"):
     cases: Path = Path("cases.csv")
     workspace: Path = Path()
     template: Path | None = None
+    init_from: Path | None = None
     seed: int = Field(0, ge=0)
     jobs: int = Field(0, ge=0)
+    fold_jobs: int = Field(1, ge=1)
+    threads: int | None = Field(None, ge=1)
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     labels: dict[str, int | list[float]]
     label_tolerance: float = Field(0.0, ge=0, lt=0.5)
@@ -94,10 +115,18 @@ class RunConfig(BaseModel, frozen=True, extra="forbid"):
         return LabelSet.of(self.labels, self.label_tolerance)
 
 
-def load_config(path: Path, changes: Sequence[str] = (), workspace: Path | None = None) -> RunConfig:
+def load_config(
+    path: Path, changes: Sequence[str] = (), workspace: Path | None = None, *, length: Mapping[str, Any] | None = None
+) -> RunConfig:
     """Read a configuration file and apply changes such as ``"network.fusion=sum"``.
 
     Relative paths in the file are relative to its folder; the result holds absolute ones.
+
+    Args:
+        path: the file.
+        changes: ``key=value`` each.
+        workspace: folder of the results, in place of the file's.
+        length: one field of :data:`LENGTHS` with its value; it wins over every other length in the file.
 
     Raises:
         InputError: there is no such file.
@@ -111,11 +140,14 @@ def load_config(path: Path, changes: Sequence[str] = (), workspace: Path | None 
         raise ConfigError(f"{path}: this is not valid TOML ({error}); correct it.") from error
     for change in changes:
         _apply(tree, change)
+    if length:
+        _set_length(tree, length, changes)
     config = config_from(tree, str(path))
     base = path.resolve().parent
     place = (base / config.workspace) if workspace is None else workspace.resolve()
-    template = None if config.template is None else base / config.template
-    return config.model_copy(update={"cases": base / config.cases, "workspace": place, "template": template})
+    update = {"cases": base / config.cases, "workspace": place}
+    update |= {n: base / path for n in ("template", "init_from") if (path := getattr(config, n)) is not None}
+    return config.model_copy(update=update)
 
 
 def config_from(tree: Mapping[str, Any], source: str) -> RunConfig:
@@ -141,9 +173,12 @@ def load_resolved(path: Path) -> RunConfig:
         ConfigError: it was damaged or written by another version.
     """
     try:
-        return RunConfig.model_validate_json(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, ValidationError) as error:
-        raise ConfigError(f"{path}: this is not the configuration of a run of this version ({error}).") from error
+        config = RunConfig.model_validate_json(path.read_text(encoding="utf-8"))
+        _ = config.label_set
+    except (OSError, UnicodeDecodeError, ValidationError, ConfigError) as error:
+        reason = _first_problem(error) if isinstance(error, ValidationError) else str(error)
+        raise ConfigError(f"{path}: this is not the configuration of a run of this version: {reason}") from error
+    return config
 
 
 def recipes() -> list[str]:
@@ -180,6 +215,27 @@ def _apply(tree: dict[str, Any], change: str) -> None:
     node[last] = value
 
 
+def _set_length(tree: dict[str, Any], length: Mapping[str, Any], changes: Sequence[str]) -> None:
+    (field, value), order = next(iter(length.items())), list(LENGTHS)
+    for change in changes:
+        key = change.partition("=")[0].strip().removeprefix("training.")
+        if key in LENGTHS and change.strip().startswith("training."):
+            raise ConfigError(
+                f"{LENGTHS[field]} and --set {change} both set the length of the training; give one of them."
+            )
+    training = tree.setdefault("training", {})
+    if isinstance(training, dict):  # else the validation says what is wrong
+        for stronger in order[order.index(field) + 1 :]:
+            training.pop(stronger, None)
+        if field == "time_budget_s":
+            training.pop("steps", None)
+        training[field] = value
+
+
+LONGEST = 200
+"""Characters of a wrong value that are shown."""
+
+
 def _first_problem(error: ValidationError) -> str:
     # A misspelt key is often the cause of a missing one, so it is told first.
     first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
@@ -190,7 +246,9 @@ def _first_problem(error: ValidationError) -> str:
     if first["type"] == "missing":
         return f"the key {key!r} is missing; add it."
     message = first["msg"].removeprefix("Value error, ")
-    return f"{key} = {first['input']!r}: {message[:1].lower()}{message[1:]}; correct it."
+    given = repr(first["input"])
+    shown = f"{key} = {given if len(given) <= LONGEST else given[:LONGEST] + ' ...'}: " if key else ""
+    return f"{shown}{message[:1].lower()}{message[1:]}; correct it."
 
 
 def _fields_at(parts: Iterable[str]) -> list[str]:

@@ -10,8 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from .atomic import read_json, write_json
-from .errors import StateError
+from .atomic import read_json, read_record, write_json
+from .errors import NeosegError, StateError
 
 __all__ = ["Run", "Workspace", "write_if_changed"]
 
@@ -30,6 +30,8 @@ class Run:
         self.folder = folder
         self.config = folder / "config.json"
         self.environment = folder / "environment.json"
+        self.manifest = folder / "manifest.json"
+        self.start = folder / "init_from.json"
         self.plan = folder / "plan.json"
         self.atlas = folder / "atlas"
         self.template = folder / "template"
@@ -67,18 +69,27 @@ class Run:
             folds = self.fold_records()
             summaries = [{"fold": index, **record["summary"]} for index, record in folds.items()]
             seconds = sum(record["seconds"] for record in folds.values())
-            return {"stage": name, "seconds": seconds, "folds": summaries} if folds else None
+            texts = dict.fromkeys(text for record in folds.values() for text in record.get("warnings", ()))
+            told = {"warnings": [{"text": text, "case": ""} for text in texts]} if texts else {}
+            return {"stage": name, "seconds": seconds, "folds": summaries, **told} if folds else None
         path = self.stage(name)
-        return dict(read_json(path)) if path.is_file() else None
+        return _stage_of(path) if path.is_file() else None
 
     def fold_records(self) -> dict[int, dict[str, Any]]:
         """Return the records of the trained folds by their index, in order."""
         indices = sorted(int(p.stem.removeprefix("train.fold")) for p in self.stages.glob("train.fold*.json"))
-        return {index: dict(read_json(self.stage(f"train.fold{index}"))) for index in indices}
+        return {index: _stage_of(self.stage(f"train.fold{index}")) for index in indices}
 
-    def record_fold(self, index: int, key: str, summary: dict[str, Any]) -> None:
-        """Record a fold as trained; its seconds are those of its summary, which a checkpoint carries over any end."""
-        record = {"stage": "train", "key": key, "seconds": summary["seconds"], "summary": summary}
+    def record_fold(self, index: int, key: str, summary: dict[str, Any], **facts: Any) -> None:
+        """Record a fold as trained; its seconds are those of its summary, which a checkpoint carries over any end.
+
+        Args:
+            index: of the fold.
+            key: of the stage.
+            summary: as in ``finished.json``.
+            facts: what else is known of it; ``warnings`` are sentences that the report shows.
+        """
+        record = {"stage": "train", "key": key, "seconds": summary["seconds"], "summary": summary, **facts}
         write_if_changed(self.stage(f"train.fold{index}"), record)
 
     def need(self, name: str) -> dict[str, Any]:
@@ -104,7 +115,7 @@ class Run:
         so it keeps its record. Work that was taken over ready-made (the cases of an earlier key) is not counted.
         """
         started = self.stages / f"{name}.started.json"
-        before = read_json(started) if started.is_file() else {}
+        before = _stage_of(started) if started.is_file() else {}
         spent = float(before.get("seconds", 0.0)) if before.get("key") == key else 0.0
         self.stage(name).unlink(missing_ok=True)
         record: dict[str, Any] = {}
@@ -117,7 +128,8 @@ class Run:
             with _repeating(note):
                 yield record
         except BaseException:
-            note()
+            with suppress(NeosegError):  # a full disk must not hide what ended the block
+                note()
             raise
         write_json(self.stage(name), {"stage": name, "key": key, "seconds": spent + time.monotonic() - start, **record})
         started.unlink(missing_ok=True)
@@ -156,6 +168,10 @@ class Workspace:
         return Run(self.root / "runs" / name)
 
 
+def _stage_of(path: Path) -> dict[str, Any]:
+    return read_record(path, "delete it, and the stage is done again where it has to be")
+
+
 def write_if_changed(path: Path, value: Any) -> None:
     """Write JSON unless the file holds just that, so that processes which share a file do not disturb each other."""
     with suppress(OSError, ValueError):
@@ -172,7 +188,7 @@ def _repeating(action: Callable[[], None]) -> Iterator[None]:
     def repeat() -> None:
         while not ended.wait(NOTED_EVERY_S):
             # A full or vanished disk ends the block itself, in its own words.
-            with suppress(OSError):
+            with suppress(NeosegError):
                 action()
 
     thread = threading.Thread(target=repeat, name="stage clock", daemon=True)

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from ..progress import Advance
+from ..training.launch import launched
 
 __all__ = ["RichProgress", "print_json", "print_lines", "progress_for"]
 
@@ -20,14 +21,29 @@ class RichProgress:
 
     def __init__(self) -> None:
         self.console = Console(stderr=True, highlight=False)
+        self.bars: Progress | None = None
 
     @contextmanager
     def track(self, title: str, total: int) -> Iterator[Advance]:
-        """Show one bar until the block ends."""
+        """Show one bar until the block ends; those of work side by side stand below each other, in any order."""
         if not self.console.is_terminal:
             with self._lines(title, total) as advance:
                 yield advance
             return
+        bars = self.bars or self._opened()
+        task = bars.add_task(title, total=total, state="")
+        try:
+            yield lambda steps, text: bars.update(task, advance=steps, state=text)
+        finally:
+            if all(other.id == task for other in bars.tasks):
+                bars.stop()
+                self.bars = None
+            else:  # what is finished moves up, so that one bar is left for each piece of work under way
+                done = next(other for other in bars.tasks if other.id == task)
+                bars.remove_task(task)
+                self.say(f"{title}: {done.completed:g}/{total} in {done.elapsed or 0:.1f} s. {done.fields['state']}")
+
+    def _opened(self) -> Progress:
         columns = (
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -37,9 +53,9 @@ class RichProgress:
             TimeRemainingColumn(),
             TextColumn("[dim]{task.fields[state]}"),
         )
-        with Progress(*columns, console=self.console, transient=False) as bars:
-            task = bars.add_task(title, total=total, state="")
-            yield lambda steps, text: bars.update(task, advance=steps, state=text)
+        self.bars = Progress(*columns, console=self.console, transient=False)
+        self.bars.start()
+        return self.bars
 
     @contextmanager
     def _lines(self, title: str, total: int) -> Iterator[Advance]:
@@ -66,18 +82,20 @@ class RichProgress:
 
 
 def progress_for(quiet: bool) -> Any:
-    """Return bars, or silence."""
+    """Return bars, or silence, which all processes but the first of torchrun's keep."""
     from ..progress import Silent
 
-    return Silent() if quiet else RichProgress()
+    return Silent() if quiet or launched().rank else RichProgress()
 
 
 def print_json(value: Any) -> None:
-    """Print one JSON object on stdout."""
+    """Print one JSON object on stdout, from the first process."""
+    if launched().rank:
+        return
     print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
 
 
 def print_lines(lines: list[str]) -> None:
-    """Print lines on stdout."""
-    for line in lines:
+    """Print lines on stdout, from the first process."""
+    for line in lines if launched().rank == 0 else []:
         print(line)

@@ -9,27 +9,50 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .console import print_json, print_lines, progress_for
-from .options import Changes, ConfigFile, Device, Fold, Json, Quiet, WorkspaceFolder, configured
+from .options import (
+    Changes,
+    ConfigFile,
+    Device,
+    Epochs,
+    Fold,
+    Folds,
+    FoldsBesideCases,
+    FoldsSideBySide,
+    InitFrom,
+    Json,
+    Quiet,
+    Steps,
+    Time,
+    WorkspaceFolder,
+    configured,
+    folds_of,
+    length_of,
+)
 
 if TYPE_CHECKING:
+    from ..pipeline.new_scans import PredictedScan
     from ..pipeline.session import Session
     from ..plan.reason import Reason
 
-__all__ = ["demo", "plan", "predict", "prepare", "report", "run", "train"]
+__all__ = ["demo", "plan", "predict", "prepare", "report", "reproduce", "run", "train"]
 
 
 def demo(
     folder: Annotated[Path, typer.Argument(help="New folder for the cohort and the results.")],
     changes: Changes = None,
     device: Device = None,
+    epochs: Epochs = None,
+    steps: Steps = None,
+    time: Time = None,
+    jobs: FoldsBesideCases = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Make up a cohort of newborn heads, then run everything from import to report on it (about 10 minutes)."""
     from ..pipeline.demo import demo as run_demo
 
-    more = (*(changes or ()), *((f'device="{device}"',) if device else ()))
-    summary = run_demo(folder, progress_for(quiet), changes=more)
+    more = (*(changes or ()), *((f'device="{device}"',) if device else ()), *_jobs(jobs, "jobs", "fold_jobs"))
+    summary = run_demo(folder, progress_for(quiet), changes=more, length=length_of(epochs, steps, time))
     _show_summary(summary, folder / "runs" / summary["name"], as_json)
     if summary["failed"]:
         raise typer.Exit(1)
@@ -40,13 +63,19 @@ def run(
     workspace: WorkspaceFolder = None,
     changes: Changes = None,
     device: Device = None,
+    epochs: Epochs = None,
+    steps: Steps = None,
+    time: Time = None,
+    init_from: InitFrom = None,
+    jobs: FoldsBesideCases = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Run every stage of a configuration, from check to report; goes on where an earlier run was stopped."""
     from ..pipeline.run import run as run_all
 
-    loaded = configured(config, workspace, changes, device)
+    more = [*(changes or ()), *_jobs(jobs, "jobs", "fold_jobs")]
+    loaded = configured(config, workspace, more, device, length_of(epochs, steps, time), init_from)
     summary = run_all(loaded, progress_for(quiet))
     _show_summary(summary, loaded.workspace / "runs" / loaded.name, as_json)
 
@@ -106,16 +135,25 @@ def train(
     changes: Changes = None,
     device: Device = None,
     fold: Fold = None,
+    folds: Folds = None,
+    jobs: FoldsSideBySide = None,
+    epochs: Epochs = None,
+    steps: Steps = None,
+    time: Time = None,
+    init_from: InitFrom = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Train every fold, or one; goes on where an earlier training was stopped."""
-    result = _stage(config, workspace, changes, device, "train", quiet=quiet, fold=fold)
-    folds = [f for f in result["folds"] if fold is None or f["fold"] == fold]
+    """Train every fold, or some; goes on where an earlier training was stopped, and makes a finished one longer."""
+    wanted = folds_of(fold, folds)
+    more = [*(changes or ()), *_jobs(jobs, "fold_jobs")]
+    loaded = configured(config, workspace, more, device, length_of(epochs, steps, time), init_from)
+    result = _staged(loaded, "train", quiet=quiet, folds=wanted)
+    found = [f for f in result["folds"] if wanted is None or f["fold"] in wanted]
     if as_json:
-        print_json(folds)
+        print_json(found)
         return
-    for f in folds:
+    for f in found:
         dice = "-" if f["best_dice"] is None else f"{f['best_dice']:.3f}"
         print_lines([f"fold {f['fold']}: {f['steps']} steps, best epoch {f['best_epoch'] + 1}, inner Dice {dice}"])
 
@@ -126,7 +164,32 @@ def predict(
     ] = None,
     source: Annotated[Path | None, typer.Option("--input", "-i", help="A scan, or a folder of scans.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder for the masks of new scans.")] = None,
+    brain_masks: Annotated[
+        Path | None,
+        typer.Option(
+            "--mask", help="Brain mask of the scan, or a folder with <scan>_mask for each; default: told from the scan."
+        ),
+    ] = None,
     probabilities: Annotated[bool, typer.Option("--probabilities", help="Also write probability maps.")] = False,
+    uncertainty: Annotated[
+        bool,
+        typer.Option(
+            "--uncertainty",
+            help="Also write maps of entropy and of the spread between folds, and give each volume its range over "
+            "the folds.",
+        ),
+    ] = False,
+    max_memory: Annotated[
+        str | None,
+        typer.Option(
+            "--max-memory",
+            help="The most main memory that may be taken, such as 4G; what does not fit is refused before the start.",
+        ),
+    ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option("--jobs", min=0, help="Processes that prepare new scans ahead; 0, the default, starts none."),
+    ] = None,
     workspace: WorkspaceFolder = None,
     changes: Changes = None,
     device: Device = None,
@@ -137,7 +200,12 @@ def predict(
     from ..errors import ConfigError
 
     if source is None and output is None:
-        result = _stage(target, workspace, changes, device, "predict", quiet=quiet)
+        if probabilities or uncertainty or brain_masks or jobs is not None:
+            raise ConfigError(
+                "predict: --mask, --probabilities, --uncertainty and --jobs are for new scans, given with --input."
+            )
+        more = [*(changes or []), *([f'window.max_memory="{max_memory}"'] if max_memory else [])]
+        result = _stage(target, workspace, more, device, "predict", quiet=quiet)
         if as_json:
             print_json(result)
         else:
@@ -145,28 +213,42 @@ def predict(
         return
     if target is None or source is None or output is None:
         raise ConfigError("predict: new scans need all three of them: neoseg predict RUN --input SCANS --output DIR.")
-    _predict_new(target, source, output, device or "auto", probabilities, quiet, as_json)
-
-
-def _predict_new(
-    folder: Path, source: Path, output: Path, device: str, probabilities: bool, quiet: bool, as_json: bool
-) -> None:
-    from ..pipeline.new_scans import predict_scans
+    from ..pipeline.new_scans import PredictOptions, predict_scans
 
     found = predict_scans(
-        folder, source, output, device=device, probabilities=probabilities, progress=progress_for(quiet)
+        target,
+        source,
+        output,
+        device=device or "auto",
+        probabilities=probabilities,
+        options=PredictOptions(
+            uncertainty=uncertainty, max_memory=max_memory, brain_masks=brain_masks, jobs=jobs or 0
+        ),
+        progress=progress_for(quiet),
     )
+    _show_scans(found, as_json)
+
+
+def _show_scans(found: Iterable[PredictedScan], as_json: bool) -> None:
     if as_json:
         print_json([{**vars(scan), "mask": str(scan.mask) if scan.mask else None} for scan in found])
     else:
         for scan in found:
-            volumes = ", ".join(f"{name} {ml:.2f} mL" for name, ml in scan.volumes_ml.items())
+            volumes = ", ".join(_volume(scan, name) for name in scan.volumes_ml)
             outcome = f"{volumes} -> {scan.mask}" if scan.mask else scan.error or "not a scan of this run"
             print_lines([f"{scan.case}: {outcome}"])
             print_lines([f"  note: {w}" for w in scan.warnings])
         print_lines(["Research use only; not a medical device."])
     if any(scan.error for scan in found):
         raise typer.Exit(2)
+
+
+def _volume(scan: PredictedScan, name: str) -> str:
+    text = f"{name} {scan.volumes_ml[name]:.2f} mL"
+    if name in scan.ranges_ml:
+        low, high = scan.ranges_ml[name]
+        text += f" ({low:.2f} to {high:.2f} by the single folds)"
+    return text
 
 
 def report(
@@ -182,6 +264,40 @@ def report(
     _show_summary(summary, loaded.workspace / "runs" / loaded.name, as_json)
 
 
+def reproduce(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run folder.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="New workspace; default: reproduced-<name> in the workspace of the run."),
+    ] = None,
+    device: Device = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Run a finished run again from its own records and compare: the exit code is 0 when every result is the same."""
+    from dataclasses import asdict
+
+    from ..pipeline.reproduce import reproduce as run_again
+
+    found = run_again(folder, output, device=device, progress=progress_for(quiet))
+    if as_json:
+        print_json({**asdict(found), "same": found.same})
+    else:
+        changed = [row for row in found.surroundings if not row.same]
+        width = max(len(row.what) for row in (*found.results, *changed))
+        print_lines([f"{row.what:<{width}}  {_same(row.same):<9}  {row.told}" for row in (*found.results, *changed)])
+        if not changed:
+            print_lines(["Versions and hardware are the same."])
+        print_lines([*found.notes, f"New run: {found.folder}"])
+        print_lines(["Reproduced: every result is the same." if found.same else "Not reproduced: see the rows above."])
+    if not found.same:
+        raise typer.Exit(1)
+
+
+def _same(same: bool) -> str:
+    return "same" if same else "different"
+
+
 def _explained(reasons: Iterable[Reason]) -> list[str]:
     """Return for each decision its value, the numbers that it was made from, and the rule."""
     lines = []
@@ -192,6 +308,11 @@ def _explained(reasons: Iterable[Reason]) -> list[str]:
     return lines
 
 
+def _jobs(jobs: int | None, *fields: str) -> list[str]:
+    """Return the changes of the configuration that --jobs stands for."""
+    return [] if jobs is None else [f"{field}={jobs}" for field in fields]
+
+
 def _stage(
     config: Path | None,
     workspace: Path | None,
@@ -200,17 +321,16 @@ def _stage(
     stage: str,
     *,
     quiet: bool,
-    fold: int | None = None,
 ) -> Any:
-    return _staged(configured(config, workspace, changes, device), stage, quiet=quiet, fold=fold)
+    return _staged(configured(config, workspace, changes, device), stage, quiet=quiet)
 
 
-def _staged(loaded: Any, stage: str, *, quiet: bool, fold: int | None = None) -> Any:
+def _staged(loaded: Any, stage: str, *, quiet: bool, folds: list[int] | None = None) -> Any:
     from ..pipeline.run import run_stage
     from ..pipeline.session import open_session
 
     session: Session = open_session(loaded, progress_for(quiet))
-    return run_stage(session, stage, fold=fold)
+    return run_stage(session, stage, folds=folds)
 
 
 def _show_summary(summary: dict[str, Any], folder: Path, as_json: bool) -> None:

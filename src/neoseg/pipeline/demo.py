@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ def demo(
     *,
     cohort: CohortConfig | None = None,
     changes: tuple[str, ...] = (),
+    length: Mapping[str, float] | None = None,
     jobs: int = 2,
 ) -> dict[str, Any]:
     """Write the cohort into ``folder/cohort`` and the configuration ``folder/neoseg.toml``, and run it.
@@ -41,6 +43,7 @@ def demo(
         progress: the listener.
         cohort: numbers of heads and their seed; by default 20 healthy, 30 patients, 12 held out.
         changes: changes of the configuration, as for ``--set``.
+        length: of each fold's training, see :func:`neoseg.config.load_config`.
         jobs: worker processes for writing the heads.
 
     Returns:
@@ -62,7 +65,7 @@ def demo(
         write_cohort(heads, wanted, progress=progress, run_each=partial(_each, jobs=jobs))
         import_folder(heads, folder, "bonbid", recipe="demo", overwrite=True)
         write_json(stamp, wanted.model_dump(mode="json"))
-    return run(load_config(config_path, changes), progress, notice=NOTICE)
+    return run(load_config(config_path, changes, length=length), progress, notice=NOTICE)
 
 
 def _each(function: Any, items: Any, *, jobs: int) -> list[Any]:

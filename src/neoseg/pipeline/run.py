@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 from .. import __version__
-from ..config import RunConfig
+from ..config import LENGTHS, RunConfig, load_resolved
 from ..data.store import digest, file_digest
 from ..errors import StateError
 from ..prepare.atlas import Atlas
 from ..progress import Progress
+from ..workspace import Run
 from .check import check, require_clean
 from .evaluate import evaluate
+from .fine_tune import fold_starts, start_key
 from .forecast import forecast_predict, forecast_prepare
+from .lengths import length_words, lengths_in
+from .manifest import given_config
 from .plan import is_planned, plan, plan_key
 from .predict import mask_path, predict
 from .prepare import prepare, standing_out
@@ -22,7 +26,7 @@ from .report import STAGES, report
 from .session import CV, HELD_OUT, Session, open_session
 from .train import resolved_device, train, wanted_folds
 
-__all__ = ["run", "run_stage"]
+__all__ = ["run", "run_stage", "weights_of"]
 
 
 def run(config: RunConfig, progress: Progress | None = None, *, notice: str = "") -> dict[str, Any]:
@@ -40,7 +44,7 @@ def run(config: RunConfig, progress: Progress | None = None, *, notice: str = ""
     return dict(run_stage(session, "report", notice=notice))
 
 
-def run_stage(session: Session, stage: str, *, fold: int | None = None, notice: str = "") -> Any:
+def run_stage(session: Session, stage: str, *, folds: Sequence[int] | None = None, notice: str = "") -> Any:
     """Run one stage unless it is up to date, and record it in the run folder.
 
     A stage builds only on stages that are up to date: it refuses what was made from other files or settings.
@@ -48,7 +52,7 @@ def run_stage(session: Session, stage: str, *, fold: int | None = None, notice: 
     Args:
         session: the run.
         stage: "check", "plan", "prepare", "train", "predict", "evaluate" or "report".
-        fold: for "train": only this fold.
+        folds: for "train": only these folds.
         notice: for "report": a sentence on top of the page.
 
     Returns:
@@ -63,15 +67,15 @@ def run_stage(session: Session, stage: str, *, fold: int | None = None, notice: 
         session.require_unique()
     _require_earlier(session, stage)
     if stage == "train":
-        wanted_folds(session, fold)
+        wanted_folds(session, folds)
     key = _key(session, stage)
-    if stage == "report" or not _is_current(session, stage, key, fold):
+    if stage == "report" or not _is_current(session, stage, key, folds):
         failed = dict((run.stage_record("prepare") or {}).get("failed", {}))
         if stage == "report":
             with run.recording(stage, key):
                 return report(session, failed=failed, notice=notice)
         if stage == "train":
-            train(session, key=key, fold=fold, failed=tuple(failed))
+            train(session, key=key, folds=folds, failed=tuple(failed))
         else:
             with run.recording(stage, key) as record:
                 record.update(_done(session, stage, failed))
@@ -98,17 +102,26 @@ def _done(session: Session, stage: str, failed: Mapping[str, str]) -> dict[str, 
             session.progress.say(
                 forecast_predict(session, tuple(failed), device=resolved_device(session.config.device))
             )
-            return predict(session, failed=tuple(failed))
+            return predict(session, failed=tuple(failed)) | {"weights": weights_of(session.run)}
         case "evaluate":
-            return evaluate(session, failed=tuple(failed))
+            return evaluate(session, failed=tuple(failed)) | {"weights": weights_of(session.run)}
         case _:
             raise ValueError(stage)
 
 
+def weights_of(run: Run) -> dict[str, str]:
+    """Return the hashes of the best weights of a run by the index of their fold, as text."""
+    files = {str(i): run.fold(i) / "best" / "model.safetensors" for i in run.fold_records()}
+    return {index: file_digest(path) for index, path in files.items() if path.is_file()}
+
+
 def _of_atlas(session: Session) -> tuple[dict[str, str], list[str]]:
-    """Return why some healthy cases are not in the atlas of the workspace, and its other warnings."""
-    if session.atlas_key is None or session.config.template is not None:
+    """Return why some healthy cases are not in the atlas of the workspace, and the other warnings of the atlas."""
+    given = session.config.template
+    if session.atlas_key is None or (given is not None and not given.is_dir()):
         return {}, []
+    if given is not None:
+        return {}, [f"The atlas {given.name}: {text}" for text in Atlas.load(given).warnings]
     atlas = Atlas.load(session.workspace.atlas)
     lost = dict(atlas.provenance.get("failed", {}))
     return lost, [text for text in atlas.warnings if not text.startswith(tuple(f"{name} " for name in lost))]
@@ -136,15 +149,41 @@ def _require_earlier(session: Session, stage: str) -> None:
             continue  # a report of masks without scores is a report
         run.need(earlier)
         if not _is_current(session, earlier, _key(session, earlier), None):
+            if earlier == "train":
+                _require_same_length(session)
             raise StateError(
                 f"{run.folder}: the stage {earlier!r} was not done to its end with the files and settings of now; run "
                 f"`neoseg {earlier}` (or `neoseg run`) {again}."
             )
 
 
-def _is_current(session: Session, stage: str, key: str, fold: int | None) -> bool:
+def _require_same_length(session: Session) -> None:
+    """Say so when the run was trained for longer than the configuration has it, and for nothing else is out of date.
+
+    Raises:
+        StateError: it was.
+    """
+    run, now = session.run, session.config
+    before = load_resolved(run.config)
+    by_plan = run.manifest.is_file() and not set(LENGTHS) & given_config(run).training.model_fields_set
+    trained = now.model_copy(update={"training": now.training.model_copy(update=lengths_in(before.training))})
+    asked, done = length_words(now.training), length_words(before.training)
+    same_but_for_length = replace(session, config=trained)
+    if asked != done and _is_current(same_but_for_length, "train", _key(same_but_for_length, "train"), None):
+        if by_plan:
+            raise StateError(
+                f"{run.folder}: this run was trained with the steps of the plan, but the configuration says {asked}; "
+                "leave that out."
+            )
+        raise StateError(
+            f"{run.folder}: this run was trained with {done}, but the configuration says {asked}; add `--set "
+            f"training.{done.replace(' ', '')}`, or write it in the configuration."
+        )
+
+
+def _is_current(session: Session, stage: str, key: str, folds: Sequence[int] | None) -> bool:
     if stage == "train":
-        return all(session.run.fold_is_current(i, key) for i in wanted_folds(session, fold))
+        return all(session.run.fold_is_current(i, key) for i in wanted_folds(session, folds))
     return session.run.is_current(stage, key) and _outputs_are_there(session, stage)
 
 
@@ -176,14 +215,16 @@ def _key(session: Session, stage: str) -> str:
     parts: list[Any] = [stage, __version__, session.table_key, [session.digests(c) for c in session.cases]]
     if stage == "check":
         parts += [config.labels, config.label_tolerance, config.channels]
+        parts += [str(config.template), config.prepare.space, config.prepare.zmap is None]
     if stage in ("prepare", "train", "predict", "evaluate"):
         parts += [session.store.folder.name]
     if stage == "train":
         parts += [session.plan.model_dump(mode="json"), [asdict(f) for f in session.folds]]
         parts += [config.model_dump(mode="json", include={"seed", "training", "augment", "loss"})]
+        parts += [start] if (start := start_key(fold_starts(session))) is not None else []
     if stage in ("predict", "evaluate"):
         parts += [[file_digest(p) for p in sorted(run.folder.glob("fold*/best/model.safetensors"))]]
-        parts += [config.model_dump(mode="json", include={"window", "postprocess"})]
+        parts += [config.window.decisions(), config.postprocess.model_dump(mode="json")]
     if stage == "evaluate":
         parts += [config.model_dump(mode="json", include={"rules", "evaluate"})]
     return digest(parts)

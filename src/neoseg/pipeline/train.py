@@ -3,33 +3,43 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..atomic import replacing
-from ..config import load_resolved
+from ..cluster.local import Outcome
+from ..cluster.processes import run_here, run_side_by_side
+from ..config import RunConfig, load_resolved
 from ..data.cases import Case
 from ..data.folds import Fold
 from ..data.store import digest, file_digest
-from ..errors import ConfigError, StateError
+from ..errors import ConfigError, NeosegError, StateError, UserError
 from ..io import volumes_in
 from ..plan.plan import Plan, read_plan
 from ..prepare.standardise import Template
+from ..progress import Progress
 from ..training.configs import TrainingConfig
+from ..training.launch import Launch, launched
 from ..workspace import write_if_changed
 from .environment import environment
+from .fine_tune import FoldStart, fold_starts, load_start, record_of, transfer
 from .forecast import forecast_training
+from .lengths import require_length, without_length
+from .manifest import manifest_of
+from .out_of_memory import training_in_memory
 from .prepare import registrations, template_of
 from .prepared import PreparedCase
 from .scan_files import Stacked
-from .session import Session
+from .session import Session, open_session
 
 if TYPE_CHECKING:
     from ..training.data import TrainingCase
+    from ..training.ranks import Ranks
 
 TRAINED_WITH = (
     "seed", "labels", "label_tolerance", "channels", "folds", "prepare", "atlas", "network", "loss", "augment",
@@ -37,23 +47,108 @@ TRAINED_WITH = (
 )  # fmt: skip
 """Parts of the configuration that the weights of a run depend on."""
 
-__all__ = ["keep_config", "resolved_device", "train", "training_settings", "wanted_folds"]
+__all__ = ["keep_config", "resolved_device", "train", "training_settings", "training_threads", "wanted_folds"]
 
 
-def train(session: Session, *, key: str, fold: int | None = None, failed: Sequence[str] = ()) -> None:
-    """Train every fold (or one) that is not trained yet, make the run folder self-contained, and record each fold.
+def train(session: Session, *, key: str, folds: Sequence[int] | None = None, failed: Sequence[str] = ()) -> None:
+    """Train every fold (or some) that is not trained yet, make the run folder self-contained, and record each fold.
 
-    Several processes may train different folds of one run side by side.
+    ``fold_jobs`` of them run side by side, each in a process of its own. A fold that fails does not stop the others.
+    Where torchrun started several processes, all of them train each fold together, one fold after the other.
+    Several commands may train different folds of one run at the same time, too.
 
     Args:
         session: the run.
         key: hash of what the folds depend on, for their records.
-        fold: index of the only fold to train.
+        folds: indices of the only folds to train.
         failed: cases that could not be prepared; they are left out.
 
     Raises:
         ConfigError: there is no such fold.
-        StateError: the run folder holds a training of other data or settings.
+        StateError: the run folder holds a training of other data, settings or length.
+        UserError, NeosegError: folds failed; the sentence names them.
+        Stopped: SIGINT or SIGTERM arrived.
+    """
+    config, plan, run = session.config, session.plan, session.run
+    count = len(session.folds)
+    settings = training_settings(config.training, plan)
+    indices = [i for i in wanted_folds(session, folds) if not run.fold_is_current(i, key)]
+    longer = require_length(run, indices, settings)
+    starts = fold_starts(session)
+    fresh = [i for i in indices if not any((run.fold(i) / name).exists() for name in ("last", "last-before"))]
+    moved = transfer(session) if starts and fresh else None
+    launch = launched()
+    devices = _devices(config.device) if launch.world == 1 else [_device_of(launch, config)]
+    if launch.rank == 0:
+        _make_self_contained(session, plan, failed)
+    if moved is not None:
+        if launch.rank == 0:
+            write_if_changed(run.start, record_of(starts, moved))
+        pairs = ", ".join(f"fold {i} from its fold {starts[i].fold}" for i in fresh)
+        session.progress.say(f"Starting from the weights of {config.init_from}, {pairs}: {moved.told}")
+        for text in dict.fromkeys(text for i in fresh for text in starts[i].warnings):
+            session.progress.say(text)
+    for index in [i for i in run.fold_records() if i >= count]:
+        run.stage(f"train.fold{index}").unlink(missing_ok=True)
+    device = resolved_device(config.device)
+    threads = training_threads(config)
+    session.progress.say(
+        forecast_training(plan, settings, folds=len(indices), device=device, jobs=config.fold_jobs, threads=threads)
+    )
+    if longer:
+        told = ", ".join(map(str, longer))
+        session.progress.say(f"Already finished and now made longer, with a new run of the schedule: fold {told}.")
+    work = partial(
+        _train_fold,
+        work=_FoldWork(
+            config=config,
+            key=key,
+            failed=tuple(failed),
+            devices=tuple(devices),
+            threads=threads,
+            starts={i: (start, moved.taken if moved is not None and i in fresh else ()) for i, start in starts.items()},
+        ),
+    )
+    if launch.world > 1:
+        _train_together(work, indices, launch, devices[0], session.progress)
+        return
+    if config.fold_jobs > 1 and len(indices) > 1:
+        outcomes = run_side_by_side(work, indices, jobs=min(config.fold_jobs, len(indices)), progress=session.progress)
+    else:
+        outcomes = run_here(work, indices, progress=session.progress)
+    _require_all(indices, outcomes)
+
+
+@dataclass(frozen=True)
+class _FoldWork:
+    """What the training of a fold needs besides its index; it travels to other processes.
+
+    Attributes:
+        config: the run; the session is opened anew in each process.
+        key: of the stage.
+        failed: cases to leave out.
+        devices: to choose from.
+        threads: of the CPU.
+        starts: by fold, the weights of another run that it starts from and the names of the tensors to take now.
+    """
+
+    config: RunConfig
+    key: str
+    failed: tuple[str, ...]
+    devices: tuple[str, ...]
+    threads: int
+    starts: Mapping[int, tuple[FoldStart, tuple[str, ...]]]
+
+
+def _train_fold(index: int, slot: int, progress: Progress, *, work: _FoldWork, ranks: Ranks | None = None) -> None:
+    """Train one fold, in this process, and record it.
+
+    Args:
+        index: of the fold.
+        slot: place among the folds that are trained side by side; it decides the device.
+        progress: the listener.
+        work: what else is needed.
+        ranks: the processes that train it together; by default this one alone.
     """
     import torch
 
@@ -62,57 +157,150 @@ def train(session: Session, *, key: str, fold: int | None = None, failed: Sequen
     from ..networks.build import build_network
     from ..training.data import TrainingData
     from ..training.loop import FoldRun, train_fold
+    from ..training.ranks import ALONE
 
-    config, plan, folds, run = session.config, session.plan, session.folds, session.run
-    _make_self_contained(session, plan, failed)
+    config, failed = work.config, work.failed
+    session = open_session(config, progress)
+    plan, fold, run = session.plan, session.folds[index], session.run
     settings = training_settings(config.training, plan)
-    device = resolved_device(config.device)
-    for index in [i for i in run.fold_records() if i >= len(folds)]:
-        run.stage(f"train.fold{index}").unlink(missing_ok=True)
-    indices = [i for i in wanted_folds(session, fold) if not run.fold_is_current(i, key)]
-    session.progress.say(forecast_training(plan, settings, folds=len(indices), device=device))
-    for index in indices:
-        data = TrainingData(
-            train=_cases(session, folds[index].train, failed),
-            validation=_cases(session, folds[index].inner, failed),
-            spacing_mm=plan.spacing_mm,
-            classes=session.labels.count,
-            patch=plan.patch,
-        )
-        generator = torch.Generator().manual_seed(config.seed * 1000 + index)
-        network = build_network(
-            plan.network,
-            in_channels=len(plan.channels),
-            classes=session.labels.count,
-            patch=plan.patch,
-            generator=generator,
-        )
-        where = FoldRun(
-            folder=run.fold(index),
-            seed=config.seed * 1000 + index,
-            device=device,
-            augmentation=Augmentation(config.augment),
-            title=f"Fold {index}",
-            inputs=_inputs(session, folds[index]),
-        )
-        result = train_fold(
-            network, build_loss(config.loss), data=data, config=settings, run=where, progress=session.progress
-        )
-        run.record_fold(index, key, asdict(result))
+    data = TrainingData(
+        train=_cases(session, fold.train, failed),
+        validation=_cases(session, fold.inner, failed),
+        spacing_mm=plan.spacing_mm,
+        classes=session.labels.count,
+        patch=plan.patch,
+    )
+    network = build_network(
+        plan.network,
+        in_channels=len(plan.channels),
+        classes=session.labels.count,
+        patch=plan.patch,
+        generator=torch.Generator().manual_seed(config.seed * 1000 + index),
+    )
+    start, taken = work.starts.get(index, (None, ()))
+    if start is not None and taken:
+        load_start(network, start, taken)
+    where = FoldRun(
+        folder=run.fold(index),
+        seed=config.seed * 1000 + index,
+        device=work.devices[slot % len(work.devices)],
+        augmentation=Augmentation(config.augment),
+        title=f"Fold {index}",
+        inputs=_inputs(session, fold, start),
+        ranks=ranks or ALONE,
+    )
+    before = torch.get_num_threads()
+    torch.set_num_threads(work.threads)
+    try:
+        with training_in_memory(plan, where.device):
+            result = train_fold(
+                network, build_loss(config.loss), data=data, config=settings, run=where, progress=progress
+            )
+    finally:
+        torch.set_num_threads(before)
+    if where.ranks.leads:
+        warnings = [] if start is None else start.warnings
+        run.record_fold(index, work.key, asdict(result), threads=work.threads, warnings=warnings)
 
 
-def wanted_folds(session: Session, fold: int | None) -> list[int]:
-    """Return the indices of all folds, or of the one that is wanted.
+def _train_together(
+    work: Callable[..., None], indices: Sequence[int], launch: Launch, device: str, progress: Progress
+) -> None:
+    """Train each fold by all processes that torchrun started; a failure of one ends them all.
+
+    Args:
+        work: trains a fold: (index, slot, progress, ranks=...).
+        indices: of the folds.
+        launch: which process this is.
+        device: of this process.
+        progress: the listener.
+    """
+    from ..training.ranks import joined
+
+    with joined(launch, device) as ranks:
+        for index in indices:
+            work(index, 0, progress, ranks=ranks)
+            ranks.largest(0)  # the record is there before anybody looks for it
+
+
+def _require_all(indices: Sequence[int], outcomes: Sequence[Outcome[None]]) -> None:
+    """Name the folds that failed.
+
+    Raises:
+        UserError: something that was given has to change, for each of them.
+        NeosegError: otherwise.
+    """
+    lost = [(i, o) for i, o in zip(indices, outcomes, strict=True) if o.error is not None]
+    if not lost:
+        return
+    error = UserError if all(outcome.user_error for _, outcome in lost) else NeosegError
+    if len(indices) == 1:
+        raise error(str(lost[0][1].error))
+    told = " ".join(f"Fold {index}: {outcome.error}" for index, outcome in lost)
+    rest = "the others are" if len(lost) < len(indices) else "none is"
+    raise error(f"{len(lost)} of {len(indices)} folds could not be trained, {rest} finished. {told}")
+
+
+def wanted_folds(session: Session, folds: Sequence[int] | None) -> list[int]:
+    """Return the indices of all folds, or of those that are wanted, in order.
 
     Raises:
         ConfigError: there is no such fold.
     """
     count = len(session.folds)
-    if fold is None:
-        return list(range(count))
-    if not 0 <= fold < count:
-        raise ConfigError(f"--fold {fold}: there are {count} folds, counted from 0 to {count - 1}.")
-    return [fold]
+    for index in folds or ():
+        if not 0 <= index < count:
+            raise ConfigError(f"--fold {index}: there are {count} folds, counted from 0 to {count - 1}.")
+    return list(range(count)) if folds is None else sorted(set(folds))
+
+
+def training_threads(config: RunConfig) -> int:
+    """Return the CPU threads of each training.
+
+    The number does not depend on how many folds are left, so that an interrupted run repeats the bits of another.
+    """
+    import torch
+
+    return config.threads or max(1, torch.get_num_threads() // config.fold_jobs)
+
+
+def _devices(wanted: str) -> list[str]:
+    """Return the devices that trainings side by side are dealt to."""
+    import torch
+
+    device = resolved_device(wanted)
+    if wanted in ("auto", "cuda") and device != "cpu":
+        return [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    return [device]
+
+
+def _device_of(launch: Launch, config: RunConfig) -> str:
+    """Return the device of one of several processes: a GPU of its own, or the CPU.
+
+    Raises:
+        ConfigError: there are not so many GPUs, one GPU was asked for, or folds were to be trained side by side too.
+    """
+    import torch
+
+    if config.fold_jobs > 1:
+        raise ConfigError(
+            f"fold_jobs = {config.fold_jobs}: torchrun started {launch.world} processes that train each fold together, "
+            "so folds cannot be trained side by side as well; leave --jobs out, or start without torchrun."
+        )
+    if config.device.startswith("cuda:"):
+        raise ConfigError(
+            f"device = {config.device!r}: {launch.world} processes need a GPU each; use 'cuda' and let torchrun count, "
+            "or start without torchrun."
+        )
+    device = resolved_device(config.device)
+    if device == "cpu":
+        return device
+    if launch.local_rank >= torch.cuda.device_count():
+        raise ConfigError(
+            f"torchrun started process {launch.local_rank + 1} on a machine with {torch.cuda.device_count()} GPUs; "
+            "start one process a GPU (--nproc-per-node), or use --device cpu."
+        )
+    return f"cuda:{launch.local_rank}"
 
 
 def training_settings(training: TrainingConfig, plan: Plan) -> TrainingConfig:
@@ -142,14 +330,15 @@ def resolved_device(wanted: str) -> str:
     return wanted
 
 
-def _inputs(session: Session, fold: Fold) -> str:
-    """Hash of the prepared cases of a fold and of the loss, so that weights of others are not taken over."""
+def _inputs(session: Session, fold: Fold, start: FoldStart | None) -> str:
+    """Hash of the prepared cases of a fold, the loss and the first weights, so that others are not mixed in."""
     keys = [session.store.record(n)["key"] for n in (*fold.train, *fold.inner) if session.store.has_any(n)]
-    return digest([session.store.folder.name, keys, session.config.loss.model_dump(mode="json")])
+    parts: list[Any] = [session.store.folder.name, keys, session.config.loss.model_dump(mode="json")]
+    return digest(parts if start is None else [*parts, start.weights])
 
 
 def keep_config(session: Session) -> None:
-    """Write the resolved configuration into the run folder.
+    """Write the resolved configuration into the run folder; the length of the training may differ from before.
 
     Raises:
         StateError: the run was trained with other values of what its weights depend on.
@@ -157,13 +346,15 @@ def keep_config(session: Session) -> None:
     run, now = session.run, session.config.model_dump(mode="json")
     if run.config.is_file() and any(run.folder.glob("fold*/training.json")):
         before = load_resolved(run.config).model_dump(mode="json")
+        for tree in (before, now):
+            tree["training"] = without_length(tree["training"])
         changed = [key for key in TRAINED_WITH if before[key] != now[key]]
         if changed:
             raise StateError(
                 f"{run.folder}: this run was trained with other values of {', '.join(changed)}; choose another `name` "
                 "in the configuration, or delete this folder to train anew."
             )
-    write_if_changed(run.config, now)
+    write_if_changed(run.config, session.config.model_dump(mode="json"))
 
 
 def _cases(session: Session, names: Sequence[str], failed: Sequence[str]) -> list[TrainingCase]:
@@ -189,6 +380,7 @@ def _make_self_contained(session: Session, plan: Plan, failed: Sequence[str]) ->
     keep_config(session)
     write_if_changed(run.plan, plan.model_dump(mode="json"))
     write_if_changed(run.environment, environment())
+    write_if_changed(run.manifest, manifest_of(session))
     write_if_changed(run.folder / "folds.json", [asdict(f) for f in session.folds])
     if (stacked := _stacked([c for c in session.trainable if c.case not in failed])) is not None:
         write_if_changed(run.stacked, asdict(stacked))

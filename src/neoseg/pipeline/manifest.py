@@ -1,0 +1,68 @@
+"""What a run was made from: its settings as they were given, and the hashes of every file that it read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ..atomic import read_record
+from ..config import RunConfig, config_from
+from ..data.cases import Case
+from ..data.store import files_digest
+from ..errors import StateError
+from ..workspace import Run
+from .session import Session
+
+__all__ = ["case_facts", "given_config", "manifest_of", "read_manifest"]
+
+REMEDY = "only a run that `neoseg train` or `neoseg run` of this version has made can be used here"
+
+
+def manifest_of(session: Session) -> dict[str, Any]:
+    """Return what ``manifest.json`` of a run holds.
+
+    That is ``given``, the fields of the configuration that were set (all others have the defaults of the version that
+    ``environment.json`` names; a default that the plan may overrule is told from a set value by that), ``cases``, and
+    ``template``, the hash of the files of a given template or atlas.
+    """
+    template = session.config.template
+    return {
+        "given": session.config.model_dump(mode="json", exclude_unset=True),
+        "cases": {case.case: case_facts(session, case) for case in session.cases},
+        "template": None if template is None else _template_digest(template),
+    }
+
+
+def case_facts(session: Session, case: Case) -> dict[str, Any]:
+    """Return where a case belongs and the hashes of its files, 16 hexadecimal digits of SHA-256 each."""
+    found = session.digests(case)
+    where = {"subject": case.subject, "site": case.site, "group": case.group, "split": case.split}
+    return {**where, "files": found["files"], "index": found["index"], "units": found["units"]}
+
+
+def read_manifest(run: Run) -> dict[str, Any]:
+    """Return what ``manifest.json`` of a run holds.
+
+    Raises:
+        StateError: there is none, or it is damaged.
+    """
+    if not run.manifest.is_file():
+        raise StateError(f"{run.manifest}: there is no such file; {REMEDY}.")
+    found = read_record(run.manifest, REMEDY)
+    if not isinstance(found.get("given"), dict) or not isinstance(found.get("cases"), dict):
+        raise StateError(f"{run.manifest}: this file is damaged (settings or cases are missing); {REMEDY}.")
+    return found
+
+
+def given_config(run: Run) -> RunConfig:
+    """Return the configuration of a run with just those fields set that were set when it was made.
+
+    Raises:
+        StateError: there is no whole manifest.
+        ConfigError: it was written by another version.
+    """
+    return config_from(read_manifest(run)["given"], str(run.manifest))
+
+
+def _template_digest(path: Path) -> str:
+    return files_digest(sorted(path.glob("atlas.*")) if path.is_dir() else [path])
