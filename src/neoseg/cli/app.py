@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -10,7 +11,8 @@ from types import FrameType
 import typer
 
 from .. import __version__
-from ..errors import NeosegError, Stopped
+from ..errors import ConfigError, NeosegError, Stopped
+from ..training.launch import launched
 from . import atlas_commands, data, evaluation, run_commands, volume_commands
 
 __all__ = ["app", "run"]
@@ -27,11 +29,20 @@ app = typer.Typer(
 
 
 @app.callback(invoke_without_command=True)
-def version(show: bool = typer.Option(False, "--version", help="Print the version and exit.", is_eager=True)) -> None:
+def version(
+    context: typer.Context,
+    show: bool = typer.Option(False, "--version", help="Print the version and exit.", is_eager=True),
+) -> None:
     """Segment medical images with UNETR++, from a folder of scans to a report. Research use only."""
     if show:
         print(__version__)
         raise typer.Exit
+    command, world = context.invoked_subcommand, launched().world
+    if world > 1 and command != "train":
+        raise ConfigError(
+            f"neoseg {command}: torchrun started {world} processes, but only `neoseg train` shares work among them; "
+            "run this command without torchrun."
+        )
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -84,5 +95,7 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 
 def _said(sentence: str, code: int) -> int:
-    print(f"neoseg: {sentence}", file=sys.stderr)
+    # not launched(): what it says about wrong variables has to be printed as well
+    rank = os.environ.get("RANK", "0") if "WORLD_SIZE" in os.environ else "0"
+    print(f"neoseg{'' if rank == '0' else f', process {rank}'}: {sentence}", file=sys.stderr)
     return code

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -33,20 +34,18 @@ def score_board(folder: Path, history: Sequence[Mapping[str, Any]]) -> Iterator[
     if find_spec("tensorboard") is None:
         yield lambda line: None
         return
-    from torch.utils.tensorboard import SummaryWriter
-
     shutil.rmtree(folder, ignore_errors=True)
-    writer = SummaryWriter(str(folder))  # type: ignore[no-untyped-call]
+    writer: Any = import_module("torch.utils.tensorboard").SummaryWriter(str(folder))
 
     def add(line: Mapping[str, Any]) -> None:
         for key, tag in TAGS.items():
             if line.get(key) is not None:
-                writer.add_scalar(tag, line[key], line["step"])  # type: ignore[no-untyped-call]
-        writer.flush()  # type: ignore[no-untyped-call]
+                writer.add_scalar(tag, line[key], line["step"])
+        writer.flush()
 
     try:
         for line in history:
             add(line)
         yield add
     finally:
-        writer.close()  # type: ignore[no-untyped-call]
+        writer.close()

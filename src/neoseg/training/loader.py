@@ -116,7 +116,7 @@ class Loader:
 @contextmanager
 def loading(parts: StepParts, first: int, last: int) -> Iterator[Loader]:
     """Give the loader of the steps from first to last, and end its thread with the block."""
-    beside = torch.cuda.Stream(parts.device) if parts.device.type == "cuda" else None
+    beside = torch.cuda.Stream(parts.device) if parts.device.type == "cuda" else None  # type: ignore[no-untyped-call]
 
     def make(step: int, part: int) -> Batch:
         return make_batch(parts, step, part, beside)

@@ -23,7 +23,7 @@ import copy
 import hashlib
 import shutil
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ from .checkpoint import TrainingState, read_checkpoint, read_weights, write_chec
 from .configs import TrainingConfig
 from .data import TrainingData
 from .guard import Guard
+from .heap import kept_heap
 from .interrupt import stop_request
 from .loader import loading
 from .log import draw_curves, epoch_line, read_log, rounded, write_log
@@ -164,7 +165,8 @@ def train_fold(
     judged = copy.deepcopy(network) if average else network
 
     generators = torch.random.fork_rng(devices=[device.index or 0] if device.type == "cuda" else [])
-    with generators, stop_request() as stop, ExitStack() as exits:
+    heap = kept_heap() if device.type == "cpu" else nullcontext()
+    with generators, heap, stop_request() as stop, ExitStack() as exits:
         with ranks.in_turn():
             kept, damage = read_checkpoint(folder / "last", network, optimiser, averaged)
         if damage:

@@ -100,7 +100,7 @@ class Ranks:
             flat = torch.cat([gradient.reshape(-1) for gradient in bucket])
             with _limited("adding up gradients"):
                 distributed.all_reduce(flat)
-            for gradient, part in zip(bucket, flat.split([g.numel() for g in bucket]), strict=True):
+            for gradient, part in zip(bucket, torch.split(flat, [g.numel() for g in bucket]), strict=True):
                 gradient.copy_(part.view(gradient.shape))
 
     def agreed(self, numbers: Sequence[float]) -> list[float]:
@@ -140,7 +140,7 @@ class Ranks:
             return
         digest = hashlib.blake2b(digest_size=6)
         for value in tensors.values():
-            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
         number = float(int.from_bytes(digest.digest(), "big"))
         if self.largest(number) != number or self.largest(-number) != -number:
             raise NeosegError(

@@ -110,7 +110,7 @@ class WholeBatch(TorchFunctionMode):
         rows = self._ranks.rows(self._ranks.world * shape[0])
         shape[0] *= self._ranks.world
         # masks are drawn in the order of memory, so the whole batch must lie there as one process would hold it
-        order = sorted(range(x.ndim), key=lambda axis: (-x.stride(axis), axis))
+        order = sorted(range(x.ndim), key=lambda axis: (-x.stride()[axis], axis))
         order = order if drop is functional.dropout else list(range(x.ndim))
         ones = torch.ones([shape[axis] for axis in order], dtype=x.dtype, device=x.device)
         mask = drop(ones.permute([order.index(axis) for axis in range(x.ndim)]), p, True)[rows]
@@ -162,7 +162,7 @@ class _BatchNorm(torch.autograd.Function):
         return result.to(x.dtype), mean, variance
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         normal, inverse, weight = ctx.saved_tensors
         wide = gradients[0].to(normal.dtype)
         own = torch.stack([wide.sum(_rest(wide)), (wide * normal).sum(_rest(wide))])
