@@ -4,7 +4,8 @@ python benchmarks/network.py                writes benchmarks/results/network.js
 python benchmarks/network.py --one KEY      one configuration, in this process; prints JSON
 
 Each configuration runs in a process of its own, and the configurations alternate round by round, so that what else the
-machine does falls on all of them. The median of the rounds' ratios to the plain form is what counts.
+machine does falls on all of them. The median of the rounds' ratios to the plain form is what counts. On a machine that
+others use, seconds of wall time say little; core-seconds of one thread (--threads 1) say more.
 """
 
 from __future__ import annotations
@@ -49,8 +50,7 @@ FORWARD: dict[str, dict[str, Any] | None] = {
 }
 STEP: dict[str, dict[str, Any] | None] = {
     "plain": None,
-    "ours_published_fields": {"layout": "aligned"},
-    "ours_no_attention_dropout": {"layout": "aligned", "attention_dropout": 0.0},
+    "ours": {"layout": "aligned", "attention_dropout": 0.0},
     "ours_checkpointing_full_size": {"layout": "aligned", "attention_dropout": 0.0, "checkpointing": "full_size"},
     "ours_checkpointing_all": {"layout": "aligned", "attention_dropout": 0.0, "checkpointing": "all"},
 }
@@ -70,27 +70,30 @@ def peak_gib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
-def timed(call: Callable[[], object], repeats: int) -> float:
+def timed(call: Callable[[], object], repeats: int) -> dict[str, float]:
     call()
-    seconds = []
+    found = []
     for _ in range(repeats):
-        start = time.perf_counter()
+        start, worked = time.perf_counter(), time.process_time()
         call()
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds)
+        found.append((time.perf_counter() - start, time.process_time() - worked))
+    return {
+        "seconds": statistics.median(wall for wall, _ in found),
+        "core_seconds": statistics.median(cpu for _, cpu in found),
+    }
 
 
-def forward(key: str) -> dict[str, float]:
+def forward(key: str, repeats: int) -> dict[str, float]:
     network, before = build(FORWARD[key]).eval(), peak_gib()
     x = torch.randn(1, 1, *PRESET.patch)
     if key != "plain":
         x = x.to(memory_format=torch.channels_last_3d)
     with torch.inference_mode():
-        seconds = timed(lambda: network(x), 3)
-    return {"seconds": seconds, "gib": peak_gib() - before}
+        found = timed(lambda: network(x), repeats)
+    return {**found, "gib": peak_gib() - before}
 
 
-def step(key: str) -> dict[str, float]:
+def step(key: str, repeats: int) -> dict[str, float]:
     network = build(STEP[key]).train()
     loss, before = build_loss(LossConfig()), peak_gib()
     optimiser = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.99, nesterov=True)
@@ -104,7 +107,7 @@ def step(key: str) -> dict[str, float]:
         loss(network(x), target).backward()
         optimiser.step()
 
-    return {"seconds": timed(train, 2), "gib": peak_gib() - before}
+    return {**timed(train, repeats), "gib": peak_gib() - before}
 
 
 class SelfAttention(nn.Module):
@@ -135,7 +138,7 @@ def tokens(kind: str, count: int) -> dict[str, float]:
         module.zero_grad()
         module(x).square().mean().backward()
 
-    return {"seconds": timed(pass_both, 3), "gib": peak_gib() - before}
+    return {**timed(pass_both, 3), "gib": peak_gib() - before}
 
 
 def equality() -> dict[str, float]:
@@ -154,15 +157,15 @@ def equality() -> dict[str, float]:
     return {"relative_rms": max(float((a - b).square().mean().sqrt() / a.square().mean().sqrt()) for a, b in pairs)}
 
 
-def one(key: str) -> dict[str, float]:
-    torch.set_num_threads(THREADS)
+def one(key: str, threads: int, repeats: int) -> dict[str, float]:
+    torch.set_num_threads(threads)
     torch.manual_seed(0)
     what, _, name = key.partition(":")
     match what:
         case "forward":
-            return forward(name)
+            return forward(name, repeats)
         case "step":
-            return step(name)
+            return step(name, repeats)
         case "tokens":
             kind, _, count = name.partition(":")
             return tokens(kind, int(count))
@@ -170,29 +173,33 @@ def one(key: str) -> dict[str, float]:
             return equality()
 
 
-def process(key: str) -> dict[str, Any]:
-    found = subprocess.run([sys.executable, __file__, "--one", key], check=True, capture_output=True, text=True)
+def process(key: str, given: argparse.Namespace) -> dict[str, Any]:
+    options = ["--threads", str(given.threads), "--repeats", str(given.repeats)]
+    command = [sys.executable, __file__, "--one", key, *options]
+    found = subprocess.run(command, check=True, capture_output=True, text=True)
     result = json.loads(found.stdout.splitlines()[-1])
     print(f"{key}: {result}, load {os.getloadavg()[0]:.1f}", flush=True)
     return {**result, "load": round(os.getloadavg()[0], 1)}
 
 
-def table(what: str, keys: list[str], rounds: int) -> dict[str, Any]:
+def table(what: str, keys: list[str], given: argparse.Namespace) -> dict[str, Any]:
     """Return medians of the rounds, and of the ratios within each round."""
     found: dict[str, list[dict[str, Any]]] = {key: [] for key in keys}
-    for _ in range(rounds):
+    for _ in range(given.rounds):
         for key in keys:
-            found[key].append(process(f"{what}:{key}"))
+            found[key].append(process(f"{what}:{key}", given))
     rows = {}
     for key, runs in found.items():
         ratios = {
             field: [run[field] / base[field] for run, base in zip(runs, found["plain"], strict=True)]
-            for field in ("seconds", "gib")
+            for field in ("seconds", "core_seconds", "gib")
         }
         rows[key] = {
             "seconds": round(statistics.median(run["seconds"] for run in runs), 3),
+            "core_seconds": round(statistics.median(run["core_seconds"] for run in runs), 3),
             "gib_beyond_weights": round(statistics.median(run["gib"] for run in runs), 3),
             "seconds_over_plain": round(statistics.median(ratios["seconds"]), 3),
+            "core_seconds_over_plain": round(statistics.median(ratios["core_seconds"]), 3),
             "gib_over_plain": round(statistics.median(ratios["gib"]), 3),
             "each_seconds": [round(run["seconds"], 3) for run in runs],
             "load": [run["load"] for run in runs],
@@ -204,7 +211,7 @@ def slope(counts: list[int], values: list[float]) -> float:
     return round(float(np.polyfit(np.log(counts), np.log(values), 1)[0]), 3)
 
 
-def against_tokens() -> dict[str, Any]:
+def against_tokens(given: argparse.Namespace) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for kind in ("paired_block", "self_attention"):
         rows = {}
@@ -214,10 +221,11 @@ def against_tokens() -> dict[str, Any]:
             if kind == "self_attention" and 4 * heads * count**2 * 4 / 2**30 > SELF_ATTENTION_GIB:
                 rows[str(count)] = None
                 continue
-            rows[str(count)] = {k: round(v, 4) for k, v in process(f"tokens:{kind}:{count}").items()}
+            rows[str(count)] = {k: round(v, 4) for k, v in process(f"tokens:{kind}:{count}", given).items()}
         there = {int(count): row for count, row in rows.items() if row is not None}
         result[kind] = {"by_tokens": rows}
         if len(there) > 1:
+            result[kind]["slope_core_seconds"] = slope(list(there), [row["core_seconds"] for row in there.values()])
             result[kind]["slope_seconds"] = slope(list(there), [row["seconds"] for row in there.values()])
             result[kind]["slope_gib"] = slope(list(there), [max(row["gib"], 1e-3) for row in there.values()])
     return result
@@ -227,25 +235,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--one", metavar="KEY")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=THREADS)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--note", default="", help="what else the machine did")
     given = parser.parse_args()
     if given.one:
-        print(json.dumps(one(given.one)))
+        print(json.dumps(one(given.one, given.threads, given.repeats)))
         return
-    torch.set_num_threads(THREADS)
+    torch.set_num_threads(given.threads)
     native = bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
     write_json(
         RESULT,
         {
-            "what": f"synapse variant, {THREADS} threads, float32; forward of 1 patch, step of {BATCH} patches; "
+            "what": f"synapse variant, {given.threads} threads, float32; forward of 1 patch, step of {BATCH} patches; "
             f"median of {given.rounds} alternating rounds, a process each",
             "machine": machine(),
             "note": given.note,
             "bfloat16": "measured nowhere here: this CPU does not compute with it natively" if not native else "native",
-            "equality": process("equality:"),
-            "forward": table("forward", list(FORWARD), given.rounds),
-            "step": table("step", list(STEP), given.rounds),
-            "tokens": against_tokens(),
+            "equality": process("equality:", given),
+            "forward": table("forward", list(FORWARD), given),
+            "step": table("step", list(STEP), given),
+            "tokens": against_tokens(given),
         },
     )
 

@@ -73,6 +73,10 @@ def check(
 
 def info(
     networks: Annotated[bool, typer.Option("--networks", help="List the networks.")] = False,
+    network: Annotated[
+        str | None,
+        typer.Option("--network", metavar="KIND", help="Parameters and multiply-adds of a network, such as unetr_pp."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Show versions, devices and what this installation can do."""
@@ -80,7 +84,12 @@ def info(
     from ..networks.configs import NETWORKS
 
     table: dict[str, Any]
-    if networks:
+    if network is not None:
+        from ..networks.facts import network_facts
+
+        sizes = network_facts(network)
+        table = sizes if as_json else {name: _size_line(facts) for name, facts in sizes.items()}
+    elif networks:
         table = {kind: f"{entry.title}: {entry.paper}" for kind, entry in NETWORKS.items()}
     else:
         from ..config import recipes
@@ -105,3 +114,11 @@ def info(
     else:
         width = max(len(key) for key in table)
         print_lines([f"{key:<{width}}  {value}" for key, value in table.items()])
+
+
+def _size_line(facts: dict[str, Any]) -> str:
+    """Return one network's sizes in words."""
+    line = f"patch {facts['patch']}: {facts['parameters']:,} parameters ({facts['with_statistics']:,} with statistics)"
+    if facts["gmacs_here"] is None:
+        return line
+    return f"{line}, {facts['gmacs_published_order']:.1f} G multiply-adds as published, {facts['gmacs_here']:.1f} G here"

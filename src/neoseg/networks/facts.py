@@ -41,8 +41,10 @@ def _facts(config: UnetrPPConfig, in_channels: int, classes: int, patch: tuple[i
         network = UnetrPP(config, in_channels=in_channels, classes=classes, patch=patch)
     parameters = sum(parameter.numel() for parameter in network.parameters())
     statistics = sum(b.numel() for n, b in network.named_buffers() if n.endswith(("running_mean", "running_var")))
-    count = {"in_channels": in_channels, "classes": classes, "patch": patch}
-    authors, here = (sum(macs(config, **count).values()) for macs in (published_macs, rearranged_macs))
+    authors, here = (
+        sum(macs(config, in_channels=in_channels, classes=classes, patch=patch).values())
+        for macs in (published_macs, rearranged_macs)
+    )
     return {
         "patch": "x".join(map(str, (in_channels, *patch))),
         "parameters": parameters,

@@ -29,9 +29,12 @@ __all__ = ["Checkpoint", "describe", "network_of", "read_checkpoint_file", "read
 
 MODEL, NETWORK = "model.safetensors", "network.json"
 
+SCALAR: Callable[..., Any] = np.float64(0).__reduce__()[0]  # type: ignore[assignment]
+"""The function of numpy that a stored number names."""
+
 NUMPY_NUMBERS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
-    (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),
-    (np._core.multiarray.scalar, "numpy._core.multiarray.scalar"),
+    (SCALAR, "numpy.core.multiarray.scalar"),
+    (SCALAR, "numpy._core.multiarray.scalar"),
     np.dtype,
     *(type(np.dtype(kind)) for kind in (np.float64, np.float32, np.float16, np.int64, np.int32, np.uint8, np.bool_)),
 ]
@@ -146,7 +149,7 @@ def write_folder(network: UnetrPP, folder: Path, *, variant: str | None, native_
     facts = {
         "variant": variant,
         "in_channels": network.in_channels,
-        "classes": network.heads[0].weight.shape[0],
+        "classes": network.classes,
         "patch": list(network.patch),
         "native_orientation": native_orientation,
         "network": network.config.model_dump(mode="json"),
@@ -176,7 +179,7 @@ def read_folder(folder: Path, *, native_orientation: str | None = None, as_store
     try:
         facts = read_json(folder / NETWORK)
         config = UnetrPPConfig.model_validate(facts["network"])
-        sizes = {"in_channels": int(facts["in_channels"]), "classes": int(facts["classes"])}
+        in_channels, classes = int(facts["in_channels"]), int(facts["classes"])
         patch, known = [int(size) for size in facts["patch"]], facts["native_orientation"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
@@ -185,7 +188,7 @@ def read_folder(folder: Path, *, native_orientation: str | None = None, as_store
         ) from error
     if not as_stored:
         config, patch = _turned(config, patch, native_orientation or known, facts.get("variant"))
-    network = build_network(config, **sizes, patch=patch)
+    network = build_network(config, in_channels=in_channels, classes=classes, patch=patch)
     assert isinstance(network, UnetrPP)
     try:
         network.load_state_dict(load_file(folder / MODEL))
@@ -233,7 +236,7 @@ def _turned(
 ) -> tuple[UnetrPPConfig, list[int]]:
     """Return config and patch with axes (x, y, z) in RAS+, of a network whose weights lie in an orientation."""
     if orientation is None:
-        source = PUBLISHED[variant].orientation_source if variant in PUBLISHED else "not stated"
+        source = PUBLISHED[variant].orientation_source if variant is not None and variant in PUBLISHED else "not stated"
         raise ConfigError(
             f"network.native_orientation is not known for these weights ({source}); give where each axis of the arrays "
             'that they were trained on leads, the first one first, such as "SPL".'

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from neoseg.errors import ConfigError, GeometryError, nearest
+from neoseg.networks.blocks.convolve import convolve
 from neoseg.networks.blocks.paired_attention_block import PairedAttentionBlock
 from neoseg.networks.blocks.printed_attention import PrintedBlock
 from neoseg.networks.blocks.recompute import recomputed
@@ -53,7 +54,7 @@ class UnetrPP(nn.Module):
                 "each."
             )
         grids = token_grids(config, patch)
-        self.config, self.in_channels, self.patch = config, in_channels, tuple(patch)
+        self.config, self.in_channels, self.classes, self.patch = config, in_channels, classes, tuple(patch)
         self.multiple, self.turn = required_multiple(config), Turn(config.native_orientation)
         grids = [self.turn.sizes(grid) for grid in grids]
         dims, levels, axes = config.dims, range(len(config.dims)), len(self.patch)
@@ -110,9 +111,9 @@ class UnetrPP(nn.Module):
             up = self.up[level](features[-1]) + skips[level]
             features.append(_through(self.decoder[level], up, again=everything))
         skip = recomputed(self.full_skip, x) if full_size else self.full_skip(x)
-        fused = self.full_up(features[-1]) + skip
+        fused = self.full_up(features[-1]).add_(skip)
         features.append(recomputed(self.full_fuse, fused) if full_size else self.full_fuse(fused))
-        return tuple(head(feature) for head, feature in zip(self.heads, reversed(features), strict=False))
+        return tuple(convolve(head, feature) for head, feature in zip(self.heads, reversed(features), strict=False))
 
     def _check(self, x: Tensor) -> None:
         """Refuse an input that the network was not built for."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -104,7 +105,7 @@ class PairedAttention(nn.Module):
     def _spatial(self, x: Tensor, weights: dict[str, Tensor], gram: Tensor, grid: Sequence[int] | None) -> Tensor:
         """Return the spatial branch, (B, N, C)."""
         q_weight, k_weight = weights.get("q_spatial", weights["q"]), weights.get("k_spatial", weights["k"])
-        q = functional.linear(x, q_weight).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        q = functional.linear(x, q_weight).view(*x.shape[:2], self.heads, -1).transpose(1, 2)
         keys, values = self._slots(x, k_weight, weights["u"], grid)
         with torch.autocast(x.device.type, enabled=False):
             gain = _inverse_norm(self._rows(q_weight, gram.dtype), gram[:, None]).mT * self.temperature_spatial
@@ -143,11 +144,11 @@ class PairedAttention(nn.Module):
 
     def _split(self, slots: Tensor) -> Tensor:
         """Split (B, p, C) into heads: (B, h, p, d)."""
-        return slots.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        return slots.view(*slots.shape[:2], self.heads, -1).transpose(1, 2)
 
     def _rows(self, weight: Tensor, dtype: torch.dtype) -> Tensor:
         """Split weights (C, C) by the heads of their outputs: (h, d, C)."""
-        return weight.to(dtype).unflatten(0, (self.heads, -1))
+        return weight.to(dtype).view(self.heads, -1, weight.shape[-1])
 
     def _merge(self, spatial: Tensor) -> Tensor:
         """Join the heads of (B, h, N, d) to (B, N, C); the legacy order mixes tokens and features."""
@@ -158,19 +159,21 @@ class PairedAttention(nn.Module):
 
     def _fuse(self, x: Tensor, weight: Tensor | None, spatial: Tensor | None) -> Tensor:
         """Join the branches; the channel branch comes as weights that are applied to the tokens here."""
-        if spatial is not None and self.out_spatial is not None:
-            spatial = self.out_spatial(spatial)
-        channel = None
-        if weight is not None:
-            if self.out_channel is None:
-                channel = x @ weight.mT
-            else:
-                channel = x @ (self.out_channel.weight @ weight).mT + self.out_channel.bias
-        if spatial is None or channel is None:
-            only = channel if spatial is None else spatial
-            assert only is not None
-            return only
-        return spatial + channel if self.out_channel is None else torch.cat((spatial, channel), dim=-1)
+        if weight is None:
+            assert spatial is not None
+            return spatial if self.out_spatial is None else cast(Tensor, self.out_spatial(spatial))
+        if self.out_channel is None:
+            return x @ weight.mT if spatial is None else torch.baddbmm(spatial, x.to(spatial.dtype), weight.mT)
+        weight, bias = self.out_channel.weight @ weight, self.out_channel.bias
+        if spatial is None:
+            return x @ weight.mT + bias
+        assert self.out_spatial is not None
+        # Two products into all C channels, each zero in the other's half, cost less than joining two halves in memory.
+        nothing = torch.zeros_like(self.out_spatial.weight)
+        half = functional.linear(
+            spatial, torch.cat((self.out_spatial.weight, nothing)), torch.cat((self.out_spatial.bias, bias))
+        )
+        return torch.baddbmm(half, x.to(half.dtype), functional.pad(weight, (0, 0, len(nothing), 0)).mT)
 
 
 class TokenProjection(nn.Module):

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from neoseg.networks.blocks.convolve import convolve
 from neoseg.networks.blocks.paired_attention import PairedAttention, TokenShape
 from neoseg.networks.blocks.residual_conv import ResidualConv
 from neoseg.networks.blocks.token_grid import GridCache, resize_table
@@ -55,7 +56,7 @@ class PairedAttentionBlock(nn.Module):
             tokens = as_tokens(x) + self._position(grid)
         tokens = tokens + self.gain * self.attention(self.norm(tokens), grid)
         volume = as_volume(tokens, x.shape)
-        mixed: Tensor = self.mix(self.dropout(self.convs(volume)))
+        mixed = convolve(self.mix, self.dropout(self.convs(volume)))
         return volume + mixed
 
     def _position(self, grid: tuple[int, ...]) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from neoseg.networks.blocks.convolve import convolve
 from neoseg.networks.blocks.paired_attention import TokenProjection
 from neoseg.networks.blocks.residual_conv import SLOPE, normalisation
 from neoseg.networks.blocks.token_grid import TokenShape
@@ -120,6 +121,5 @@ class PrintedBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, x, y, z) to the same shape."""
         fused = as_volume(self.attention(self.norm(as_tokens(x)), x.shape[2:]), x.shape)
-        y = functional.leaky_relu(self.conv_norm(self.conv3(fused)), SLOPE, inplace=True)
-        mixed: Tensor = self.conv1(self.dropout(y))
-        return x + mixed
+        y = functional.leaky_relu(self.conv_norm(convolve(self.conv3, fused)), SLOPE, inplace=True)
+        return x + convolve(self.conv1, self.dropout(y))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal, cast
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from neoseg.networks.blocks.convolve import convolve
 from neoseg.networks.blocks.tokens import batch_norm_of, conv_of
 
 __all__ = ["InstanceNorm", "Norm", "ResidualConv", "normalisation"]
@@ -47,6 +48,8 @@ class InstanceNorm(nn.Module):
             return functional.group_norm(x, self.channels, self.weight, self.bias, EPSILON)
         # Batch normalisation of one sample is the same function; with channels-last memory on a CPU it is several times
         # faster than either of torch's own ways to normalise an instance.
+        if len(x) == 1:
+            return functional.batch_norm(x, None, None, self.weight, self.bias, True, 0.0, EPSILON)
         samples = (
             functional.batch_norm(s, None, None, self.weight, self.bias, True, 0.0, EPSILON) for s in x.chunk(len(x))
         )
@@ -82,16 +85,7 @@ class ResidualConv(nn.Module):
         """Map (B, in, x, y, z) to (B, out, x, y, z)."""
         residual = x
         if self.conv3 is not None and self.norm3 is not None:
-            residual = self.norm3(self.conv3(x))
-        y = functional.leaky_relu(self.norm1(_convolve(self.conv1, x)), SLOPE, inplace=True)
-        return functional.leaky_relu(self.norm2(_convolve(self.conv2, y)) + residual, SLOPE, inplace=True)
-
-
-def _convolve(conv: nn.Module, x: Tensor) -> Tensor:
-    """Apply a 3x3x3 convolution, in float32 where a CPU's bfloat16 one is wrong."""
-    if x.device.type == "cpu" and x.ndim == 5 and x.shape[2] == 2:
-        # oneDNN's bfloat16 weight gradient reads memory that nobody wrote when the first axis has two voxels (torch
-        # 2.13, AVX512-BF16): other gradients each time, now and then not a number. So few voxels cost nothing.
-        with torch.autocast("cpu", enabled=False):
-            return cast(Tensor, conv(x.to(conv.weight.dtype)))  # type: ignore[arg-type]
-    return cast(Tensor, conv(x))
+            residual = self.norm3(convolve(self.conv3, x))
+        y = functional.leaky_relu(self.norm1(convolve(self.conv1, x)), SLOPE, inplace=True)
+        z = self.norm2(convolve(self.conv2, y)).add_(residual)
+        return functional.leaky_relu(z, SLOPE, inplace=True)

@@ -65,18 +65,18 @@ def resize_table(table: Tensor, old: Sequence[int], new: Sequence[int]) -> Tenso
 
     Places are those of cell centres; beyond the outermost centres the outermost value stands.
     """
-    volume = table.transpose(1, 2).unflatten(2, tuple(old))
+    volume = table.transpose(1, 2).reshape(1, table.shape[2], *old)
     return _interpolate(volume, new).flatten(2).transpose(1, 2)
 
 
 def resize_rows(rows: Tensor, old: Sequence[int], new: Sequence[int]) -> Tensor:
     """Return weights (p, N) of sums over a grid for another grid: interpolated, and scaled so that sums stay alike."""
-    return _interpolate(rows.unflatten(1, tuple(old))[None], new)[0].flatten(1) * (math.prod(old) / math.prod(new))
+    return _interpolate(rows.reshape(1, len(rows), *old), new)[0].flatten(1) * (math.prod(old) / math.prod(new))
 
 
 def pool_tokens(tokens: Tensor, grid: Sequence[int], cells: int) -> Tensor:
     """Return the means of tokens (B, N, C) in `cells` cells along each axis of their grid: (B, cells ** axes, C)."""
-    volume = tokens.transpose(1, 2).unflatten(2, tuple(grid))
+    volume = tokens.transpose(1, 2).reshape(len(tokens), tokens.shape[2], *grid)
     # Axis by axis, since means in cells are separable; torch's own pooling of volumes reads float32 and float64 only
     # on a CPU, and is slower with channels last.
     for axis, size in enumerate(grid, start=2):

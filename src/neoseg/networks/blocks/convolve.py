@@ -1,0 +1,41 @@
+"""Applying a convolution by the fastest way that torch has and does not choose by itself."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["convolve"]
+
+
+def convolve(conv: nn.Module, x: Tensor) -> Tensor:
+    """Apply a convolution with stride 1 of planes or volumes; the result is that of `conv(x)` but for rounding."""
+    if x.device.type != "cpu":
+        return cast(Tensor, conv(x))
+    layer = cast(Any, conv)
+    if x.ndim == 5 and x.shape[2] == 2 and layer.kernel_size[0] > 1:
+        # oneDNN's bfloat16 weight gradient reads memory that nobody wrote when the first axis has two voxels (torch
+        # 2.13, AVX512-BF16): other gradients each time, now and then not a number. So few voxels cost nothing.
+        with torch.autocast("cpu", enabled=False):
+            return cast(Tensor, conv(x.to(layer.weight.dtype)))
+    if _is_slow_by_default(x):
+        padding, stride, dilation = layer.padding, layer.stride, layer.dilation
+        return torch.mkldnn_convolution(x, layer.weight, layer.bias, padding, stride, dilation, layer.groups)
+    return cast(Tensor, conv(x))
+
+
+def _is_slow_by_default(x: Tensor) -> bool:
+    """Whether torch would convolve without oneDNN, though that is several times faster.
+
+    For a single sample torch (2.13) leaves oneDNN out where channels times the first axes are few; gradients are not
+    defined for the operator that always takes it.
+    """
+    return (
+        len(x) == 1
+        and x.dtype == torch.float32
+        and not torch.is_grad_enabled()
+        and not torch.is_autocast_enabled("cpu")
+        and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    )
