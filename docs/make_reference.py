@@ -88,7 +88,7 @@ def commands_page() -> str:
         "`neoseg --version` prints the version.",
         "",
     ]
-    for name, command in group.commands.items():
+    for name, command in _commands(group):
         arguments = [p for p in command.params if not p.opts[0].startswith("-")]
         options = [p for p in command.params if p.opts[0].startswith("-")]
         shown = "".join(f" {_argument(p)}" for p in arguments)
@@ -105,6 +105,15 @@ def commands_page() -> str:
         lines += [f"| {_flags(p)} | {_value(p)} | {_cell(p.help)}{_default(p)} |" for p in options]
         lines += [""]
     return _page(lines)
+
+
+def _commands(group: Any, before: str = "") -> Iterator[tuple[str, Any]]:
+    """Give each command with its whole name; commands of a group come where the group stands."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from _commands(command, f"{before}{name} ")
+        else:
+            yield f"{before}{name}", command
 
 
 def metrics_page() -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import typer
 
-from neoseg.cli.app import COMMANDS, app
+from neoseg.cli.app import COMMANDS, GROUPS, app
 from neoseg.config import RunConfig, config_from, recipe_text, recipes
 from neoseg.metrics import METRICS, PRESETS
 
@@ -58,8 +58,15 @@ def test_every_command_is_in_the_docs_and_in_the_readme(command: str) -> None:
         assert f"`neoseg {command}" in readme.read_text(encoding="utf-8"), readme.name
 
 
+@pytest.mark.parametrize("group", list(GROUPS))
+def test_every_command_of_a_group_is_in_the_docs(group: str) -> None:
+    page = (SCRIPT.FOLDER / "commands.md").read_text(encoding="utf-8")
+    for name in GROUP.commands[group].commands:
+        assert f"\n## neoseg {group} {name}\n" in page
+
+
 def test_every_command_has_a_help_text() -> None:
-    for name, command in GROUP.commands.items():
+    for name, command in SCRIPT._commands(GROUP):
         assert command.help, name
         assert all(p.help for p in command.params), name
 
@@ -112,8 +119,11 @@ def test_lines_to_be_typed_are_valid(path: Path) -> None:
         command, *rest = words[place + 1 :]
         if command == "--version":
             continue
-        assert command in COMMANDS, line
-        known = {flag for p in GROUP.commands[command].params for flag in p.opts} | {"--help"}
+        assert command in COMMANDS or command in GROUPS, line
+        found = GROUP.commands[command]
+        if command in GROUPS:
+            found, rest = found.commands[rest[0]], rest[1:]
+        known = {flag for p in found.params for flag in p.opts} | {"--help"}
         assert {word for word in rest if word.startswith("-")} <= known, line
 
 

@@ -13,7 +13,7 @@ import typer
 from .. import __version__
 from ..errors import ConfigError, NeosegError, Stopped
 from ..training.launch import launched
-from . import atlas_commands, data, evaluation, run_commands, volume_commands
+from . import atlas_commands, data, evaluation, run_commands, volume_commands, weights_commands
 
 __all__ = ["app", "run"]
 
@@ -61,8 +61,13 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "info": data.info,
 }
 
+GROUPS: dict[str, typer.Typer] = {"weights": weights_commands.weights}
+"""Commands that have commands of their own."""
+
 for _name, _command in COMMANDS.items():
     app.command(_name)(_command)
+for _name, _group in GROUPS.items():
+    app.add_typer(_group, name=_name)
 
 
 def run() -> int:
