@@ -15,7 +15,7 @@ from ..plan.plan import Plan
 from ..prepare.standardise import Space
 from ..volume import Grid
 from .configs import WindowConfig
-from .memory import MemoryUse
+from .memory import MemoryUse, give_back
 from .restore import restore
 from .scratch import Scratch
 from .sliding_window import Answer, Call, answer_of, background_of, windowed_planes
@@ -126,6 +126,7 @@ class Ensemble:
                     result[1 + first + i, :, place] = self._probabilities(found[1 + i])
                 scratch.release(result)
             del group
+        give_back()
         return result
 
     def _probabilities(self, values: Tensor) -> NDArray[np.float32]:

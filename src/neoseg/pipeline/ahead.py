@@ -13,6 +13,7 @@ from ..cluster.local import Outcome
 from ..data.cases import Case
 from ..data.loading import load_images
 from ..errors import MachineError, UserError
+from ..inference.memory import give_back
 from ..inference.predictor import Ready, Steps
 
 __all__ = ["ReadyScan", "ready_scans"]
@@ -43,7 +44,10 @@ def ready_scans(
     """
     if not jobs:
         for scan in scans:
-            yield _ready(steps, scan, channels)
+            ready = _ready(steps, scan, channels)
+            give_back()
+            yield ready
+            del ready  # or it would stay in memory beside the next one
         return
     # A process made by fork would inherit the threads' locks of torch and ITK, held or not.
     pool = ProcessPoolExecutor(min(jobs, len(scans)), get_context("spawn"), _remember, (steps, tuple(channels)))

@@ -10,7 +10,7 @@ from ..data.cases import Case
 from ..errors import ConfigError, NeosegError
 from ..inference.activations import activation_bytes
 from ..inference.configs import bytes_of, shown_bytes
-from ..inference.memory import Demand, MemoryUse, fitting, resident_bytes
+from ..inference.memory import Demand, MemoryUse, fitting, give_back, resident_bytes
 from ..inference.predictor import Predictor, Wanted
 from ..io import read_grid
 from ..plan.plan import Plan
@@ -160,7 +160,9 @@ def _network_bytes(network: nn.Module, plan: Plan, device: str) -> tuple[int, in
     if device != "cpu":
         return 0, 0
     weights = sum(t.numel() * t.element_size() for t in (*network.parameters(), *network.buffers()))
-    return weights, activation_bytes(network, (1, len(plan.channels), *plan.patch))
+    one_pass = activation_bytes(network, (1, len(plan.channels), *plan.patch))
+    give_back()
+    return weights, one_pass
 
 
 def _preparation(predictor: Predictor, channels: int, native: int, prepared: int) -> int:
