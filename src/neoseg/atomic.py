@@ -7,12 +7,15 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
 from typing import Any
 
-__all__ = ["finish_exchange", "read_json", "replacing", "replacing_folder", "write_json"]
+from .errors import StateError
+from .machine import refused_writing
+
+__all__ = ["finish_exchange", "read_json", "read_record", "replacing", "replacing_folder", "write_json"]
 
 
 @contextmanager
@@ -20,17 +23,24 @@ def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path with the same suffixes; when the block ends well it becomes ``path``, else it is removed.
 
     The data reach the disk before the rename, so a power cut leaves the old file or the new one.
+
+    Raises:
+        MachineError: the disk is full or broken.
+        InputError: the place cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     suffixes = "".join(path.suffixes[-2:])
     temporary = path.parent / f".{path.name.removesuffix(suffixes)}.{uuid.uuid4().hex[:8]}.tmp{suffixes}"
-    try:
-        yield temporary
-        with temporary.open("rb") as stream:
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with _in_words(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            with temporary.open("rb") as stream:
+                os.fsync(stream.fileno())
+            temporary.replace(path)
+        finally:
+            # Where the folder itself may not be used, there is nothing to remove either.
+            with suppress(PermissionError, NotADirectoryError):
+                temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -40,25 +50,30 @@ def replacing_folder(path: Path, *, keep: Path | None = None) -> Iterator[Path]:
     Args:
         path: the folder to make or replace.
         keep: where the folder that is replaced stays, in the same parent; by default it is removed.
+
+    Raises:
+        MachineError: the disk is full or broken.
+        InputError: the place cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    finish_exchange(path)
     temporary = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.tmp"
-    temporary.mkdir()
-    try:
-        yield temporary
-        if path.exists():
-            old = keep or path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.old"
-            if old.exists():
-                shutil.rmtree(old)
-            path.replace(old)
-            temporary.replace(path)
-            if keep is None:
-                shutil.rmtree(old)
-        else:
-            temporary.replace(path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with _in_words(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        finish_exchange(path)
+        temporary.mkdir()
+        try:
+            yield temporary
+            if path.exists():
+                old = keep or path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.old"
+                if old.exists():
+                    shutil.rmtree(old)
+                path.replace(old)
+                temporary.replace(path)
+                if keep is None:
+                    shutil.rmtree(old)
+            else:
+                temporary.replace(path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def finish_exchange(path: Path) -> None:
@@ -86,3 +101,33 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """Read JSON that this package wrote."""
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def read_record(path: Path, remedy: str) -> dict[str, Any]:
+    """Read a JSON object that this package wrote and nobody should have changed.
+
+    Args:
+        path: the file.
+        remedy: what to do when it is damaged, the end of a sentence.
+
+    Raises:
+        StateError: it is not there, or is not a JSON object.
+    """
+    try:
+        found = read_json(path)
+    except (OSError, ValueError) as error:
+        raise StateError(f"{path}: this file is damaged ({error}); {remedy}.") from error
+    if not isinstance(found, dict):
+        raise StateError(f"{path}: this file is damaged (a {type(found).__name__} instead of an object); {remedy}.")
+    return found
+
+
+@contextmanager
+def _in_words(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        told = refused_writing(path, error)
+        if told is None:
+            raise
+        raise told from error

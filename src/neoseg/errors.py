@@ -2,6 +2,7 @@
 
     NeosegError            exit code 1: neoseg could not do its part
       Stopped              exit code 128 + signal: someone asked the program to end
+      MachineError         the machine lacks disk, memory or a process; nothing that was given is wrong
       UserError            exit code 2: something given by the user has to change
         InputError         a file, an image, a label, a case
           GeometryError    grids, axes, spacings, fields of view
@@ -17,13 +18,29 @@ import difflib
 import signal
 from collections.abc import Iterable
 
-__all__ = ["ConfigError", "GeometryError", "InputError", "NeosegError", "StateError", "Stopped", "UserError", "nearest"]
+__all__ = [
+    "ConfigError",
+    "GeometryError",
+    "InputError",
+    "MachineError",
+    "NeosegError",
+    "StateError",
+    "Stopped",
+    "UserError",
+    "nearest",
+]
 
 
 class NeosegError(Exception):
-    """Root of the deliberate errors; the message is one complete sentence for a person."""
+    """Root of the deliberate errors; the message is one complete sentence for a person, on one line.
+
+    What is quoted in it (a file name, a key, a library's reason) may hold line breaks; they become spaces.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(" ".join(line.strip() for line in str(message).splitlines()))
 
 
 class Stopped(NeosegError):  # noqa: N818 - it is an ending, not an error
@@ -37,6 +54,10 @@ class Stopped(NeosegError):  # noqa: N818 - it is an ending, not an error
         super().__init__(f"Stopped by {signal.Signals(number).name}{kept}; the same command goes on from here.")
         self.number = number
         self.exit_code = 128 + number
+
+
+class MachineError(NeosegError):
+    """The machine lacks disk space, memory or a process; the work under way ends, and its inputs are not to blame."""
 
 
 class UserError(NeosegError):

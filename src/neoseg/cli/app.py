@@ -12,6 +12,7 @@ import typer
 
 from .. import __version__
 from ..errors import ConfigError, NeosegError, Stopped
+from ..machine import refused
 from ..training.launch import launched
 from . import atlas_commands, data, evaluation, run_commands, volume_commands, weights_commands
 
@@ -75,14 +76,23 @@ def run() -> int:
 
     0 well, 1 our failure, 2 a user's mistake, 130 stopped by SIGINT, 143 by SIGTERM.
     """
-    signal.signal(signal.SIGTERM, _stop)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
     try:
         code = app(standalone_mode=False)
     except NeosegError as error:
+        if isinstance(error, Stopped):
+            # Somebody who asks again need not wait until worker processes have ended.
+            signal.signal(error.number, signal.SIG_DFL)
         return _said(str(error), error.exit_code)
-    except KeyboardInterrupt:
-        return _said("Stopped. The same command goes on from here.", 130)
+    except BrokenPipeError:
+        # Whoever read the output has seen enough; the interpreter must not try to write the rest when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except Exception as error:
+        told = refused(error)
+        if told is not None:
+            return _said(str(told), told.exit_code)
         usage = getattr(error, "format_message", None)
         if usage is not None:
             context = getattr(error, "ctx", None)

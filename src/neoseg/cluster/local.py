@@ -3,18 +3,22 @@ when one item fails."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Generic, TypeVar
 
-from ..errors import NeosegError, UserError
+from ..errors import MachineError, NeosegError, Stopped, UserError
 from ..progress import Progress
 
 __all__ = ["Outcome", "run_all", "run_each", "values"]
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+LONGEST_S = 4 * 3600.0
+"""Seconds that a worker may take over one item; a case takes minutes, so one that takes hours hangs."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,10 @@ def run_each(
 
     Returns:
         One outcome an item. Deliberate errors (:class:`NeosegError`) become outcomes; a defect ends the run.
+
+    Raises:
+        MachineError: the disk is full or memory is short, or a worker died or hung: no item is to blame.
+        Stopped: a signal asked for the end.
     """
     call = _Guarded(function)
     outcomes: list[Outcome[R]] = []
@@ -53,10 +61,11 @@ def run_each(
         from joblib import Parallel, delayed, parallel_config
 
         with parallel_config("loky", n_jobs=jobs, inner_max_num_threads=1):
-            parallel = Parallel(return_as="generator", batch_size=1)
-        for item, outcome in zip(items, parallel(delayed(_in_worker)(call, item) for item in items), strict=True):
-            outcomes.append(outcome)
-            advance(1, _name(item))
+            parallel = Parallel(return_as="generator", batch_size=1, timeout=LONGEST_S)
+        with _workers_in_words(title, items, outcomes):
+            for item, outcome in zip(items, parallel(delayed(_in_worker)(call, item) for item in items), strict=True):
+                outcomes.append(outcome)
+                advance(1, _name(item))
     return outcomes
 
 
@@ -86,8 +95,42 @@ class _Guarded(Generic[T, R]):
     def __call__(self, item: T) -> Outcome[R]:
         try:
             return Outcome(self.function(item), None)
+        except (Stopped, MachineError):
+            raise
         except NeosegError as error:
             return Outcome(None, str(error), isinstance(error, UserError))
+        except MemoryError as error:
+            raise MachineError(
+                f"{_name(item) or 'An item'}: there is not enough memory for this ({error}); set `jobs` to a smaller "
+                "number or use a machine with more of it: the same command goes on from here."
+            ) from error
+
+
+@contextmanager
+def _workers_in_words(title: str, items: Sequence[T], done: Sequence[Outcome[R]]) -> Iterator[None]:
+    """Say what happened when a worker process dies or hangs.
+
+    Raises:
+        MachineError: naming the item that was waited for.
+    """
+    from multiprocessing import TimeoutError as NoAnswer
+
+    from joblib.externals.loky import get_reusable_executor
+    from joblib.externals.loky.process_executor import BrokenProcessPool
+
+    try:
+        yield
+    except BrokenProcessPool as error:
+        raise MachineError(
+            f"{title}: a worker process died at {_name(items[len(done)]) or 'an item'} or beside it, often because "
+            "memory ran out; set `jobs` to a smaller number (0 starts no workers): the same command goes on from here."
+        ) from error
+    except (TimeoutError, NoAnswer) as error:
+        get_reusable_executor().shutdown(wait=False, kill_workers=True)
+        raise MachineError(
+            f"{title}: {_name(items[len(done)]) or 'an item'} gave no answer for {LONGEST_S:g} s, so the workers were "
+            "ended; look at this case, or set `jobs` to 0 to see where it hangs: the same command goes on from here."
+        ) from error
 
 
 def _in_worker(call: _Guarded[T, R], item: T) -> Outcome[R]:

@@ -83,6 +83,8 @@ def read_cases(path: Path) -> list[Case]:
         InputError: the file is missing, is not a table with the columns above, or a cell holds an unknown group or
             split; the message names the row.
     """
+    if path.is_dir():
+        raise InputError(f"{path}: this is a folder, but the table of cases is wanted; correct `cases`.")
     if not path.is_file():
         raise InputError(f"{path}: this file does not exist; make it with `neoseg import DIR`.")
     try:
@@ -97,6 +99,12 @@ def read_cases(path: Path) -> list[Case]:
 
 
 def _check_columns(path: Path, columns: list[str]) -> None:
+    for mark, called in ((";", "semicolons"), ("\t", "tabs")):
+        if len(columns) == 1 and mark in columns[0]:
+            raise InputError(
+                f"{path}: the cells are separated by {called}, but commas are wanted; save the table as CSV with commas "
+                "(a spreadsheet set to German or French writes semicolons)."
+            )
     missing = [name for name in ("case",) if name not in columns]
     if missing or not any(c.startswith("image_") for c in columns):
         raise InputError(

@@ -113,7 +113,10 @@ def read_folds(path: Path, subjects: Mapping[str, str]) -> list[Fold]:
     try:
         rows = read_json(path)["folds"]
         folds = [Fold(tuple(r["train"]), tuple(r["inner"]), tuple(r["validation"])) for r in rows]
-    except (ValueError, KeyError, TypeError) as error:
+        wrong = [c for f in folds for c in (*f.train, *f.inner, *f.validation) if not isinstance(c, str)]
+        if wrong or not folds:
+            raise ValueError(f"{wrong[0]!r} is not the name of a case" if wrong else "no fold")
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: this is not a table of folds ({error!r}); delete it and plan again.") from error
     for number, fold in enumerate(folds):
         sides: dict[str, str] = {}

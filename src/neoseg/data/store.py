@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..atomic import read_json, replacing_folder, write_json
+from ..atomic import read_json, read_record, replacing_folder, write_json
 from ..errors import StateError
 
 __all__ = ["CaseStore", "digest", "file_digest", "files_digest"]
@@ -46,9 +46,14 @@ class CaseStore:
         self.folder = folder
 
     def has(self, case: str, key: str) -> bool:
-        """Tell whether the case is there and was made under this key."""
+        """Tell whether the case is there and was made under this key; a damaged one is made again."""
         record = self.folder / case / "record.json"
-        return record.is_file() and read_json(record).get("key") == key
+        if not record.is_file():
+            return False
+        try:
+            return bool(read_record(record, "").get("key") == key)
+        except StateError:
+            return False
 
     def has_any(self, case: str) -> bool:
         """Tell whether the case is there, under whatever key."""
@@ -70,7 +75,7 @@ class CaseStore:
         path = self.folder / case / f"{name}.npy"
         try:
             return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EOFError) as error:
             raise StateError(
                 f"{path}: this prepared array cannot be read ({error}); delete the folder {path.parent} and run "
                 "`neoseg prepare` again."

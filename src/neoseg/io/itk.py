@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ..atomic import replacing
 from ..errors import InputError
 from ..volume import Grid, Volume, canonical, repair_affine, to_stored
-from .metaimage import check_header, check_voxels
+from . import metaimage, nrrd
 from .values import as_read, as_written
 
 __all__ = ["read_grid_mha", "read_grid_nrrd", "read_mha", "read_nrrd", "volumes_in", "write"]
@@ -30,12 +30,13 @@ _READERS = {"mha": "MetaImageIO", "nrrd": "NrrdImageIO"}
 
 def read_mha(path: Path, volume_index: int | None) -> Volume:
     """Read one volume of a MetaImage file; see :func:`neoseg.io.read_volume`."""
-    check_voxels(path)
+    metaimage.check_voxels(path)
     return _read(path, "mha", volume_index)
 
 
 def read_nrrd(path: Path, volume_index: int | None) -> Volume:
     """Read one volume of a NRRD file; see :func:`neoseg.io.read_volume`."""
+    nrrd.check_voxels(path)
     return _read(path, "nrrd", volume_index)
 
 
@@ -126,7 +127,7 @@ def _header(path: Path, file_format: str) -> Any:
     import SimpleITK as sitk  # noqa: N813
 
     if file_format == "mha":
-        check_header(path)
+        metaimage.check_header(path)
     reader = sitk.ImageFileReader()
     reader.SetImageIO(_READERS[file_format])
     reader.SetFileName(str(path))

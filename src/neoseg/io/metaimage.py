@@ -6,9 +6,12 @@ Source of the format: https://itk.org/Wiki/ITK/MetaIO/Documentation.
 from __future__ import annotations
 
 import math
+from itertools import islice, takewhile
 from pathlib import Path
 
 from ..errors import InputError
+from .detached import detached_files
+from .promise import MOST_VOXELS, require_bytes, require_room, require_unpackable
 
 __all__ = ["check_header", "check_voxels"]
 
@@ -17,6 +20,8 @@ _BYTES = {
     "MET_LONG": 4, "MET_ULONG": 4, "MET_DOUBLE": 8, "MET_LONG_LONG": 8, "MET_ULONG_LONG": 8,
 }  # fmt: skip
 _PACKED = "CompressedDataSize"
+_MOST_FILES = 10_000
+_OF_AXES = ("DimSize", "TransformMatrix", "Offset", "CenterOfRotation", "ElementSpacing", "ElementSize", "Position")
 _NEEDED = ("NDims", "DimSize", "ElementType")
 
 
@@ -36,6 +41,9 @@ def check_header(path: Path) -> tuple[dict[str, str], int]:
                 break
             fields[key.decode("latin-1").strip()] = value.decode("latin-1").strip()
         end = stream.tell()
+    early = [key for key in takewhile(lambda key: key != "NDims", fields) if key in _OF_AXES]
+    if early and "NDims" in fields:
+        raise InputError(f"{path}: the header is damaged, {early[0]} comes before NDims; export the image again.")
     lacking = [key for key in (*_NEEDED, "ElementDataFile") if key not in fields]
     if len(lacking) > len(_NEEDED):
         raise InputError(f"{path}: this is not a MetaImage file (it begins with {begins!r}); export the image again.")
@@ -44,12 +52,13 @@ def check_header(path: Path) -> tuple[dict[str, str], int]:
     try:
         shape = [int(n) for n in fields["DimSize"].split()]
         fits = len(shape) == int(fields["NDims"]) and 2 <= len(shape) <= 4 and min(shape) >= 1
+        fits = fits and math.prod(shape) <= MOST_VOXELS
     except ValueError:
         fits = False
     if not fits:
         raise InputError(
-            f"{path}: the header gives the axes {fields['DimSize']!r} (NDims {fields['NDims']!r}), but 2 to 4 axes of "
-            "at least one voxel are wanted."
+            f"{path}: the header gives the axes {fields['DimSize'][:80]!r} (NDims {fields['NDims'][:20]!r}), but 2 to "
+            "4 axes of at least one voxel, and no more of them than an image has, are wanted; export the image again."
         )
     return fields, end
 
@@ -59,26 +68,26 @@ def check_voxels(path: Path) -> None:
 
     Raises:
         InputError: as :func:`check_header`, fewer bytes, or a detached voxel file that is not there.
+        MachineError: the image is larger than the memory that is left.
     """
     fields, end = check_header(path)
-    source = fields["ElementDataFile"]
-    there = path.stat().st_size - end
-    if source.upper() != "LOCAL":
-        if source.upper().startswith("LIST") or "%" in source:
-            return  # one file a slice: ITK finds them
-        if not (path.parent / source).is_file():
-            raise InputError(f"{path}: the header names the voxel file {source}, but that is not there; copy it too.")
-        there = (path.parent / source).stat().st_size
     counts = {key: fields.get(key, default) for key, default in (("ElementNumberOfChannels", "1"), (_PACKED, "0"))}
     for key, value in counts.items():
-        if not value.isdigit():
+        if not (value.isascii() and value.isdigit()) or len(value) > 18:
             raise InputError(f"{path}: the header gives {key} = {value!r}, but a whole number is wanted; correct it.")
-    wanted = math.prod(int(n) for n in fields["DimSize"].split()) * int(counts["ElementNumberOfChannels"])
-    wanted *= _BYTES.get(fields["ElementType"].removesuffix("_ARRAY"), 1)
-    if fields.get("CompressedData", "False").lower() == "true":
-        wanted = int(counts[_PACKED])
-    if there < wanted:
-        raise InputError(
-            f"{path}: the file is truncated: its header promises {wanted} bytes of voxels, but there are {there}; "
-            "copy it again."
-        )
+    detached = list(islice(detached_files(path), _MOST_FILES))
+    missing = next((file for file in detached if not file.is_file()), None)
+    if missing is not None:
+        raise InputError(f"{path}: the header names the voxel file {missing.name}, but that is not there; copy it too.")
+    there = sum(file.stat().st_size for file in detached) if detached else path.stat().st_size - end
+    voxels = math.prod(int(n) for n in fields["DimSize"].split()) * int(counts["ElementNumberOfChannels"])
+    promised = voxels * _BYTES.get(fields["ElementType"].removesuffix("_ARRAY"), 1)
+    packed = fields.get("CompressedData", "False").lower() == "true"
+    if packed:
+        require_bytes(path, promised=int(counts[_PACKED]), there=there)
+    require_bytes(path, promised=promised, there=there, deflated=packed)
+    require_room(path, promised)
+    if packed:
+        # where they are damaged, MetaIO gives zeros and no error
+        source, start = (detached[0], 0) if detached else (path, end)
+        require_unpackable(source, start=start, length=int(counts[_PACKED]), promised=promised)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import logging
+import math
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from ..atomic import replacing
 from ..errors import GeometryError, InputError
 from ..volume import Grid, Volume, canonical, repair_affine, to_stored
+from .promise import MOST_VOXELS, require_bytes, require_room
 from .values import as_read, as_written
 
 __all__ = ["read", "read_grid", "volumes_in", "write"]
@@ -31,23 +33,22 @@ _SCALARS = ("qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d", "
 _VECTORS = ("pixdim", "srow_x", "srow_y", "srow_z")
 _COMPRESSION = 4
 _EXACT_IN_FLOAT32 = 2**24
+_HEADER = 1024
+_LATEST_OFFSET = 2**31
+_AFTER = 2**24
+"""Bytes after the voxels that a compressed file may hold; more of them are no image's."""
+_GZIP_WITH_CHECKSUM = 31
 
 
 def read(path: Path, volume_index: int | None) -> Volume:
     """Read one volume; see :func:`neoseg.io.read_volume`."""
-    content = _content(path)
-    header = _header(path, content)
+    header = _header(path, _beginning(path))
     shape = _shape(path, header)
-    count = int(np.prod(shape[3:], dtype=np.int64))
+    count = math.prod(shape[3:])
     index = _checked_index(path, shape, count, volume_index)
     dtype = header.get_data_dtype()
-    offset, voxels = int(header["vox_offset"]), int(np.prod(shape[:3], dtype=np.int64))
-    wanted = offset + voxels * count * dtype.itemsize
-    if len(content) < wanted:
-        raise InputError(
-            f"{path}: the file is truncated: its header promises {wanted} bytes, but there are {len(content)}; "
-            "copy it again."
-        )
+    offset, voxels = int(header["vox_offset"]), math.prod(shape[:3])
+    content = _content(path, offset + voxels * count * dtype.itemsize)
     start = offset + index * voxels * dtype.itemsize
     stored = np.frombuffer(content, dtype, count=voxels, offset=start).reshape(shape[:3], order="F")
     return _placed(path, header, _scaled(path, header, as_read(stored, path))[None])
@@ -55,14 +56,13 @@ def read(path: Path, volume_index: int | None) -> Volume:
 
 def read_grid(path: Path) -> Grid:
     """Read the geometry from the header; see :func:`neoseg.io.read_grid`."""
-    header = _header(path, _content(path, limit=1024))
+    header = _header(path, _beginning(path))
     return _placed(path, header, np.empty((0, *_shape(path, header)[:3]), dtype=np.uint8)).grid
 
 
 def volumes_in(path: Path) -> int:
     """Return the number of volumes, from the header."""
-    shape = _shape(path, _header(path, _content(path, limit=1024)))
-    return int(np.prod(shape[3:], dtype=np.int64))
+    return math.prod(_shape(path, _header(path, _beginning(path)))[3:])
 
 
 def write(volume: Volume, path: Path) -> None:
@@ -96,27 +96,67 @@ def write(volume: Volume, path: Path) -> None:
         temporary.write_bytes(content)
 
 
-def _content(path: Path, limit: int = -1) -> bytes:
-    """Return the uncompressed bytes (only the first ``limit`` when it is given)."""
-    packed = path.name.lower().endswith(".gz")
+def _beginning(path: Path) -> bytes:
+    """Return the first uncompressed bytes, enough for a header."""
     with path.open("rb") as stream:
-        begins = stream.read(12)
+        if not _is_packed(path, stream.read(12)):
+            stream.seek(0)
+            return stream.read(_HEADER)
         stream.seek(0)
-        if packed != begins.startswith(_GZIP):
-            raise InputError(
-                f"{path}: the name says that the file is {'' if packed else 'not '}compressed with gzip, but it begins "
-                f"with the bytes {begins!r}; this is not a NIfTI file of that name."
-            )
-        if not packed:
-            return stream.read(limit)
         try:
-            if limit >= 0:
-                return gzip.GzipFile(fileobj=stream).read(limit)
-            return gzip.decompress(stream.read())
+            return gzip.GzipFile(fileobj=stream).read(_HEADER)
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise InputError(
-                f"{path}: the compressed file is truncated or damaged ({error}); copy it again."
-            ) from error
+            raise _damaged(path, str(error)) from error
+
+
+def _content(path: Path, promised: int) -> bytes:
+    """Return at least the uncompressed bytes that the header promises; of a compressed file the checksum is right."""
+    there = path.stat().st_size
+    with path.open("rb") as stream:
+        packed = _is_packed(path, stream.read(12))
+        require_bytes(path, promised=promised, there=there, deflated=packed)
+        require_room(path, promised)
+        stream.seek(0)
+        content = _unpacked(path, stream.read(), promised + _AFTER) if packed else stream.read(promised)
+    if len(content) < promised:
+        raise InputError(
+            f"{path}: the file is truncated: its header promises {promised} bytes, but there are {len(content)}; "
+            "copy it again."
+        )
+    return content
+
+
+def _unpacked(path: Path, packed: bytes, most: int) -> bytes:
+    """Unpack the parts of a gzip stream, which may be one or several, to at most so many bytes."""
+    parts: list[bytes] = []
+    length = 0
+    while packed:
+        stream = zlib.decompressobj(wbits=_GZIP_WITH_CHECKSUM)
+        try:
+            parts.append(stream.decompress(packed, most + 1 - length))
+        except zlib.error as error:
+            raise _damaged(path, str(error)) from error
+        length += len(parts[-1])
+        if length > most:
+            raise _damaged(path, f"it goes on long after the {most - _AFTER} bytes that its header promises")
+        if not stream.eof:
+            raise _damaged(path, "it ends before its end-of-stream mark")
+        packed = stream.unused_data.lstrip(b"\0")
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _is_packed(path: Path, begins: bytes) -> bool:
+    packed = path.name.lower().endswith(".gz")
+    if packed != begins.startswith(_GZIP):
+        raise InputError(
+            f"{path}: the name says that the file is {'' if packed else 'not '}compressed with gzip, but it begins "
+            f"with the bytes {begins!r}; this is not a NIfTI file of that name."
+        )
+    return packed
+
+
+def _damaged(path: Path, reason: str) -> InputError:
+    return InputError(f"{path}: the compressed file is truncated or damaged ({reason}); copy it again.")
 
 
 def _header(path: Path, content: bytes) -> Any:
@@ -133,10 +173,14 @@ def _header(path: Path, content: bytes) -> Any:
             try:
                 header = kind(content[:size], check=False)
                 header.check_fix(logger=quiet, error_level=40)
-            except (HeaderDataError, ValueError) as error:
+                header.get_slope_inter()
+                offset = int(header["vox_offset"])
+            except (HeaderDataError, ValueError, OverflowError) as error:
                 raise InputError(f"{path}: the NIfTI header is damaged ({error}); export the file again.") from error
             if bytes(header["magic"])[:2] != b"n+":
                 raise InputError(f"{path}: the header belongs to a pair of files (.hdr, .img); convert it to .nii.gz.")
+            if not size <= offset <= _LATEST_OFFSET:
+                raise InputError(f"{path}: the header puts the voxels at byte {offset}; export the file again.")
             return header
     raise InputError(
         f"{path}: this is not a NIfTI file (its content begins with {content[:12]!r}); export the image again."
@@ -147,9 +191,10 @@ def _shape(path: Path, header: Any) -> tuple[int, ...]:
     """Return at least three axes; singleton axes between space and the volumes are dropped."""
     dim = [int(n) for n in header["dim"]]
     shape = tuple(dim[1 : 1 + dim[0]])
-    if not 2 <= dim[0] <= 7 or min(shape) < 1:
+    if not 2 <= dim[0] <= 7 or min(shape) < 1 or math.prod(shape) > MOST_VOXELS:
         raise InputError(
-            f"{path}: the header gives the shape {shape}, but 2 to 4 axes of at least one voxel are wanted."
+            f"{path}: the header gives the shape {shape}, but 2 to 4 axes of at least one voxel, and no more of them "
+            "than an image has, are wanted; export the file again."
         )
     if header.get_data_dtype().kind not in "iufb":
         raise InputError(

@@ -22,6 +22,7 @@ from ..data.loading import load_images, load_label
 from ..data.store import CaseStore, digest
 from ..errors import InputError
 from ..labels import LabelSet
+from ..plan.fingerprint import read_facts
 from ..prepare.atlas import Atlas
 from ..prepare.bias_field import correct_bias_field
 from ..prepare.case import Physical, Prepared, physical_maps, prepared_array
@@ -31,6 +32,7 @@ from ..progress import Silent
 from ..register.plausible import unlike_the_rest
 from ..register.transforms import to_arrays
 from ..volume import Volume, upright
+from .disk_space import prepared_bytes, require_space
 from .prepared import transform_arrays
 from .session import Session
 
@@ -60,6 +62,7 @@ def prepare(session: Session) -> dict[str, str]:
         steps=_Steps(config.prepare, session.settings, atlas, template_of(session)),
         labels=session.labels,
     )
+    _require_space(session, len(missing))
     outcomes: list[Outcome[None]] = run_each(
         work, missing, title="Preparing cases", progress=session.progress, jobs=config.jobs
     )
@@ -68,6 +71,18 @@ def prepare(session: Session) -> dict[str, str]:
     if failed and len(failed) == len(session.used):
         raise InputError(f"No case could be prepared; the first one failed because {next(iter(failed.values()))}")
     return failed
+
+
+def _require_space(session: Session, cases: int) -> None:
+    """Refuse to start when the disk cannot take the prepared cases.
+
+    Raises:
+        MachineError: naming what is needed and what is free.
+    """
+    if session.workspace.fingerprint.is_file():
+        facts = read_facts(session.workspace.fingerprint)
+        needed = prepared_bytes(facts, session.plan, cases)
+        require_space(session.store.folder, needed, f"{cases} prepared cases")
 
 
 def registrations(session: Session, cases: Sequence[Case]) -> dict[str, dict[str, float]]:
@@ -123,7 +138,9 @@ def atlas_of(session: Session) -> Atlas:
     correct = partial(_healthy_adc, config=config.prepare)
     read = run_each(correct, session.healthy, title="Reading healthy", progress=session.progress, jobs=config.jobs)
     unread = {c.case: str(o.error) for c, o in zip(session.healthy, read, strict=True) if o.value is None}
-    good = [(c.case, o.value) for c, o in zip(session.healthy, read, strict=True) if o.value is not None]
+    found = [(c.case, o.value) for c, o in zip(session.healthy, read, strict=True) if o.value is not None]
+    good = [(name, adc) for name, (adc, _) in found]
+    notes = [f"{name}: {note}" for name, (_, told) in found for note in told]
 
     def each(function: Any, items: Any) -> list[Any]:
         return run_all(function, items, title="Registering", progress=Silent(), jobs=config.jobs)
@@ -143,7 +160,7 @@ def atlas_of(session: Session) -> Atlas:
         "cases": [name for name, _ in good],
         "bias_field": config.prepare.bias_field.model_dump(mode="json") if config.prepare.bias_field else None,
         "failed": unread | atlas.provenance["failed"],
-        "warnings": [*(f"{name} is left out: {told}" for name, told in unread.items()), *atlas.warnings],
+        "warnings": [*(f"{name} is left out: {told}" for name, told in unread.items()), *notes, *atlas.warnings],
     }
     atlas = replace(atlas, provenance=provenance)
     atlas.save(folder)
@@ -168,12 +185,14 @@ def _given_atlas(folder: Path, config: RunConfig) -> Atlas:
     return atlas
 
 
-def _healthy_adc(case: Case, config: PrepareConfig) -> Volume:
+def _healthy_adc(case: Case, config: PrepareConfig) -> tuple[Volume, tuple[str, ...]]:
+    """Return a healthy scan as the atlas takes it, and what there is to say when its brain had to be estimated."""
     loaded = load_images(case, [ADC])
+    notes = loaded.notes if loaded.origin == "estimated" else ()
     adc = Volume(loaded.image.array, upright(loaded.image.grid))
     if config.bias_field is None:
-        return adc
-    return correct_bias_field(adc, foreground_mask(adc.array), config.bias_field).corrected
+        return adc, notes
+    return correct_bias_field(adc, foreground_mask(adc.array), config.bias_field).corrected, notes
 
 
 @dataclass(frozen=True)

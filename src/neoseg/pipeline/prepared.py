@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.store import CaseStore
+from ..errors import GeometryError, StateError
 from ..prepare.standardise import Space
 from ..register.transforms import Transform, from_arrays, to_arrays
 from ..volume import Grid
@@ -23,16 +24,22 @@ class PreparedCase:
         native: the lattice of the scan, set upright (see :func:`neoseg.volume.upright`).
         box: the part of the native grid around the foreground; ``physical`` and ``mask`` lie on it.
         grid: the grid of ``image`` and ``label``.
+
+    Raises:
+        StateError: on making it and by each array: a file of the case is missing, damaged or of another shape.
     """
 
     def __init__(self, store: CaseStore, name: str) -> None:
         self.store = store
         self.name = name
         self.record: dict[str, Any] = store.record(name)
-        self.native = _grid(self.record["native"])
-        self.start = tuple(self.record["box"]["start"])
-        self.box = self.native.cropped(self.start, tuple(self.record["box"]["shape"]))
-        self.grid = _grid(self.record["prepared"])
+        try:
+            self.native = _grid(self.record["native"])
+            self.start = tuple(self.record["box"]["start"])
+            self.box = self.native.cropped(self.start, tuple(self.record["box"]["shape"]))
+            self.grid = _grid(self.record["prepared"])
+        except (KeyError, TypeError, ValueError, GeometryError) as error:
+            raise self._damaged("record.json", f"{error!r} in its grids") from error
 
     @property
     def space(self) -> Space:
@@ -49,27 +56,27 @@ class PreparedCase:
     @property
     def image(self) -> NDArray[np.float32]:
         """What the network sees, ``(c, x, y, z)``."""
-        return self.store.array(self.name, "image")
+        return self._on("image", (None, *self.grid.shape))
 
     @property
     def label(self) -> NDArray[np.uint8]:
         """Classes on the network's grid, ``(x, y, z)``."""
-        return self.store.array(self.name, "label")
+        return self._on("label", self.grid.shape)
 
     @property
     def physical(self) -> NDArray[np.float32]:
         """Channels in physical units, ``(c, x, y, z)`` on the box."""
-        return self.store.array(self.name, "physical")
+        return self._on("physical", (None, *self.box.shape))
 
     @property
     def mask(self) -> NDArray[np.bool_]:
         """The foreground on the box."""
-        return self.store.array(self.name, "mask").astype(bool)
+        return self._on("mask", self.box.shape).astype(bool)
 
     @property
     def truth(self) -> NDArray[np.uint8]:
         """Classes on the native grid, ``(x, y, z)``."""
-        return self.store.array(self.name, "truth")
+        return self._on("truth", self.native.shape)
 
     @property
     def truth_in_box(self) -> NDArray[np.uint8]:
@@ -86,6 +93,24 @@ class PreparedCase:
         full = np.zeros(self.native.shape, dtype=array.dtype)
         full[self._slices] = array
         return full
+
+    def _on(self, name: str, shape: tuple[int | None, ...]) -> NDArray[Any]:
+        """Return an array that has to have a shape; ``None`` stands for any number.
+
+        Raises:
+            StateError: it has another, or cannot be read.
+        """
+        array = self.store.array(self.name, name)
+        if len(array.shape) != len(shape) or any(w not in (None, n) for n, w in zip(array.shape, shape, strict=True)):
+            raise self._damaged(f"{name}.npy", f"its shape is {array.shape}, but {shape} is wanted")
+        return array
+
+    def _damaged(self, file: str, reason: str) -> StateError:
+        folder = self.store.folder / self.name
+        return StateError(
+            f"{folder / file}: this prepared file is not what was written ({reason}); delete the folder {folder} and "
+            "run `neoseg prepare` again."
+        )
 
     @property
     def _slices(self) -> tuple[slice, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -11,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..atomic import write_json
+from ..atomic import read_record, write_json
 from ..cluster.local import run_all
 from ..config import RunConfig
 from ..data.cases import Case
@@ -46,6 +45,9 @@ __all__ = ["STAGES", "report"]
 STAGES = ("check", "plan", "prepare", "train", "predict", "evaluate", "report")
 TITLES = {HELD_OUT: "Held-out cases", CV: "Cross-validation"}
 SHOWN = ("dice", "nsd", "masd", "hd95", "lesion_f1")
+
+AGAIN = "copy it back from where the run was made"
+"""What to do about a damaged record of a run."""
 
 
 def report(session: Session, *, failed: Mapping[str, str], notice: str = "") -> dict[str, Any]:
@@ -99,7 +101,7 @@ def _content(
 ) -> ReportContent:
     run, config = session.run, session.config
     plan = session.run_plan
-    environment = json.loads(run.environment.read_text(encoding="utf-8"))
+    environment = read_record(run.environment, AGAIN)
     folds = session.folds
     predicted = [(CV, n) for f in folds for n in f.validation] + [(HELD_OUT, c.case) for c in session.held_out]
     jobs = [(split, name) for split, name in predicted if name not in failed]
@@ -247,7 +249,7 @@ def _curve(session: Session, index: int) -> Curve:
     folder = session.run.fold(index)
     log = read_log(folder / "log.jsonl")
     finished = folder / "finished.json"
-    best = json.loads(finished.read_text(encoding="utf-8"))["best_epoch"] if finished.is_file() else None
+    best = read_record(finished, AGAIN).get("best_epoch") if finished.is_file() else None
     return Curve(
         name=f"fold {index}",
         epochs=tuple(line["epoch"] for line in log),

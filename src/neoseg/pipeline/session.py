@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..atomic import read_json
+from ..atomic import read_record
 from ..config import RunConfig
 from ..data.cases import Case, channels_of, read_cases
 from ..data.folds import Fold, read_folds
@@ -214,7 +214,11 @@ class Session:
     @cached_property
     def _known_digests(self) -> dict[str, list[Any]]:
         path = self.workspace.root / "digests.json"
-        return dict(read_json(path)) if path.is_file() else {}
+        try:
+            known = read_record(path, "") if path.is_file() else {}
+        except StateError:
+            return {}  # it only saves reading files again
+        return {name: entry for name, entry in known.items() if isinstance(entry, list)}
 
     def _digest(self, path: Path) -> str:
         """Hash of a file together with the files that hold its voxels, where it is a header only."""

@@ -14,11 +14,12 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -88,6 +89,9 @@ class TrainingState:
         self.epoch_loss = self.epoch_seconds = self.epoch_waited = 0.0
         self.epoch_good = 0
         self.seconds += seconds
+
+
+_WORDS = TypeAdapter(TrainingState)
 
 
 def write_weights(folder: Path, weights: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
@@ -175,7 +179,13 @@ def _state(folder: Path) -> TrainingState:
     for name, known in hashes.items():
         if known != (_hash_of_state(words) if name == STATE else _hash(folder / name)):
             raise ValueError(f"{name} is not what was written")
-    return TrainingState(**words | {"guard": Guard(**words["guard"])})
+    unknown = set(words) - {field.name for field in fields(TrainingState)}
+    if unknown:
+        raise ValueError(f"the keys {sorted(unknown)} are not known")
+    state = _WORDS.validate_json(json.dumps(words), strict=True)
+    if min(state.step, state.epoch, state.epoch_start, state.epoch_good) < 0:
+        raise ValueError("a count in it is negative")
+    return state
 
 
 def _hash_of_state(words: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..atomic import replacing
+from ..errors import StateError
 from .checkpoint import TrainingState
 from .validation import Validation
 
@@ -46,10 +47,17 @@ def rounded(line: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """Return the lines of ``log.jsonl``; none when the file is absent."""
+    """Return the lines of ``log.jsonl``; none when the file is absent.
+
+    Raises:
+        StateError: it is damaged.
+    """
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+    try:
+        return [dict(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines() if line]
+    except (OSError, ValueError, TypeError) as error:
+        raise StateError(f"{path}: this log is damaged ({error}); delete it, and the curves begin anew.") from error
 
 
 def write_log(path: Path, history: Sequence[dict[str, Any]]) -> None:

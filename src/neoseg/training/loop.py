@@ -31,10 +31,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..atomic import read_json, write_json
+from ..atomic import read_record, write_json
 from ..augment.augmentation import Augmentation
 from ..data.patches import PatchSampler
-from ..errors import InputError
+from ..errors import InputError, StateError
 from ..inference.configs import WindowConfig
 from ..progress import Progress, Silent
 from .board import score_board
@@ -54,7 +54,7 @@ from .segments import LENGTH, Segment, length_of, next_segments, read_segments, 
 from .step import StepParts, train_step
 from .validation import Loss, Validation, validate
 
-__all__ = ["FoldRun", "TrainingResult", "train_fold"]
+__all__ = ["FoldRun", "TrainingResult", "read_result", "train_fold"]
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ def train_fold(
     segments = read_segments(folder, identity, config)
     if ranks.agreed([finished.exists() and bool(segments) and segments[-1].length == length_of(config)])[0]:
         read_weights(folder / "best", network)
-        return TrainingResult(**read_json(finished))
+        return read_result(finished)
 
     dtype, caution = training_precision(network, data, config, device)
     precision = str(dtype).removeprefix("torch.")
@@ -272,6 +272,19 @@ def train_fold(
     if ranks.leads:
         write_json(finished, asdict(result))
     return result
+
+
+def read_result(path: Path) -> TrainingResult:
+    """Read the summary of a finished training.
+
+    Raises:
+        StateError: it is damaged.
+    """
+    remedy = "delete it, and the training ends again where it stands"
+    try:
+        return TrainingResult(**read_record(path, remedy))
+    except TypeError as error:
+        raise StateError(f"{path}: this file is damaged ({error}); {remedy}.") from error
 
 
 def _identity(network: nn.Module, data: TrainingData, config: TrainingConfig, run: FoldRun) -> dict[str, Any]:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import Field, TypeAdapter
 from torch import nn
 
-from ..atomic import read_json, write_json
+from ..atomic import read_record, write_json
 from ..errors import StateError
 from .checkpoint import TrainingState
 from .configs import TrainingConfig
 from .step import StepParts, steps_within
 
-__all__ = ["LENGTH", "Segment", "length_of", "next_segments", "read_segments", "write_segments"]
+__all__ = ["LENGTH", "Segment", "length_of", "next_segments", "read_segments", "stored_segments", "write_segments"]
+
+RECORD = "training.json"
 
 LENGTH = ("epochs", "steps", "time_budget_s", "early_stop_patience")
 """Fields of the configuration that may change once a training is finished."""
@@ -30,15 +34,36 @@ class Segment:
         length: what the configuration asked for.
     """
 
-    first: int
-    last: int
-    epoch: int
-    length: dict[str, Any]
+    first: Annotated[int, Field(ge=0)]
+    last: Annotated[int, Field(ge=0)]
+    epoch: Annotated[int, Field(ge=0)]
+    length: dict[str, int | float | None]
+
+
+_SEGMENTS = TypeAdapter(Annotated[list[Segment], Field(min_length=1)])
 
 
 def length_of(config: TrainingConfig) -> dict[str, Any]:
     """Return the fields that set the length of a training."""
     return config.model_dump(mode="json", include=set(LENGTH))
+
+
+def stored_segments(folder: Path) -> tuple[list[Segment], dict[str, Any]]:
+    """Return the segments in ``training.json`` of a fold's folder, and what they were trained with.
+
+    Raises:
+        StateError: the file is missing or damaged.
+    """
+    remedy = "copy it back, or delete the folder to train this fold anew"
+    stored = read_record(folder / RECORD, remedy)
+    try:
+        segments = _SEGMENTS.validate_json(json.dumps(stored["segments"]), strict=True)
+        identity = dict(stored["identity"])
+        identity["config"] = dict(identity["config"])
+    except (KeyError, TypeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise StateError(f"{folder / RECORD}: this file is damaged ({reason}); {remedy}.") from error
+    return segments, identity
 
 
 def read_segments(folder: Path, identity: dict[str, Any], config: TrainingConfig) -> list[Segment]:
@@ -47,12 +72,10 @@ def read_segments(folder: Path, identity: dict[str, Any], config: TrainingConfig
     Raises:
         StateError: the folder holds a training of other settings or data, or an unfinished one of another length.
     """
-    path = folder / "training.json"
-    if not path.exists():
+    if not (folder / RECORD).exists():
         return []
-    stored = read_json(path)
-    segments = [Segment(**segment) for segment in stored["segments"]]
-    there, wanted = dict(stored["identity"]), dict(identity)
+    segments, there = stored_segments(folder)
+    wanted = dict(identity)
     before, now = there.pop("config"), wanted.pop("config")
     changed = [key for key in wanted if there.get(key) != wanted[key]]
     changed += [f"config.{key}" for key, value in now.items() if before.get(key) != value]
@@ -110,7 +133,7 @@ def next_segments(
 
 def write_segments(folder: Path, segments: list[Segment], identity: dict[str, Any]) -> None:
     """Write training.json."""
-    write_json(folder / "training.json", {"segments": [asdict(segment) for segment in segments], "identity": identity})
+    write_json(folder / RECORD, {"segments": [asdict(segment) for segment in segments], "identity": identity})
 
 
 def _told(length: dict[str, Any]) -> str:

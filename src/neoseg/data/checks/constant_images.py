@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from .facts import DataFacts
 from .problem import Problem, error
 
@@ -9,7 +11,7 @@ __all__ = ["constant_images"]
 
 
 def constant_images(data: DataFacts) -> list[Problem]:
-    """Report images in which every finite voxel has one value."""
+    """Report images in which every finite voxel has one value; those without any finite voxel are reported as such."""
     return [
         error(
             facts.case.case,
@@ -18,5 +20,5 @@ def constant_images(data: DataFacts) -> list[Problem]:
         )
         for facts in data.cases
         for file in facts.images.values()
-        if file.constant
+        if file.constant and math.isfinite(file.minimum)
     ]

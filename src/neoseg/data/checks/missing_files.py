@@ -15,5 +15,7 @@ def missing_files(data: DataFacts) -> list[Problem]:
         for file in (*facts.images.values(), *(f for f in (facts.label, facts.mask) if f is not None)):
             if file.missing:
                 what = "a link to a file that is not there" if file.path.is_symlink() else "not there"
+                if file.path.is_dir():
+                    what = "a folder"
                 found.append(error(facts.case.case, file.path, f"The file is {what}; fetch it or correct cases.csv."))
     return found
