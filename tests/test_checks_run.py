@@ -262,6 +262,13 @@ def two_orientations(c: Cases) -> None:
     image.to_filename(path)
 
 
+def shifted_orientation(c: Cases) -> None:
+    path = c[0].images["adc"]
+    image = nibabel.load(path)
+    image.set_qform(image.affine @ np.array([[1, 0, 0, 3], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]]), 1)
+    image.to_filename(path)
+
+
 def no_orientation(c: Cases) -> None:
     for path in (*c[0].images.values(), c[0].label):
         image = nibabel.load(path)
@@ -312,6 +319,8 @@ BREAKAGES: list[tuple[str, str, str, Callable[[Cases], None]]] = [
     ("adc_units", "warning", "no plausible ADC", no_adc),
     ("adc_units", "error", "'mm/s' is not one of an ADC map", odd_unit),
     ("orientation", "warning", "disagree", two_orientations),
+    ("orientation", "warning", "disagree on left and right", two_orientations),
+    ("orientation", "warning", "disagree; the sform is used", shifted_orientation),
     ("orientation", "warning", "no orientation", no_orientation),
     ("background", "warning", "skull-stripped", not_stripped),
     ("brain_masks", "error", "0 everywhere", empty_mask),

@@ -169,3 +169,32 @@ def test_one_bad_scan_does_not_lose_the_others_and_mistakes_are_told(
     done = neoseg("predict", str(tmp_path), "--input", str(source), "--output", str(tmp_path / "o"))
     assert done.returncode == 2
     assert "not the folder of a finished run" in done.stderr
+
+
+def test_a_given_brain_mask_is_used_as_in_training(blob_run: tuple[Path, Path], moved: Path, tmp_path: Path) -> None:
+    source = nib.load(blob_run[1] / "images" / "scan1.nii.gz")
+    truth = np.asarray(nib.load(blob_run[1] / "labels" / "scan1.nii.gz").dataobj) > 0
+    # All but one plane through the lesion and what lies beyond it.
+    cut = int(np.argwhere(truth)[:, 0].mean())
+    brain = np.ones(source.shape, dtype=np.uint8)
+    brain[cut:] = 0
+    (tmp_path / "in").mkdir()
+    for name in ("a", "b", "c"):
+        nib.save(source, tmp_path / "in" / f"{name}.nii.gz")
+    nib.save(nib.Nifti1Image(brain, source.affine), tmp_path / "in" / "a_mask.nii.gz")
+    nib.save(nib.Nifti1Image(brain[:-1], source.affine), tmp_path / "in" / "b_mask.nii.gz")
+    places = ("-i", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--mask", str(tmp_path / "in"))
+    done = neoseg("predict", str(moved), *places, "--json")
+    assert done.returncode == 2
+    found = {scan["case"]: scan for scan in json.loads(done.stdout)}
+    assert set(found) == {"a", "b", "c"}
+    assert "b_mask.nii.gz: the mask has the grid" in found["b"]["error"]
+    assert "The brain mask a_mask.nii.gz was given." in found["a"]["warnings"]
+    assert "No brain mask of this scan was given; its brain was told from the image." in found["c"]["warnings"]
+    masked, whole = (np.asarray(nib.load(found[name]["mask"]).dataobj) > 0 for name in ("a", "c"))
+    assert whole[cut:].any() and not masked[cut:].any()
+    assert masked[:cut].any()
+    done = neoseg("predict", str(moved), *places[:3], str(tmp_path / "in"), "--mask", str(tmp_path / "nowhere"))
+    assert (done.returncode, done.stderr.strip().count("\n")) == (2, 0)
+    assert "correct --mask" in done.stderr
+    assert not (tmp_path / "out" / "b.nii.gz").exists()

@@ -17,7 +17,7 @@ from neoseg.metrics import dice
 from neoseg.metrics.overlap import count_voxels
 from neoseg.prepare.resample import resample_image, resample_label
 from neoseg.prepare.standardise import Registration, Space, Template, working_space
-from neoseg.register.transforms import Affine, Chain, Ffd, Transform, grid_points
+from neoseg.register.transforms import Affine, Chain, Ffd, Transform, grid_points, sample
 from neoseg.volume import Grid, Volume
 
 NATIVE = Grid((40, 44, 22), np.array([[1.5, 0, 0, -30], [0, 1.5, 0, -33], [0, 0, 3, -32], [0, 0, 0, 1.0]]))
@@ -203,3 +203,38 @@ def test_a_brain_beyond_the_template_is_reported() -> None:
     away = Registration(Affine(matrix), Affine(matrix), {}, ())
     _, warnings = working_space(NATIVE, (3, 3, 5), template=goal, registration=away, mask=goal.mask)
     assert any("outside the template" in w for w in warnings)
+
+
+THICK = Grid((40, 44, 11), np.array([[1.5, 0, 0, -30], [0, 1.5, 0, -33], [0, 0, 6, -30], [0, 0, 0, 1.0]]))
+
+
+def nearest_slice(grid: Grid, points: np.ndarray) -> np.ndarray:
+    """The same points, moved across the slices to the middle of the nearest one."""
+    index = grid.to_index(points)
+    index[:, 2] = np.clip(np.rint(index[:, 2]), 0, grid.shape[2] - 1)
+    return grid.to_world(index)
+
+
+@pytest.mark.parametrize("degrees", [6, 12])
+def test_thick_slices_are_interpolated_where_a_template_cuts_across_them(degrees: float) -> None:
+    """The nearest-slice rule of native space would leave steps in a template that is turned against the scan."""
+    matrix = np.eye(4)
+    matrix[:3, :3] = Rotation.from_euler("x", degrees, degrees=True).as_matrix()
+    transform = Affine(matrix)
+    centre = np.array([2.0, -3.0, 1.0])
+    within = np.stack(np.meshgrid([0], [0], np.linspace(-2.5, 2.5, 6), indexing="ij"), -1).reshape(-1, 3)
+    share = np.mean([np.linalg.norm(grid_points(THICK) + d - centre, axis=1) < 12 for d in within], axis=0)
+    label = Volume((share >= 0.5).astype(np.uint8).reshape(1, *THICK.shape), THICK)
+    space = Space(around(transform, (2.0, 2.0, 2.0)), transform)
+    truth = np.linalg.norm(space.points - centre, axis=1).reshape(space.grid.shape) < 12
+    steps = sample(label.with_array(label.array.astype(np.float32)), nearest_slice(THICK, space.points))[0] > 0.5
+    found = space.label(label) > 0
+    across = dice(count_voxels(truth, found, space.grid.spacing))
+    assert across > 0.89
+    assert across > dice(count_voxels(truth, steps.reshape(truth.shape), space.grid.spacing)) + 0.005
+    slope = Volume((0.01 * grid_points(THICK)[:, 2]).reshape(1, *THICK.shape).astype(np.float32), THICK)
+    image = space.image(slope, np.ones(THICK.shape, dtype=bool))[0].ravel()
+    index = THICK.to_index(space.points)
+    deep = ((index >= 3) & (index <= np.array(THICK.shape) - 4)).all(axis=1)
+    assert deep.sum() > 500
+    assert np.abs(image - 0.01 * space.points[:, 2])[deep].max() < 0.005 < 0.01 * 3

@@ -183,6 +183,24 @@ def resampled_by_itk(scan: Path, template: Path, transform: Path) -> np.ndarray:
 
 
 @pytest.mark.slow
+def test_a_header_wrong_by_180_degrees_or_contradictory_is_told(
+    neoseg: Neoseg, files: Path, tmp_path: Path, heads: tuple[Head, Head]
+) -> None:
+    image = nib.load(files / "scan_adc.nii.gz")
+    voxels = np.asarray(image.dataobj)[::-1, ::-1].copy()
+    wrong = nib.Nifti1Image(voxels, image.affine)
+    mirrored = image.affine @ np.diag([-1, 1, 1, 1])
+    wrong.set_sform(image.affine, 1)
+    wrong.set_qform(mirrored, 1)
+    nib.save(wrong, tmp_path / "turned_adc.nii.gz")
+    to = ("--to", files / "template_adc.nii.gz", "--affine-only")
+    facts = neoseg(tmp_path / "turned_adc.nii.gz", tmp_path / "out.nii.gz", *to)
+    assert facts["to"]["affine_turn_degrees"] > 150
+    told = " ".join(facts["warnings"])
+    assert "Registration turned the head by 1" in told
+    assert "disagree on left and right" in told
+
+
 def test_a_z_map_lies_on_the_scan_s_own_grid(
     neoseg: Neoseg, files: Path, tmp_path: Path, heads: tuple[Head, Head]
 ) -> None:
