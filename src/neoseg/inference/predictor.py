@@ -111,7 +111,7 @@ class Steps:
     atlas: Atlas | None = None
     template: Template | None = None
 
-    def ready(self, image: Volume, channels: Sequence[str]) -> Ready:
+    def ready(self, image: Volume, channels: Sequence[str], origin: Origin = "everything") -> Ready:
         """Prepare one case; see :meth:`Predictor.predict`.
 
         Raises:
@@ -124,7 +124,7 @@ class Steps:
                 f"The channels {list(channels)} were given for an image of {image.array.shape[0]} channels, but "
                 f"{list(want)} are wanted."
             )
-        loaded = LoadedImages(image.with_array(image.array.astype(np.float32, copy=False)), tuple(channels), ())
+        loaded = LoadedImages(image.with_array(image.array.astype(np.float32, copy=False)), tuple(channels), (), origin)
         physical = physical_maps(loaded, self.prepare, self.atlas, want=want, template=self.template)
         prepared = prepared_array(physical, self.prepare, self.settings, template=self.template)
         return Ready(physical, prepared, image.grid)
@@ -175,15 +175,15 @@ class Predictor:
         Raises:
             InputError: a channel is missing, or the image is empty.
         """
-        return self.segment(self.ready(image, channels), wanted=wanted, use=use, scratch=scratch)
+        return self.segment(self.ready(image, channels, origin), wanted=wanted, use=use, scratch=scratch)
 
-    def ready(self, image: Volume, channels: Sequence[str]) -> Ready:
+    def ready(self, image: Volume, channels: Sequence[str], origin: Origin = "everything") -> Ready:
         """Do what comes before the networks; see :meth:`predict`, which does both.
 
         Raises:
             InputError: a channel is missing, or the image is empty.
         """
-        return self.steps.ready(image, channels)
+        return self.steps.ready(image, channels, origin)
 
     def segment(
         self,

@@ -89,6 +89,7 @@ def _remembered(scan: Case) -> Outcome[ReadyScan]:
 def _ready(steps: Steps, scan: Case, channels: Sequence[str]) -> Outcome[ReadyScan]:
     try:
         loaded = load_images(scan, channels)
-        return Outcome(ReadyScan(steps.ready(loaded.image, loaded.channels), loaded.notes), None)
+        ready = steps.ready(loaded.image, loaded.channels, loaded.origin)
+        return Outcome(ReadyScan(ready, loaded.notes), None)
     except UserError as error:
         return Outcome(None, str(error), user_error=True)
