@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from types import FrameType
 from typing import Any, TypeVar
@@ -150,6 +151,8 @@ def _started(function: Callable[[T, int, Progress], R], item: T, index: int, slo
     context = multiprocessing.get_context("spawn")
     messages, theirs = context.Pipe(duplex=False)
     asked, control = context.Pipe(duplex=False)
+    # It is started here because its start would take the signal from the mask again.
+    resource_tracker.ensure_running()
     process = context.Process(target=_work, args=(function, item, slot, theirs, asked), name=f"neoseg job {index}")
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -249,6 +252,7 @@ class _Relay:
 def _work(
     function: Callable[[Any, int, Progress], Any], item: Any, slot: int, messages: Connection, asked: Connection
 ) -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     signal.signal(signal.SIGTERM, _stop)
     noticed, writes = socket.socketpair()
     writes.setblocking(False)
