@@ -58,6 +58,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "evaluate": evaluation.evaluate,
     "report": run_commands.report,
     "run": run_commands.run,
+    "reproduce": run_commands.reproduce,
     "atlas": atlas_commands.atlas,
     "info": data.info,
 }
