@@ -11,6 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from fault_states import scene_at, states  # noqa: F401 - fixtures
 from neoseg.config import load_config
 from neoseg.phantom.config import CohortConfig
 from neoseg.pipeline.demo import demo

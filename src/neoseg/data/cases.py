@@ -21,6 +21,7 @@ __all__ = ["Case", "channels_of", "read_cases", "write_cases"]
 GROUPS = ("patient", "healthy")
 SPLITS = ("train", "test")
 _NAME = re.compile(r"\w[\w .+-]*")
+_INDEX = re.compile(r"[0-9]{1,9}")
 _FIXED = ("case", "subject", "site", "group", "split", "label", "mask")
 
 
@@ -135,7 +136,7 @@ def _case_of(path: Path, number: int, row: dict[str, str | None], columns: list[
         if column.startswith("image_") and cells[column]:
             channel = column.removeprefix("image_")
             text, mark, volume = cells[column].rpartition("#")
-            if mark and volume.isdigit():
+            if mark and _INDEX.fullmatch(volume):
                 index[channel] = int(volume)
             else:
                 text = cells[column]
