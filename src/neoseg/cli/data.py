@@ -121,4 +121,5 @@ def _size_line(facts: dict[str, Any]) -> str:
     line = f"patch {facts['patch']}: {facts['parameters']:,} parameters ({facts['with_statistics']:,} with statistics)"
     if facts["gmacs_here"] is None:
         return line
-    return f"{line}, {facts['gmacs_published_order']:.1f} G multiply-adds as published, {facts['gmacs_here']:.1f} G here"
+    published, here = facts["gmacs_published_order"], facts["gmacs_here"]
+    return f"{line}, {published:.1f} G multiply-adds as published, {here:.1f} G here"

@@ -221,9 +221,7 @@ def predict(
         output,
         device=device or "auto",
         probabilities=probabilities,
-        options=PredictOptions(
-            uncertainty=uncertainty, max_memory=max_memory, brain_masks=brain_masks, jobs=jobs or 0
-        ),
+        options=PredictOptions(uncertainty=uncertainty, max_memory=max_memory, brain_masks=brain_masks, jobs=jobs or 0),
         progress=progress_for(quiet),
     )
     _show_scans(found, as_json)

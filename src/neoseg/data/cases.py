@@ -103,8 +103,8 @@ def _check_columns(path: Path, columns: list[str]) -> None:
     for mark, called in ((";", "semicolons"), ("\t", "tabs")):
         if len(columns) == 1 and mark in columns[0]:
             raise InputError(
-                f"{path}: the cells are separated by {called}, but commas are wanted; save the table as CSV with commas "
-                "(a spreadsheet set to German or French writes semicolons)."
+                f"{path}: the cells are separated by {called}, but commas are wanted; save the table as CSV with "
+                "commas (a spreadsheet set to German or French writes semicolons)."
             )
     missing = [name for name in ("case",) if name not in columns]
     if missing or not any(c.startswith("image_") for c in columns):

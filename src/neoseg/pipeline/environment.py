@@ -52,7 +52,7 @@ def environment() -> dict[str, Any]:
         "gpu": torch.cuda.get_device_name(0) if gpus else None,
         "gpus": gpus,
         "cuda": torch.version.cuda,
-        "cudnn": torch.backends.cudnn.version() if gpus else None,
+        "cudnn": torch.backends.cudnn.version() if gpus else None,  # type: ignore[no-untyped-call]
         "packages": {name: metadata.version(name) for name in PACKAGES},
     }
 

@@ -114,8 +114,8 @@ def forecast_training(
     bfloat16 = is_reduced(settings.precision, device)
     seconds = step_core_seconds(plan.network, plan.patch, len(plan.channels), plan.batch, bfloat16=bfloat16) * steps
     minutes = rounds * seconds / threads / 60
-    each = f" each{beside}" if jobs > 1 else ""
-    work = f"{minutes:.0f} minutes for {folds} x {steps} steps on {threads} threads{each}"
+    apiece = f" each{beside}" if jobs > 1 else ""
+    work = f"{minutes:.0f} minutes for {folds} x {steps} steps on {threads} threads{apiece}"
     return f"{sentence} and {work}, validation apart."
 
 
