@@ -202,10 +202,11 @@ def test_multiply_adds_here_are_those_that_torch_counts() -> None:
         patch = patch_of(config)
         network = build(form).eval()
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            network(image(form)[:1])
+            # torch counts nothing for the operator that a single sample goes through
+            network(image(form))
         parts = rearranged_macs(config, in_channels=2, classes=3, patch=patch)
         counted = sum(parts.values()) - parts["normalisations"]
-        assert counter.get_total_flops() / 2 == pytest.approx(counted, rel=0.01), form
+        assert counter.get_total_flops() / 4 == pytest.approx(counted, rel=0.01), form
 
 
 def test_facts_of_the_published_network() -> None:
