@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..atomic import replacing
-from ..errors import InputError
+from ..errors import InputError, MachineError
 from ..volume import Grid, Volume, canonical, repair_affine, to_stored
 from . import metaimage, nrrd
 from .values import as_read, as_written
@@ -87,7 +87,11 @@ def write(volume: Volume, path: Path) -> None:
         try:
             sitk.WriteImage(image, str(temporary), True)
         except RuntimeError as error:
-            raise InputError(f"{path}: the file cannot be written ({_reason(error)}).") from error
+            # The folder takes a file, as was seen just before; SimpleITK tells no error number.
+            raise MachineError(
+                f"{path}: the disk did not take the whole file ({_reason(error)}); free some space, or look after the "
+                "disk: nothing half-written was left."
+            ) from error
 
 
 def _read(path: Path, file_format: str, volume_index: int | None) -> Volume:

@@ -92,7 +92,6 @@ def plan(session: Session) -> Plan:
         reason = Reason(what="cases", value=f"{len(facts)} of {whole}", why=f"the others cannot be used: {told}")
         made = made.model_copy(update={"reasons": (reason, *made.reasons)})
     write_plan(made, workspace.plan)
-    session.keep_digests()
     return made
 
 

@@ -67,7 +67,6 @@ def prepare(session: Session) -> dict[str, str]:
         work, missing, title="Preparing cases", progress=session.progress, jobs=config.jobs
     )
     failed = {c.case: o.error for c, o in zip(missing, outcomes, strict=True) if o.error is not None}
-    session.keep_digests()
     if failed and len(failed) == len(session.used):
         raise InputError(f"No case could be prepared; the first one failed because {next(iter(failed.values()))}")
     return failed

@@ -79,6 +79,7 @@ def run_stage(session: Session, stage: str, *, folds: Sequence[int] | None = Non
         else:
             with run.recording(stage, key) as record:
                 record.update(_done(session, stage, failed))
+                session.keep_digests()
     return session.plan if stage == "plan" else run.need(stage)
 
 
