@@ -21,9 +21,10 @@ import numpy as np
 from machine import machine
 from neoseg.atomic import write_json
 from neoseg.data.foreground import foreground_mask
-from neoseg.inference.memory import peak_bytes, resident_bytes
+from neoseg.inference.memory import resident_bytes
 from neoseg.inference.predictor import Steps
 from neoseg.io import write_volume
+from neoseg.machine import peak_bytes
 from neoseg.prepare.bias_field import BiasFieldConfig
 from neoseg.prepare.configs import PrepareConfig, PrepareSettings
 from neoseg.prepare.standardise import Template
@@ -108,7 +109,7 @@ def once(run: Path, folder: Path, limit: str, more: str) -> dict[str, Any]:
     assert not any(one.error for one in found), found
     return {
         "seconds": time.perf_counter() - start,
-        "peak_mib": peak_bytes() / 2**20,
+        "peak_mib": (peak_bytes() or 0) / 2**20,
         "resident_mib": watching.seen,
         "said": watching.said,
     }

@@ -305,7 +305,7 @@ def table_files() -> Sequence[Files]:
     plain = "case,subject,site,group,split,image_image,unit_image,label\n"
     plain += "".join(f"scan{i},s{i},A,patient,train,images/scan{i}.nii.gz,,labels/scan{i}.nii.gz\n" for i in range(3))
     rich = "case,group,split,image_adc,image_t2,unit_adc,label,mask\n"
-    rich += 'a,healthy,train,x.nii.gz#0,x.nii.gz#1,mm2/s,,m.nii\n"b, b",patient,test,y.mha,"z,z.nrrd",,l.nii,\n'
+    rich += 'a,healthy,train,x.nii.gz#0,x.nii.gz#1,mm2/s,,m.nii\nb b,patient,test,y.mha,"z,z.nrrd",,l.nii,\n'
     return [{"cases.csv": plain.encode()}, {"cases.csv": b"\xef\xbb\xbf" + rich.encode()}]
 
 

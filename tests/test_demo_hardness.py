@@ -50,7 +50,8 @@ def test_the_best_threshold_chosen_on_the_truth_lies_between_a_quarter_and_a_hal
     write_cohort(tmp_path, CohortConfig(), run_each=partial(_without_patients, folder=tmp_path))
     cases = import_data(tmp_path, "bonbid").cases
     each = partial(run_all, title="", progress=Silent(), jobs=2)
-    volumes = each(partial(_healthy_adc, config=CONFIG), [c for c in cases if c.group == "healthy"])
+    healthy = [c for c in cases if c.group == "healthy"]
+    volumes = [volume for volume, _ in each(partial(_healthy_adc, config=CONFIG), healthy)]
     atlas = build_atlas(volumes, AtlasConfig(), run_each=each)
     found = [maps_of(c, atlas) for c in cases if c.split == "test" and c.group == "patient"]
     scored = [maps for maps in found if maps[2].any()]

@@ -40,9 +40,10 @@ assert not any(scan.error for scan in found), found
 """
 
 LIMITED = """
-import resource, sys
+import sys
 from pathlib import Path
 from neoseg.inference.scratch import Scratch
+from neoseg.machine import peak_bytes
 from neoseg.pipeline.new_scans import PredictOptions, predict_scans
 from neoseg.progress import Silent
 
@@ -52,7 +53,7 @@ run, source, output = map(Path, sys.argv[1:4])
 options = PredictOptions(uncertainty=True, max_memory=sys.argv[4] or None)
 found = predict_scans(run, source, output, device="cpu", probabilities=True, options=options, progress=Silent())
 assert not any(scan.error for scan in found), found
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, all(on_disk), len(on_disk))
+print(peak_bytes(), all(on_disk), len(on_disk))
 """
 
 DAEMON = """

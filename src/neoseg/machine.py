@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 from pathlib import Path
 
 from .errors import InputError, MachineError, NeosegError
 
-__all__ = ["free_memory_gib", "is_out_of_memory", "refused", "refused_writing"]
+__all__ = ["free_memory_gib", "is_out_of_memory", "peak_bytes", "refused", "refused_writing"]
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _TOO_LARGE = (errno.EFBIG,)
@@ -75,6 +76,19 @@ def free_memory_gib() -> float | None:
     found = [_system_bytes(), _group_bytes(), _limit_bytes()]
     known = [value for value in found if value is not None]
     return max(0, min(known)) / 2**30 if known else None
+
+
+def peak_bytes() -> int | None:
+    """Return the most memory that this process has had resident; ``None`` where the system does not tell (Windows)."""
+    # What getrusage says begins with the peak of the process that started this one.
+    if (own := _line_of(Path("/proc/self/status"), "VmHWM:", 1024)) is not None:
+        return own
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak if sys.platform == "darwin" else peak * 1024)
 
 
 def _concerns(path: Path, error: OSError) -> bool:

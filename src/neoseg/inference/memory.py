@@ -12,7 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Demand", "MemoryUse", "fitting", "give_back", "peak_bytes", "resident_bytes"]
+from ..machine import peak_bytes
+
+__all__ = ["Demand", "MemoryUse", "fitting", "give_back", "resident_bytes"]
 
 PASS = 3.0
 """Memory of a pass through a network on a CPU over the float32 tensors that live in it; measured were 0.7 to 3.0."""
@@ -132,7 +134,7 @@ def resident_bytes() -> int:
     try:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     except (OSError, ValueError, IndexError):
-        return peak_bytes()
+        return peak_bytes() or 0
     import resource
 
     return pages * resource.getpagesize()
@@ -150,13 +152,3 @@ def give_back() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
-
-
-def peak_bytes() -> int:
-    """Return the most memory that this process has had resident, 0 where the system does not tell."""
-    try:
-        import resource
-    except ImportError:
-        return 0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return int(peak if sys.platform == "darwin" else peak * 1024)

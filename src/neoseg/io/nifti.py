@@ -250,7 +250,8 @@ def _placed(path: Path, header: Any, array: NDArray[Any]) -> Volume:
 
 def _qform(path: Path, header: Any) -> NDArray[np.float64]:
     try:
-        return np.asarray(header.get_qform(), dtype=np.float64)
+        with np.errstate(all="ignore"):  # numbers that are none are found where the affine is used
+            return np.asarray(header.get_qform(), dtype=np.float64)
     except ValueError as error:
         if int(header["sform_code"]) > 0:
             return np.full((4, 4), np.nan)
