@@ -58,6 +58,8 @@ def stored_segments(folder: Path) -> tuple[list[Segment], dict[str, Any]]:
     stored = read_record(folder / RECORD, remedy)
     try:
         segments = _SEGMENTS.validate_json(json.dumps(stored["segments"]), strict=True)
+        if not segments or any(not 0 <= s.first <= s.last or s.epoch < 0 for s in segments):
+            raise ValueError("its segments are none, or end before they begin")
         identity = dict(stored["identity"])
         identity["config"] = dict(identity["config"])
     except (KeyError, TypeError, ValueError) as error:
@@ -81,14 +83,14 @@ def read_segments(folder: Path, identity: dict[str, Any], config: TrainingConfig
     changed += [f"config.{key}" for key, value in now.items() if before.get(key) != value]
     if changed:
         raise StateError(
-            f"{folder}: this folder holds a training with other values of {', '.join(sorted(changed))}; give the "
-            "values of then (they are in training.json) to go on with it, or another folder to train anew."
+            f"{folder / RECORD}: this folder holds a training with other values of {', '.join(sorted(changed))}; give "
+            "the values of then to go on with it, or another folder to train anew."
         )
     wanted, last = length_of(config), segments[-1].length
     if wanted != last and not (folder / "finished.json").exists():
         raise StateError(
-            f"{folder}: this training is unfinished; its length is {_told(last)}, but {_told(wanted)} was given; let "
-            "it finish with the former length, then ask for more."
+            f"{folder / RECORD}: this training is unfinished; its length is {_told(last)}, but {_told(wanted)} was "
+            "given; let it finish with the former length, then ask for more."
         )
     return segments
 
