@@ -1,7 +1,8 @@
 """What a prediction takes of the main memory, and how it is made to fit into less.
 
 A fixed model, so that the forecast stands before the start. Its parts are exact where they are arrays of known size;
-what libraries take for themselves was measured (``benchmarks/memory.py``) and is rounded up.
+what libraries take for themselves was measured once by hand and is rounded up; ``benchmarks/prediction.py`` holds
+forecasts against what is taken.
 """
 
 from __future__ import annotations
