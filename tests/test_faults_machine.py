@@ -224,9 +224,11 @@ def sleeping(*at: int) -> Callable[[int], int]:
     return work
 
 
-def failing() -> Callable[[int], int]:
+def failing(*at: int) -> Callable[[int], int]:
     def work(number: int) -> int:
-        raise ZeroDivisionError(f"a defect at {number}")
+        if number in at:
+            raise ZeroDivisionError(f"a defect at {number}")
+        return number
 
     return work
 
@@ -246,8 +248,8 @@ def test_a_worker_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_defect_in_a_worker_shows_its_own_error() -> None:
-    with pytest.raises(ZeroDivisionError, match="a defect at 0"):
-        run_each(failing(), range(3), title="Preparing", progress=Silent(), jobs=2)
+    with pytest.raises(ZeroDivisionError, match="a defect at 1"):
+        run_each(failing(1), range(3), title="Preparing", progress=Silent(), jobs=2)
 
 
 @pytest.mark.parametrize("jobs", [0, 2])

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from neoseg.data.cases import Case
+from neoseg.pipeline.run_folder import _copy_atlas, _keep_template, _stacked
 from neoseg.pipeline.scan_files import Stacked
-from neoseg.pipeline.train import _copy_atlas, _keep_template, _stacked
 from neoseg.prepare.atlas import Atlas
 from neoseg.prepare.standardise import Template
 from neoseg.volume import Grid, Volume

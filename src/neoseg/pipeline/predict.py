@@ -28,8 +28,9 @@ from .networks import FoldNetworks, load_networks, require_trained
 from .out_of_memory import predicting_in_memory
 from .prediction_memory import case_uses
 from .prepared import PreparedCase
+from .run_folder import keep_config
 from .session import CV, HELD_OUT, Session
-from .train import keep_config, resolved_device
+from .train import resolved_device
 
 __all__ = ["choices_by_fold", "load_networks", "mask_path", "post_config", "predict"]
 

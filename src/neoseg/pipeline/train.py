@@ -2,52 +2,35 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from ..atomic import replacing
 from ..cluster.local import Outcome
 from ..cluster.processes import run_here, run_side_by_side
-from ..config import RunConfig, load_resolved
-from ..data.cases import Case
+from ..config import RunConfig
 from ..data.folds import Fold
-from ..data.store import digest, file_digest
-from ..errors import ConfigError, NeosegError, StateError, UserError
-from ..io import volumes_in
-from ..plan.plan import Plan, read_plan
-from ..prepare.standardise import Template
+from ..data.store import digest
+from ..errors import ConfigError, NeosegError, UserError
+from ..plan.plan import Plan
 from ..progress import Progress
 from ..training.configs import TrainingConfig
 from ..training.launch import Launch, launched
 from ..workspace import write_if_changed
-from .environment import environment
 from .fine_tune import FoldStart, fold_starts, load_start, record_of, transfer
 from .forecast import forecast_training
-from .lengths import require_length, without_length
-from .manifest import manifest_of
+from .lengths import require_length
 from .out_of_memory import training_in_memory
-from .prepare import registrations, template_of
 from .prepared import PreparedCase
-from .scan_files import Stacked
+from .run_folder import make_self_contained
 from .session import Session, open_session
 
 if TYPE_CHECKING:
     from ..training.data import TrainingCase
     from ..training.ranks import Ranks
 
-TRAINED_WITH = (
-    "seed", "labels", "label_tolerance", "channels", "folds", "prepare", "atlas", "network", "loss", "augment",
-    "training",
-)  # fmt: skip
-"""Parts of the configuration that the weights of a run depend on."""
-
-__all__ = ["keep_config", "resolved_device", "train", "training_settings", "training_threads", "wanted_folds"]
+__all__ = ["resolved_device", "train", "training_settings", "training_threads", "wanted_folds"]
 
 
 def train(session: Session, *, key: str, folds: Sequence[int] | None = None, failed: Sequence[str] = ()) -> None:
@@ -80,7 +63,7 @@ def train(session: Session, *, key: str, folds: Sequence[int] | None = None, fai
     launch = launched()
     devices = _devices(config.device) if launch.world == 1 else [_device_of(launch, config)]
     if launch.rank == 0:
-        _make_self_contained(session, plan, failed)
+        make_self_contained(session, plan, failed)
     if moved is not None:
         if launch.rank == 0:
             write_if_changed(run.start, record_of(starts, moved))
@@ -337,26 +320,6 @@ def _inputs(session: Session, fold: Fold, start: FoldStart | None) -> str:
     return digest(parts if start is None else [*parts, start.weights])
 
 
-def keep_config(session: Session) -> None:
-    """Write the resolved configuration into the run folder; the length of the training may differ from before.
-
-    Raises:
-        StateError: the run was trained with other values of what its weights depend on.
-    """
-    run, now = session.run, session.config.model_dump(mode="json")
-    if run.config.is_file() and any(run.folder.glob("fold*/training.json")):
-        before = load_resolved(run.config).model_dump(mode="json")
-        for tree in (before, now):
-            tree["training"] = without_length(tree["training"])
-        changed = [key for key in TRAINED_WITH if before[key] != now[key]]
-        if changed:
-            raise StateError(
-                f"{run.folder}: this run was trained with other values of {', '.join(changed)}; choose another `name` "
-                "in the configuration, or delete this folder to train anew."
-            )
-    write_if_changed(run.config, session.config.model_dump(mode="json"))
-
-
 def _cases(session: Session, names: Sequence[str], failed: Sequence[str]) -> list[TrainingCase]:
     from ..training.data import TrainingCase
 
@@ -366,62 +329,3 @@ def _cases(session: Session, names: Sequence[str], failed: Sequence[str]) -> lis
             case = PreparedCase(session.store, name)
             result.append(TrainingCase(name, case.image, case.label))
     return result
-
-
-def _make_self_contained(session: Session, plan: Plan, failed: Sequence[str]) -> None:
-    """Put into the run folder what prediction needs besides the weights."""
-    run = session.run
-    trained = run.plan.is_file() and any(run.folder.glob("fold*/training.json"))
-    if trained and read_plan(run.plan).decisions() != plan.decisions():
-        raise StateError(
-            f"{run.folder}: this run was trained with another plan; choose another `name` in the configuration, or "
-            "delete this folder to train anew."
-        )
-    keep_config(session)
-    write_if_changed(run.plan, plan.model_dump(mode="json"))
-    write_if_changed(run.environment, environment())
-    write_if_changed(run.manifest, manifest_of(session))
-    write_if_changed(run.folder / "folds.json", [asdict(f) for f in session.folds])
-    if (stacked := _stacked([c for c in session.trainable if c.case not in failed])) is not None:
-        write_if_changed(run.stacked, asdict(stacked))
-    if session.makes_zmap:
-        _copy_atlas(session.config.template or session.workspace.atlas, run.atlas)
-    if (template := template_of(session)) is not None:
-        _keep_template(template, run.template)
-    if found := registrations(session, session.trainable):
-        write_if_changed(run.registrations, found)
-
-
-def _stacked(cases: Sequence[Case]) -> Stacked | None:
-    """Return how the channels lie in the 4-D files of the cases; None unless all have such files, and alike."""
-    first, *others = [_stack_of(case) for case in cases] or [None]
-    return first if all(other == first for other in others) else None
-
-
-def _stack_of(case: Case) -> Stacked | None:
-    files = set(case.images.values())
-    if len(files) != 1 or not case.channel_index:
-        return None
-    return Stacked(volumes_in(files.pop()), case.channel_index)
-
-
-def _copy_atlas(source: Path, target: Path) -> None:
-    """Copy the files of an atlas, each whole, where the copy is not there or differs."""
-    from ..prepare.atlas import Atlas
-
-    Atlas.load(source)
-    for file in sorted(source.glob("atlas.*")):
-        copy = target / file.name
-        if not copy.is_file() or file_digest(copy) != file_digest(file):
-            with replacing(copy) as temporary:
-                shutil.copyfile(file, temporary)
-
-
-def _keep_template(template: Template, target: Path) -> None:
-    """Write a template unless the folder holds just that one."""
-    if (target / "template.npz").is_file():
-        there = Template.load(target)
-        parts = [(t.image.array, t.mask, t.image.grid.affine) for t in (there, template)]
-        if all(np.array_equal(a, b) for a, b in zip(*parts, strict=True)):
-            return
-    template.save(target)
