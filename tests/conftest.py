@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from fault_states import scene_at, states  # noqa: F401 - fixtures
 from neoseg.config import load_config
@@ -33,13 +36,41 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     return report
 
 
-TINY_COHORT = CohortConfig(healthy=5, patients=7, held_out=2, seed=3)
+FIRST = ("test_demo.py", "test_demo_hardness.py", "test_predict_new_scans.py", "test_prepare_space_run.py")
+"""Files of long tests; begun first, so that no process is left with them at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the long files first, in that order."""
+    items.sort(key=lambda item: FIRST.index(item.path.name) if item.path.name in FIRST else len(FIRST))
+
+
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """Return a folder that one of the test processes makes and the others wait for."""
+    root = factory.getbasetemp()
+    folder = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "made_once" / name
+    folder.parent.mkdir(exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if not Path(f"{folder}.made").exists():
+            # a maker that failed leaves an unfinished folder
+            shutil.rmtree(folder, ignore_errors=True)
+            make(folder)
+            Path(f"{folder}.made").touch()
+    return folder
+
+
+TINY_COHORT = CohortConfig(healthy=5, patients=5, held_out=1, seed=3)
 TINY = (
     "folds.count=2",
     "jobs=0",
     "training.steps=8",
     "training.steps_per_epoch=4",
+    "training.batch_size=1",
     "plan.patch=[48, 48, 24]",
+    "network.dims=[8, 16, 32]",
+    "network.depths=[1, 1, 1]",
+    "network.proj=[16, 16, 16]",
+    "network.feature_size=8",
     "atlas.rounds=1",
     "evaluate.resamples=200",
 )
@@ -47,9 +78,13 @@ TINY = (
 
 @pytest.fixture(scope="session")
 def tiny_demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
-    """A finished demo of fourteen heads and hardly any training: (workspace, summary)."""
-    folder = tmp_path_factory.mktemp("demo") / "tiny"
-    return folder, demo(folder, Silent(), cohort=TINY_COHORT, changes=TINY, jobs=0)
+    """A finished demo of eleven heads and hardly any training: (workspace, summary)."""
+
+    def make(folder: Path) -> None:
+        demo(folder, Silent(), cohort=TINY_COHORT, changes=TINY, jobs=0)
+
+    folder = made_once(tmp_path_factory, "tiny_demo", make)
+    return folder, json.loads((folder / "runs" / "demo" / "summary.json").read_text())
 
 
 @pytest.fixture(scope="session")
@@ -106,32 +141,50 @@ def blob_changes() -> tuple[str, ...]:
 @pytest.fixture(scope="session")
 def blob_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A finished run on images of bright balls: (run folder, folder of the data)."""
-    root = tmp_path_factory.mktemp("blobs")
-    write_blobs(root / "data", 8, 0)
-    imported = import_folder(root / "data", root / "work")
-    config = load_config(imported.config, BLOB_CHANGES)
-    run(config)
+
+    def make(root: Path) -> None:
+        write_blobs(root / "data", 8, 0)
+        imported = import_folder(root / "data", root / "work")
+        run(load_config(imported.config, BLOB_CHANGES))
+
+    root = made_once(tmp_path_factory, "blobs", make)
     return root / "work" / "runs" / "default", root / "data"
 
 
 @pytest.fixture(scope="session")
 def small_prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace of six images of bright balls with a plan and prepared cases, for the settings of `small_run`."""
-    root = tmp_path_factory.mktemp("small")
-    write_blobs(root / "data", 6, 0)
-    import_folder(root / "data", root / "work")
-    with pytest.MonkeyPatch.context() as patch:
-        assert called(patch, "check", root / "work") == 0
-        for command in ("plan", "prepare"):
-            assert called(patch, command, root / "work", *SETS) == 0
-    return root / "work"
+
+    def make(root: Path) -> None:
+        write_blobs(root / "data", 6, 0)
+        import_folder(root / "data", root / "work")
+        with pytest.MonkeyPatch.context() as patch:
+            assert called(patch, "check", root / "work") == 0
+            for command in ("plan", "prepare"):
+                assert called(patch, command, root / "work", *SETS) == 0
+
+    return made_once(tmp_path_factory, "small_prepared", make) / "work"
 
 
 @pytest.fixture(scope="session")
 def small_trained(small_prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same with a finished run of two folds, four steps each."""
-    folder = tmp_path_factory.mktemp("small_trained") / "work"
-    shutil.copytree(small_prepared, folder)
-    with pytest.MonkeyPatch.context() as patch:
-        assert called(patch, "run", folder, *SETS, "--steps", "4") == 0
-    return folder
+
+    def make(root: Path) -> None:
+        shutil.copytree(small_prepared, root / "work")
+        with pytest.MonkeyPatch.context() as patch:
+            assert called(patch, "run", root / "work", *SETS, "--steps", "4") == 0
+
+    return made_once(tmp_path_factory, "small_trained", make) / "work"
+
+
+@pytest.fixture
+def workspace(small_prepared: Path, tmp_path: Path) -> Path:
+    """A copy of the prepared workspace; its table names the files of the original."""
+    return Path(shutil.copytree(small_prepared, tmp_path / "work"))
+
+
+@pytest.fixture
+def finished(small_trained: Path, tmp_path: Path) -> Path:
+    """A copy of the workspace with a finished run."""
+    return Path(shutil.copytree(small_trained, tmp_path / "work"))

@@ -53,7 +53,8 @@ def test_the_best_threshold_chosen_on_the_truth_lies_between_a_quarter_and_a_hal
     healthy = [c for c in cases if c.group == "healthy"]
     volumes = [volume for volume, _ in each(partial(_healthy_adc, config=CONFIG), healthy)]
     atlas = build_atlas(volumes, AtlasConfig(), run_each=each)
-    found = [maps_of(c, atlas) for c in cases if c.split == "test" and c.group == "patient"]
+    held_out = [c for c in cases if c.split == "test" and c.group == "patient"]
+    found = each(partial(maps_of, atlas=atlas), held_out)
     scored = [maps for maps in found if maps[2].any()]
     assert len(volumes) == 20
     assert len(scored) == 11

@@ -18,13 +18,6 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def workspace(small_prepared: Path, tmp_path: Path) -> Path:
-    """A prepared workspace without a run."""
-    shutil.copytree(small_prepared, tmp_path / "work")
-    return tmp_path / "work"
-
-
-@pytest.fixture
 def source(small_trained: Path, tmp_path: Path) -> Path:
     """A finished run on the same cases and folds."""
     shutil.copytree(small_trained / "runs" / "default", tmp_path / "source")

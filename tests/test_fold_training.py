@@ -18,19 +18,6 @@ from small_run import SETS, arguments, called, read, weights
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture
-def workspace(small_prepared: Path, tmp_path: Path) -> Path:
-    """A copy of it; its table names the files of the original."""
-    shutil.copytree(small_prepared, tmp_path / "work")
-    return tmp_path / "work"
-
-
-@pytest.fixture
-def finished(small_trained: Path, tmp_path: Path) -> Path:
-    shutil.copytree(small_trained, tmp_path / "work")
-    return tmp_path / "work"
-
-
 def test_a_finished_run_gets_longer_and_what_follows_is_redone(
     finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

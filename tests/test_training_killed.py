@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,9 @@ from training_to_kill import work
 
 
 @pytest.mark.slow
-def test_twenty_kills_at_seeded_moments_change_no_bit(tmp_path: Path) -> None:
+def test_twenty_kills_at_seeded_moments_change_no_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # the server of forks does not look for what it preloads where this process does
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
     work(tmp_path / "whole", None, None)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["training_to_kill"])

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch._dynamo  # what the first optimiser imports: processes that are forked have it then
 
 from test_training_loop import CONFIG, fit
 

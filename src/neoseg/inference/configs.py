@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, field_validator, model_validator
@@ -28,6 +30,9 @@ Average = Literal["softmax", "logits"]
 
 Criterion = Literal["dice", "lesion_f1", "both"]
 """By what a post-processing is chosen: Dice, lesion-wise F1, or the mean of the two."""
+
+PASS_VOXELS = 2**17
+"""Voxels of the windows in one pass when nothing else is asked for: small ones one at a time leave a CPU half idle."""
 
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
@@ -60,7 +65,7 @@ class WindowConfig(BaseModel, frozen=True, extra="forbid"):
         overlap: least share of a window that the next one covers again, 0..0.9.
         mirror_axes: spatial axes (0 = x, left-right) over whose flips the prediction is averaged; ``(0, 1, 2)`` costs
             eight times as much as none.
-        batch: windows in one pass through the network.
+        batch: windows in one pass through the network; omitted: as many as hold about 131,000 voxels, at least one.
         precision: see :data:`Precision`.
         average: what is averaged over windows, mirrorings and folds. "softmax": the probabilities, so that each has the
             same say. "logits": the networks' answers before softmax, so that a sure one counts for more than an unsure
@@ -73,7 +78,7 @@ class WindowConfig(BaseModel, frozen=True, extra="forbid"):
 
     overlap: float = Field(default=0.5, ge=0, le=0.9)
     mirror_axes: tuple[int, ...] = ()
-    batch: int = Field(default=1, ge=1)
+    batch: int | None = Field(default=None, ge=1)
     precision: Precision = "auto"
     average: Average = "softmax"
     skip_background: bool = True
@@ -88,6 +93,10 @@ class WindowConfig(BaseModel, frozen=True, extra="forbid"):
             except ConfigError as error:
                 raise ValueError(str(error).partition(": ")[2].rstrip(".")) from error
         return value
+
+    def windows_at_once(self, patch: Sequence[int]) -> int:
+        """Return how many windows of a patch go through the network in one pass."""
+        return self.batch or max(1, PASS_VOXELS // math.prod(patch))
 
     def decisions(self) -> dict[str, Any]:
         """Return the fields that results depend on, plain data; the memory allowed is not one of them."""

@@ -102,7 +102,8 @@ class Ensemble:
             raise ConfigError("An ensemble needs at least one network, but none was given; train a fold first.")
         apart = members and count > 1
         result = scratch.array((1 + count if apart else 1, self.classes, *image.shape[1:]))
-        window = self.window.model_copy(update={"batch": min(self.window.batch, use.batch or self.window.batch)})
+        at_once = self.window.windows_at_once(self.plan.patch)
+        window = self.window.model_copy(update={"batch": min(at_once, use.batch or at_once)})
         together = use.networks or count
         for first in range(0, count, together):
             group = [self.networks[i] for i in range(first, min(first + together, count))]

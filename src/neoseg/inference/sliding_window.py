@@ -128,7 +128,7 @@ def windowed_planes(
     total = torch.zeros((len(border), depth, *shape[1:]), device=device)
     norm = torch.zeros((depth, *shape[1:]), device=device)
     base = 0
-    for group in _groups(wanted, config.batch):
+    for group in _groups(wanted, config.windows_at_once(patch)):
         batch = torch.from_numpy(np.stack([cut(image, start, patch, fill) for start in group]).astype(np.float32))
         with torch.inference_mode(), autocast(dtype, device):
             results = answer(batch.to(device))

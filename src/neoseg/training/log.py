@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,27 @@ from ..errors import StateError
 from .checkpoint import TrainingState
 from .validation import Validation
 
-__all__ = ["draw_curves", "epoch_line", "read_log", "rounded", "write_log"]
+__all__ = ["Curves", "draw_curves", "epoch_line", "read_log", "rounded", "write_log"]
+
+PICTURE_SHARE = 0.02
+"""Pictures of the curves take at most this share of a training's time, the first and the last apart."""
+
+
+class Curves:
+    """The picture of the curves of a fold, which grows with it."""
+
+    def __init__(self, path: Path, title: str) -> None:
+        """Draw to a path, with a title above."""
+        self.path, self.title, self.due = path, title, 0.0
+
+    def draw(self, history: Sequence[dict[str, Any]], *, last: bool = False) -> None:
+        """Draw the curves, unless the last picture is too young for what a picture costs."""
+        start = time.perf_counter()
+        if start < self.due and not last:
+            return
+        draw_curves(history, self.path, self.title)
+        end = time.perf_counter()
+        self.due = end + (end - start) / PICTURE_SHARE
 
 
 def epoch_line(state: TrainingState, scores: Validation | None, rate: float, *, smoothed: bool) -> dict[str, Any]:
@@ -72,8 +93,9 @@ def draw_curves(history: Sequence[dict[str, Any]], path: Path, title: str) -> No
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    figure = Figure(figsize=(8, 4.5))
     FigureCanvasAgg(figure)
+    figure.subplots_adjust(left=0.09, right=0.91, bottom=0.19, top=0.93)
     left = figure.add_subplot()
     right = left.twinx()
     curves = (
@@ -90,6 +112,7 @@ def draw_curves(history: Sequence[dict[str, Any]], path: Path, title: str) -> No
     right.set(ylabel="Dice", ylim=(0, 1))
     lines = [*left.get_lines(), *right.get_lines()]
     if lines:
-        left.legend(lines, [str(line.get_label()) for line in lines], loc="center right", fontsize="small")
+        labels = [str(line.get_label()) for line in lines]
+        figure.legend(lines, labels, loc="lower center", ncols=len(lines), fontsize="small", frameon=False)
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=100)

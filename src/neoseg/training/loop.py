@@ -45,14 +45,14 @@ from .guard import Guard
 from .heap import kept_heap
 from .interrupt import stop_request
 from .loader import loading
-from .log import draw_curves, epoch_line, read_log, rounded, write_log
+from .log import Curves, epoch_line, read_log, rounded, write_log
 from .memory import peak_gib
 from .optim import MovingAverage, learning_rate_at, make_optimiser
 from .precision import training_precision
 from .ranks import ALONE, Ranks
 from .segments import LENGTH, Segment, length_of, next_segments, read_segments, write_segments
 from .step import StepParts, train_step
-from .validation import Loss, Validation, validate
+from .validation import OVERLAP, Loss, Validation, validate
 
 __all__ = ["FoldRun", "TrainingResult", "read_result", "train_fold"]
 
@@ -158,7 +158,7 @@ def train_fold(
         labels, data.patch, foreground_fraction=config.foreground_fraction, lesion_power=config.lesion_power
     )
     parts = StepParts(loss, data, sampler, run.augmentation, config, device, dtype, run.seed, ranks)
-    window = WindowConfig(precision=config.precision)
+    window = WindowConfig(precision=config.precision, overlap=OVERLAP)
     optimiser = make_optimiser(network, config)
     average = MovingAverage(network, config.ema_decay) if config.ema_decay is not None else None
     averaged = average.state if average else None
@@ -188,6 +188,7 @@ def train_fold(
         )
         saved = time.perf_counter()
         loader = exits.enter_context(loading(parts, state.step, segment.last))
+        curves = Curves(folder / "progress.png", run.title)
         board = exits.enter_context(score_board(folder / "tensorboard", history)) if ranks.leads else None
 
         def save() -> None:
@@ -249,12 +250,14 @@ def train_fold(
             history.append(rounded(line))
             if board is not None:
                 write_log(folder / "log.jsonl", history)
-                draw_curves(history, folder / "progress.png", run.title)
+                curves.draw(history)
                 board(history[-1])
             _lower_on_plateau(state, config)
             state.next_epoch(time.perf_counter() - start)
             save()
             end_when_asked()
+        if ranks.leads:
+            curves.draw(history, last=True)
 
     ranks.largest(0)
     read_weights(folder / "best", network)
@@ -315,9 +318,7 @@ def _epoch_overhead(
 ) -> float:
     """Return the seconds that an epoch takes besides its steps, by doing those things once, with their files."""
     trial, ranks = run.folder / "timing", parts.ranks
-    window = WindowConfig(precision=parts.config.precision)
-    if ranks.leads:
-        draw_curves([], trial / "progress.png", run.title)  # the first picture loads the fonts
+    window = WindowConfig(precision=parts.config.precision, overlap=OVERLAP)
     start = time.perf_counter()
     if parts.data.validation:
         validate(judged, parts.loss, parts.data, window, parts.device, ranks=ranks)
@@ -325,7 +326,6 @@ def _epoch_overhead(
         return 0.0  # the clock of rank 0 decides
     write_weights(trial / "best", judged.state_dict(), {})
     judging = time.perf_counter() - start
-    draw_curves([], trial / "progress.png", run.title)
     write_checkpoint(trial / "last", judged, optimiser, averaged, TrainingState())
     seconds = time.perf_counter() - start - judging + judging / parts.config.validate_every
     shutil.rmtree(trial)

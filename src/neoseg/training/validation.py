@@ -15,7 +15,11 @@ from ..inference.sliding_window import predict_probabilities
 from .data import TrainingCase, TrainingData
 from .ranks import ALONE, Ranks
 
-__all__ = ["Loss", "Validation", "mean_dice", "validate"]
+__all__ = ["OVERLAP", "Loss", "Validation", "mean_dice", "validate"]
+
+OVERLAP = 0.25
+"""Least share of a window that the next one covers again: enough to compare epochs, with a third to a half of the
+windows of a prediction."""
 
 Loss = Callable[[Sequence[Tensor], Tensor], Tensor]
 """(logits, full size first; target ``(b, x, y, z)`` int64) -> scalar."""
