@@ -33,6 +33,7 @@ def test_every_shipped_recipe_loads(name: str, tmp_path: Path) -> None:
         ({"labels": {"lesion": 0}}, "background"),
         ({"labels": {"a": 1, "b": [1, 2]}}, "differ"),
         ({"labels": {}}, "at least one class"),
+        ({**MINIMAL, "window": {"whole": True}}, r"window\.whole needs .* set network\.size to \"flex\" or \"free\""),
     ],
 )
 def test_a_wrong_key_or_value_is_one_clear_sentence(tree: dict[str, object], sentence: str) -> None:

@@ -23,8 +23,13 @@ from neoseg.inference.sliding_window import (
     window_starts,
     windowed_planes,
 )
+from neoseg.networks.build import build_network
+from neoseg.networks.configs import UnetrPPConfig
 
 FLOAT32 = WindowConfig(precision="float32")
+ANY_SIZE = UnetrPPConfig(
+    dims=(8, 8, 8), depths=(1, 1, 1), proj=(4, 4, 4), decoder_proj=4, feature_size=8, stem=(2, 2, 1), size="free"
+)
 
 
 @pytest.fixture(autouse=True)
@@ -282,7 +287,7 @@ def test_planes_come_in_order_once_and_only_a_patch_of_them_is_kept():
 
 def plan_of(patch):
     """What an ensemble asks of a plan."""
-    return SimpleNamespace(patch=patch)
+    return SimpleNamespace(patch=patch, network=ANY_SIZE)
 
 
 @pytest.mark.parametrize("average", ["softmax", "logits"])
@@ -318,3 +323,31 @@ def test_each_window_is_cut_once_for_all_networks(monkeypatch):
     networks = [Tiny(seed=i).eval() for i in range(3)]
     Ensemble(networks, plan_of((8, 8, 8)), 3, FLOAT32, "cpu").prepared(image_of(14, 10, 9), members=True)
     assert len(cuts) == len(set(cuts)) == len(window_grid((14, 10, 9), (8, 8, 8), 0.5))
+
+
+@pytest.mark.parametrize(
+    "voxels, wanted", [((8, 8, 8), 256), ((64, 64, 32), 1), ((65, 64, 32), 1), ((128, 128, 128), 1)]
+)
+def test_small_windows_go_through_the_network_together(voxels, wanted):
+    assert WindowConfig().windows_at_once(voxels) == wanted
+    assert WindowConfig(batch=3).windows_at_once(voxels) == 3
+
+
+def test_a_volume_goes_whole_through_a_network_that_takes_any_size():
+    generator = torch.Generator().manual_seed(0)
+    network = build_network(ANY_SIZE, in_channels=2, classes=3, patch=(16, 16, 8), generator=generator).eval()
+    image = image_of(21, 30, 9)
+    shapes = []
+    network.register_forward_pre_hook(lambda _, given: shapes.append(tuple(given[0].shape)))
+    window = WindowConfig(precision="float32", whole=True)
+    found = Ensemble([network], plan_of((16, 16, 8)), 3, window, "cpu").prepared(image)[0]
+    assert shapes == [(1, 2, 24, 32, 12)]
+    padded = torch.zeros(1, 2, 24, 32, 12)
+    start = [-((n - p) // 2) for n, p in zip(image.shape[1:], padded.shape[2:], strict=True)]
+    place = tuple(slice(s, s + n) for s, n in zip(start, image.shape[1:], strict=True))
+    padded[(0, slice(None), *place)] = torch.from_numpy(image)
+    with torch.inference_mode():
+        expected = torch.softmax(network(padded)[0], dim=1)[(0, slice(None), *place)]
+    torch.testing.assert_close(torch.from_numpy(found), expected)
+    windowed = Ensemble([network], plan_of((16, 16, 8)), 3, FLOAT32, "cpu").prepared(image)[0]
+    assert np.abs(windowed - found).max() > 1e-3

@@ -109,6 +109,15 @@ class RunConfig(BaseModel, frozen=True, extra="forbid"):
             raise ValueError(f"the rules are named {names}; give each its own name")
         return self
 
+    @model_validator(mode="after")
+    def _windows_suit_the_network(self) -> RunConfig:
+        if self.window.whole and self.network.size == "native":
+            raise ValueError(
+                'window.whole needs a network that takes volumes of any size; set network.size to "flex" or "free", or '
+                "window.whole to false"
+            )
+        return self
+
     @property
     def label_set(self) -> LabelSet:
         """The classes with their stored values."""

@@ -70,6 +70,8 @@ class WindowConfig(BaseModel, frozen=True, extra="forbid"):
         average: what is averaged over windows, mirrorings and folds. "softmax": the probabilities, so that each has the
             same say. "logits": the networks' answers before softmax, so that a sure one counts for more than an unsure
             one; the softmax of the mean is the normalised geometric mean of the probabilities.
+        whole: each volume is one window, so that every voxel sees all of its surroundings. Only for networks of size
+            "flex" or "free", which take any size; a pass takes memory by the voxels of the volume.
         skip_background: windows in which every channel is 0 throughout are not computed. Voxels that are not 0 keep
             their result; what lies in no other window is background.
         max_memory: the most main memory that prediction may take, with the program itself, such as "4G"; omitted: no
@@ -81,6 +83,7 @@ class WindowConfig(BaseModel, frozen=True, extra="forbid"):
     batch: int | None = Field(default=None, ge=1)
     precision: Precision = "auto"
     average: Average = "softmax"
+    whole: bool = False
     skip_background: bool = True
     max_memory: str | None = None
 
@@ -93,6 +96,18 @@ class WindowConfig(BaseModel, frozen=True, extra="forbid"):
             except ConfigError as error:
                 raise ValueError(str(error).partition(": ")[2].rstrip(".")) from error
         return value
+
+    def patch_for(self, shape: Sequence[int], patch: Sequence[int], multiple: Sequence[int]) -> tuple[int, ...]:
+        """Return the voxels of a window along each axis of a volume.
+
+        Args:
+            shape: of the volume.
+            patch: that the network was trained on.
+            multiple: what the network's sizes are multiples of.
+        """
+        if not self.whole:
+            return tuple(patch)
+        return tuple(-(-n // m) * m for n, m in zip(shape, multiple, strict=True))
 
     def windows_at_once(self, patch: Sequence[int]) -> int:
         """Return how many windows of a patch go through the network in one pass."""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..errors import ConfigError
+from ..networks.configs import required_multiple
 from ..plan.plan import Plan
 from ..prepare.standardise import Space
 from ..volume import Grid
@@ -102,7 +103,8 @@ class Ensemble:
             raise ConfigError("An ensemble needs at least one network, but none was given; train a fold first.")
         apart = members and count > 1
         result = scratch.array((1 + count if apart else 1, self.classes, *image.shape[1:]))
-        at_once = self.window.windows_at_once(self.plan.patch)
+        patch = self.window.patch_for(image.shape[1:], self.plan.patch, required_multiple(self.plan.network))
+        at_once = self.window.windows_at_once(patch)
         window = self.window.model_copy(update={"batch": min(at_once, use.batch or at_once)})
         together = use.networks or count
         for first in range(0, count, together):
@@ -112,7 +114,7 @@ class Ensemble:
             for start, planes in windowed_planes(
                 _answers(group, window, apart),
                 image,
-                patch=self.plan.patch,
+                patch=patch,
                 outside=outside,
                 config=window,
                 device=self.device,

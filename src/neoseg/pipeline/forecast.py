@@ -22,6 +22,7 @@ from ..inference.configs import WindowConfig
 from ..inference.predictor import Predictor
 from ..inference.sliding_window import window_starts
 from ..io import read_grid
+from ..networks.configs import required_multiple
 from ..plan.cost import step_core_seconds, step_gib
 from ..plan.fingerprint import read_facts
 from ..plan.plan import Plan
@@ -125,8 +126,8 @@ def forecast_predict(session: Session, failed: Sequence[str], *, device: str) ->
     members = {n: 1 for fold in folds for n in fold.validation} | {c.case: len(folds) for c in session.held_out}
     names = [name for name in members if name not in failed]
     shapes = [PreparedCase(session.store, name).grid.shape for name in names]
-    count = sum(members[n] * _windows(s, plan, window) for n, s in zip(names, shapes, strict=True))
-    windows = _window_sentence(count, plan, window, device)
+    work = sum((_windows(s, plan, window).times(members[n]) for n, s in zip(names, shapes, strict=True)), Windows())
+    windows = _window_sentence(work, plan, window, device)
     return f"Forecast: {len(names)} cases, {windows}; what is predicted already is kept."
 
 
@@ -135,7 +136,7 @@ def forecast_new_scans(predictor: Predictor, scans: Sequence[Case]) -> str:
 
     Scans whose headers cannot be read, or of another dimension, are left to the prediction, which says what is wrong.
     """
-    ensemble, count, litres = predictor.ensemble, 0, []
+    ensemble, work, litres = predictor.ensemble, Windows(), []
     for scan in scans:
         try:
             grid = read_grid(next(iter(scan.images.values())))
@@ -146,12 +147,12 @@ def forecast_new_scans(predictor: Predictor, scans: Sequence[Case]) -> str:
         space = predictor.template.grid(ensemble.plan.spacing_mm) if predictor.template is not None else grid
         scale = np.array(space.spacing) / ensemble.plan.spacing_mm
         shape = tuple(np.maximum(1, np.rint(space.shape * scale)).astype(int))
-        count += len(ensemble.networks) * _windows(shape, ensemble.plan, ensemble.window)
+        work += _windows(shape, ensemble.plan, ensemble.window).times(len(ensemble.networks))
         litres.append(math.prod(grid.shape) * grid.voxel_volume / 1e6)
     made = predictor.atlas is not None and ZADC in ensemble.plan.channels
     channels = [c for c in ensemble.plan.channels if not (made and c == ZADC)]
     prepare = sum(_case_seconds(predictor.prepare, channels, one, makes_zmap=made) for one in litres)
-    windows = _window_sentence(count, ensemble.plan, ensemble.window, ensemble.device)
+    windows = _window_sentence(work, ensemble.plan, ensemble.window, ensemble.device)
     return f"Forecast: {len(scans)} scans, at most {_duration(prepare)} of preparation and {windows}."
 
 
@@ -186,27 +187,49 @@ def _box_litres(session: Session) -> float:
     return float(np.mean([math.prod(f.foreground_shape) * math.prod(f.spacing_mm) for f in facts])) / 1e6
 
 
-def _windows(shape: Sequence[int], plan: Plan, window: WindowConfig) -> int:
-    starts = window_starts(shape, plan.patch, window.overlap)
-    return int(math.prod(len(along) for along in starts) * 2 ** len(window.mirror_axes))
+@dataclass(frozen=True)
+class Windows:
+    """Passes through a network.
+
+    Attributes:
+        count: how many.
+        patches: patches of the plan with as many voxels.
+    """
+
+    count: int = 0
+    patches: float = 0.0
+
+    def __add__(self, other: Windows) -> Windows:
+        return Windows(self.count + other.count, self.patches + other.patches)
+
+    def times(self, networks: int) -> Windows:
+        """Return the passes through several networks."""
+        return Windows(self.count * networks, self.patches * networks)
 
 
-def _window_sentence(count: int, plan: Plan, window: WindowConfig, device: str) -> str:
+def _windows(shape: Sequence[int], plan: Plan, window: WindowConfig) -> Windows:
+    patch = window.patch_for(shape, plan.patch, required_multiple(plan.network))
+    passes = math.prod(len(along) for along in window_starts(shape, patch, window.overlap))
+    count = int(passes * 2 ** len(window.mirror_axes))
+    return Windows(count, count * math.prod(patch) / math.prod(plan.patch))
+
+
+def _window_sentence(work: Windows, plan: Plan, window: WindowConfig, device: str) -> str:
     import torch
 
     from ..inference.precision import is_reduced
 
     if device != "cpu":
-        return f"{count} windows"
+        return f"{work.count} windows"
     seconds = (
-        count
+        work.patches
         * FORWARD
         * step_core_seconds(
             plan.network, plan.patch, len(plan.channels), 1, bfloat16=is_reduced(window.precision, device)
         )
     )
     threads = torch.get_num_threads()
-    return f"{count} windows, {_duration(seconds / threads)} on {threads} threads"
+    return f"{work.count} windows, {_duration(seconds / threads)} on {threads} threads"
 
 
 def _duration(seconds: float) -> str:

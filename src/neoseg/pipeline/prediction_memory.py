@@ -13,6 +13,7 @@ from ..inference.configs import bytes_of, shown_bytes
 from ..inference.memory import Demand, MemoryUse, fitting, give_back, resident_bytes
 from ..inference.predictor import Predictor, Wanted
 from ..io import read_grid
+from ..networks.configs import required_multiple
 from ..plan.plan import Plan
 from ..prepare.configs import ZADC, PrepareConfig
 from ..volume import Grid
@@ -61,13 +62,14 @@ def case_uses(session: Session, members: Mapping[str, int], device: str) -> dict
     for name, count in members.items():
         case = PreparedCase(session.store, name)
         box = math.prod(case.box.shape)
+        patch = window.patch_for(case.grid.shape, plan.patch, required_multiple(plan.network))
         demands[name] = Demand(
             program=program,
             network=network,
             networks=count,
-            window=one_pass,
-            batch=window.windows_at_once(plan.patch),
-            patch=plan.patch,
+            window=one_pass * math.prod(patch) // math.prod(plan.patch),
+            batch=window.windows_at_once(patch),
+            patch=patch,
             native=box,
             prepared=case.grid.shape,
             channels=len(plan.channels),
@@ -108,6 +110,7 @@ def scan_uses(
         if grid is None or grid.ndim != len(plan.spacing_mm):
             continue
         native, prepared = math.prod(grid.shape), prepared_shape(predictor, grid)
+        patch = ensemble.window.patch_for(prepared, plan.patch, required_multiple(plan.network))
         channels = max(len(plan.channels), len(scan.images))
         preparation = _preparation(predictor, channels, native, math.prod(prepared))
         # images as read and as corrected, the mask, and the network's input
@@ -116,9 +119,9 @@ def scan_uses(
             program=program + jobs * (CHILD + preparation + held),
             network=network,
             networks=folds,
-            window=one_pass,
-            batch=ensemble.window.windows_at_once(plan.patch),
-            patch=plan.patch,
+            window=one_pass * math.prod(patch) // math.prod(plan.patch),
+            batch=ensemble.window.windows_at_once(patch),
+            patch=patch,
             native=native,
             prepared=prepared,
             channels=channels,

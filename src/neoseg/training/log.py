@@ -16,7 +16,7 @@ from .validation import Validation
 
 __all__ = ["Curves", "draw_curves", "epoch_line", "read_log", "rounded", "write_log"]
 
-PICTURE_SHARE = 0.02
+PICTURE_SHARE = 0.05
 """Pictures of the curves take at most this share of a training's time, the first and the last apart."""
 
 
