@@ -16,7 +16,7 @@ def constant_images(data: DataFacts) -> list[Problem]:
         error(
             facts.case.case,
             file.path,
-            f"Every voxel is {file.minimum:g}, so the image is empty; export the scan again.",
+            f"Every voxel is {file.minimum:g}, so the image shows nothing; export the scan again.",
         )
         for facts in data.cases
         for file in facts.images.values()
