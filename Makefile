@@ -12,7 +12,7 @@ demo: $(VENV)/.stamp-run
 
 # One process a core with one thread each: the tests start many small computations.
 test: $(VENV)/.stamp-test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 check: test lint
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from filelock import FileLock
 
+from fault_scene import Done
 from fault_states import scene_at, states  # noqa: F401 - fixtures
 from neoseg.config import load_config
 from neoseg.phantom.config import CohortConfig
@@ -21,7 +22,7 @@ from neoseg.pipeline.demo import demo
 from neoseg.pipeline.import_data import import_folder
 from neoseg.pipeline.run import run
 from neoseg.progress import Silent
-from small_run import SETS, called
+from small_run import SETS, called, in_this_process
 
 SHARED = Path(__file__).parents[2] / "shared"
 
@@ -85,6 +86,18 @@ def tiny_demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str,
 
     folder = made_once(tmp_path_factory, "tiny_demo", make)
     return folder, json.loads((folder / "runs" / "demo" / "summary.json").read_text())
+
+
+@pytest.fixture
+def neoseg(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
+    """The command line, called in this process: its start takes as long as a small stage."""
+
+    def call(*words: str) -> Done:
+        capsys.readouterr()
+        code = in_this_process(monkeypatch, "neoseg", *words)
+        return Done(code, *capsys.readouterr())
+
+    return call
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ import pytest
 from neoseg.cli.app import run as command_line
 from neoseg.data.store import file_digest
 
-__all__ = ["QUIET", "SETS", "arguments", "called", "command_line", "read", "weights"]
+__all__ = ["QUIET", "SETS", "arguments", "called", "command_line", "in_this_process", "read", "weights"]
 
 QUIET: tuple[str, ...] = ("--quiet",)
 
@@ -38,8 +38,13 @@ def arguments(command: str, workspace: Path, *more: str) -> list[str]:
 
 
 def called(patch: pytest.MonkeyPatch, command: str, workspace: Path, *more: str) -> int:
-    """Call the command line in this process and return its exit code."""
-    patch.setattr(sys, "argv", arguments(command, workspace, *more))
+    """Call the command line on a workspace in this process and return its exit code."""
+    return in_this_process(patch, *arguments(command, workspace, *more))
+
+
+def in_this_process(patch: pytest.MonkeyPatch, *words: str) -> int:
+    """Call the command line in this process, signals put back afterwards, and return its exit code."""
+    patch.setattr(sys, "argv", list(words))
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         return command_line()

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -16,23 +17,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fault_scene import Done
 from neoseg.data.cases import read_cases
 from neoseg.io import read_grid, read_volume
 from neoseg.volume import same_grid
 
 pytestmark = pytest.mark.slow
 Demo = tuple[Path, dict[str, Any]]
-
-
-def neoseg(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "neoseg", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-        **options,
-    )
+Command = Callable[..., Done]
 
 
 @pytest.fixture
@@ -111,28 +103,28 @@ def test_the_report_is_one_file_with_every_part(tiny_demo: Demo) -> None:
 
 
 def test_the_configuration_replayed_by_hand_gives_the_same_scores(
-    tiny_demo: Demo, tmp_path: Path, sets: list[str]
+    neoseg: Command, tiny_demo: Demo, tmp_path: Path, sets: list[str]
 ) -> None:
     folder, _ = tiny_demo
     shutil.copytree(folder / "cohort", tmp_path / "cohort")
     done = neoseg("import", str(tmp_path / "cohort"), "--layout", "bonbid", "--workspace", str(tmp_path))
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.err
     shutil.copy(folder / "neoseg.toml", tmp_path / "neoseg.toml")
     for stage in ("check", "plan", "prepare"):
         done = neoseg(stage, str(tmp_path / "neoseg.toml"), *sets)
-        assert done.returncode == 0, done.stderr
+        assert done.code == 0, done.err
     for fold in ("0", "1"):
         done = neoseg("train", str(tmp_path / "neoseg.toml"), "--fold", fold, *sets)
-        assert done.returncode == 0, done.stderr
+        assert done.code == 0, done.err
     for stage in ("predict", "evaluate", "report"):
         done = neoseg(stage, str(tmp_path / "neoseg.toml"), *sets)
-        assert done.returncode == 0, done.stderr
+        assert done.code == 0, done.err
     mine = (tmp_path / "runs" / "demo" / "scores.csv").read_text()
     assert mine == (folder / "runs" / "demo" / "scores.csv").read_text()
 
 
 def test_a_second_run_skips_what_is_done_and_a_changed_threshold_list_redoes_only_the_end(
-    tiny_demo: Demo, tmp_path: Path, sets: list[str]
+    neoseg: Command, tiny_demo: Demo, tmp_path: Path, sets: list[str]
 ) -> None:
     folder = tmp_path / "copy"
     shutil.copytree(tiny_demo[0], folder)
@@ -140,13 +132,15 @@ def test_a_second_run_skips_what_is_done_and_a_changed_threshold_list_redoes_onl
     before = weights.stat().st_mtime_ns
     start = time.monotonic()
     done = neoseg("run", str(folder / "neoseg.toml"), "--json", *sets)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["held_out"] == json.loads(json.dumps(tiny_demo[1]))["held_out"]
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["held_out"] == json.loads(json.dumps(tiny_demo[1]))["held_out"]
     assert time.monotonic() - start < 120
     assert weights.stat().st_mtime_ns == before
 
 
-def test_killed_in_training_and_started_again_ends_the_same(tiny_demo: Demo, tmp_path: Path, sets: list[str]) -> None:
+def test_killed_in_training_and_started_again_ends_the_same(
+    neoseg: Command, tiny_demo: Demo, tmp_path: Path, sets: list[str]
+) -> None:
     folder = tmp_path / "copy"
     shutil.copytree(tiny_demo[0], folder)
     run = folder / "runs" / "demo"
@@ -164,13 +158,13 @@ def test_killed_in_training_and_started_again_ends_the_same(tiny_demo: Demo, tmp
     process.wait(timeout=60)
     assert not (run / "fold1" / "finished.json").exists()
     done = neoseg("run", str(folder / "neoseg.toml"), *sets)
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.err
     assert (run / "scores.csv").read_text() == (tiny_demo[0] / "runs" / "demo" / "scores.csv").read_text()
 
 
-def test_a_folder_with_something_else_in_it_is_refused(tmp_path: Path) -> None:
+def test_a_folder_with_something_else_in_it_is_refused(neoseg: Command, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("do not touch")
     done = neoseg("demo", str(tmp_path))
-    assert done.returncode == 2
-    assert "not empty" in done.stderr
+    assert done.code == 2
+    assert "not empty" in done.err
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]

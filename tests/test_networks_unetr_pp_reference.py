@@ -13,6 +13,7 @@ from neoseg.networks.blocks.paired_attention_block import PairedAttentionBlock
 from neoseg.networks.configs import PUBLISHED, UnetrPPConfig
 from neoseg.networks.unetr_pp import published
 from neoseg.networks.weights import load_published, published_name
+from neoseg.training.heap import kept_heap
 
 REFERENCES = Path(__file__).parent / "references"
 PARAMETERS = {"synapse": 42_952_850, "acdc": 66_796_404, "tumor": 42_647_604, "lung": 121_174_798}
@@ -161,7 +162,8 @@ def test_whole_network_equals_the_authors(variant: str, dtype: torch.dtype) -> N
         tap(f"decoder{level + 3}", network.decoder[level])
     tap("encoder1", network.full_skip)
     tap("decoder2", network.full_fuse)
-    with torch.inference_mode():
+    # convolutions in float64 take and free gigabytes each, which the system would otherwise hand out page by page
+    with torch.inference_mode(), kept_heap():
         outputs = network(torch.from_numpy(image).reshape(shape).to(dtype))
     kind = "f64" if dtype == torch.float64 else "f32"
     for name, tensor in taps.items():

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from fault_scene import Done
 from neoseg.io import read_volume
 from neoseg.metrics import dice
 from neoseg.metrics.overlap import count_voxels
@@ -21,13 +21,8 @@ from neoseg.progress import Silent
 from neoseg.volume import Volume
 
 pytestmark = pytest.mark.slow
+Command = Callable[..., Done]
 DATA = Path(__file__).parents[2] / "shared" / "data"
-
-
-def neoseg(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "neoseg", *arguments], capture_output=True, text=True, timeout=300, check=False
-    )
 
 
 def overlap(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
@@ -42,11 +37,13 @@ def moved(blob_run: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory)
     return target
 
 
-def test_a_copied_run_finds_what_it_learned(blob_run: tuple[Path, Path], moved: Path, tmp_path: Path) -> None:
+def test_a_copied_run_finds_what_it_learned(
+    neoseg: Command, blob_run: tuple[Path, Path], moved: Path, tmp_path: Path
+) -> None:
     data = blob_run[1]
     done = neoseg("predict", str(moved), "-i", str(data / "images"), "-o", str(tmp_path), "--probabilities", "--json")
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    assert done.code == 0, done.err
+    found = json.loads(done.out)
     assert len(found) == 8
     for scan in found:
         mask, truth = nib.load(scan["mask"]), nib.load(data / "labels" / Path(scan["mask"]).name)
@@ -128,12 +125,12 @@ def test_an_atlas_run_gives_one_mask_whatever_the_storage(tiny_demo: tuple[Path,
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="the shared data are not on this machine")
 def test_a_real_adc_in_other_units_is_converted_reported_and_not_clipped(
-    tiny_demo: tuple[Path, dict], tmp_path: Path
+    neoseg: Command, tiny_demo: tuple[Path, dict], tmp_path: Path
 ) -> None:
     scan = next(p for p in (DATA / "isles22_case0001_unlabelled").rglob("*adc*.nii.gz"))
     done = neoseg("predict", str(tiny_demo[0] / "runs" / "demo"), "-i", str(scan), "-o", str(tmp_path), "--json")
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)[0]
+    assert done.code == 0, done.err
+    found = json.loads(done.out)[0]
     assert any("1e-3 mm2/s" in w and "converted" in w for w in found["warnings"])
     source, mask = nib.load(scan), nib.load(found["mask"])
     assert mask.shape == source.shape
@@ -147,15 +144,15 @@ def test_a_real_adc_in_other_units_is_converted_reported_and_not_clipped(
 
 
 def test_one_bad_scan_does_not_lose_the_others_and_mistakes_are_told(
-    blob_run: tuple[Path, Path], moved: Path, tmp_path: Path
+    neoseg: Command, blob_run: tuple[Path, Path], moved: Path, tmp_path: Path
 ) -> None:
     source = tmp_path / "in"
     source.mkdir()
     shutil.copy(blob_run[1] / "images" / "scan0.nii.gz", source / "good.nii.gz")
     (source / "bad.nii.gz").write_text("not an image")
     done = neoseg("predict", str(moved), "--input", str(source), "--output", str(tmp_path / "out"))
-    assert done.returncode == 2
-    assert "bad.nii.gz" in done.stdout
+    assert done.code == 2
+    assert "bad.nii.gz" in done.out
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["good.nii.gz"]
     for arguments, words in [
         (["--input", str(source), "--output", str(source)], "replace the input"),
@@ -164,14 +161,16 @@ def test_one_bad_scan_does_not_lose_the_others_and_mistakes_are_told(
         (["--input", str(source), "--output", str(tmp_path), "--device", "cuda:7"], "device = 'cuda:7'"),
     ]:
         done = neoseg("predict", str(moved), *arguments)
-        assert (done.returncode, words in done.stderr) == (2, True), done.stderr
-        assert "Traceback" not in done.stderr
+        assert (done.code, words in done.err) == (2, True), done.err
+        assert "Traceback" not in done.err
     done = neoseg("predict", str(tmp_path), "--input", str(source), "--output", str(tmp_path / "o"))
-    assert done.returncode == 2
-    assert "not the folder of a finished run" in done.stderr
+    assert done.code == 2
+    assert "not the folder of a finished run" in done.err
 
 
-def test_a_given_brain_mask_is_used_as_in_training(blob_run: tuple[Path, Path], moved: Path, tmp_path: Path) -> None:
+def test_a_given_brain_mask_is_used_as_in_training(
+    neoseg: Command, blob_run: tuple[Path, Path], moved: Path, tmp_path: Path
+) -> None:
     source = nib.load(blob_run[1] / "images" / "scan1.nii.gz")
     truth = np.asarray(nib.load(blob_run[1] / "labels" / "scan1.nii.gz").dataobj) > 0
     # All but one plane through the lesion and what lies beyond it.
@@ -185,8 +184,8 @@ def test_a_given_brain_mask_is_used_as_in_training(blob_run: tuple[Path, Path], 
     nib.save(nib.Nifti1Image(brain[:-1], source.affine), tmp_path / "in" / "b_mask.nii.gz")
     places = ("-i", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--mask", str(tmp_path / "in"))
     done = neoseg("predict", str(moved), *places, "--json")
-    assert done.returncode == 2
-    found = {scan["case"]: scan for scan in json.loads(done.stdout)}
+    assert done.code == 2
+    found = {scan["case"]: scan for scan in json.loads(done.out)}
     assert set(found) == {"a", "b", "c"}
     assert "b_mask.nii.gz: the mask has the grid" in found["b"]["error"]
     assert "The brain mask a_mask.nii.gz was given." in found["a"]["warnings"]
@@ -196,6 +195,6 @@ def test_a_given_brain_mask_is_used_as_in_training(blob_run: tuple[Path, Path], 
     assert whole[cut + 1 :].any() and not masked[cut + 1 :].any()
     assert masked[:cut].any()
     done = neoseg("predict", str(moved), *places[:3], str(tmp_path / "in"), "--mask", str(tmp_path / "nowhere"))
-    assert (done.returncode, done.stderr.strip().count("\n")) == (2, 0)
-    assert "correct --mask" in done.stderr
+    assert (done.code, done.err.strip().count("\n")) == (2, 0)
+    assert "correct --mask" in done.err
     assert not (tmp_path / "out" / "b.nii.gz").exists()

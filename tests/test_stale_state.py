@@ -12,15 +12,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from small_run import SETS, called
+from fault_scene import Done
+from small_run import SETS, arguments
 
 pytestmark = pytest.mark.slow
-
-
-@dataclass
-class Done:
-    code: int
-    err: str
 
 
 @dataclass
@@ -28,24 +23,15 @@ class Stale:
     """A finished workspace with data of its own, and the command line on it."""
 
     folder: Path
-    patch: pytest.MonkeyPatch
-    captured: pytest.CaptureFixture[str]
+    neoseg: Callable[..., Done]
 
     def again(self, *changes: str, command: str = "run") -> Done:
         sets = [part for change in ("training.steps=4", *changes) for part in ("--set", change)]
-        self.captured.readouterr()
-        code = called(self.patch, command, self.folder, *SETS, *sets)
-        return Done(code, self.captured.readouterr().err)
+        return self.neoseg(*arguments(command, self.folder, *SETS, *sets)[1:])
 
 
 @pytest.fixture
-def stale(
-    small_trained: Path,
-    small_prepared: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> Stale:
+def stale(small_trained: Path, small_prepared: Path, tmp_path: Path, neoseg: Callable[..., Done]) -> Stale:
     data = small_prepared.parent / "data"
     shutil.copytree(small_trained, tmp_path / "work")
     shutil.copytree(data, tmp_path / "data")
@@ -53,7 +39,7 @@ def stale(
     table = tmp_path / "work" / "cases.csv"
     assert str(data) in table.read_text()
     table.write_text(table.read_text().replace(str(data), str(tmp_path / "data")))
-    return Stale(tmp_path / "work", monkeypatch, capsys)
+    return Stale(tmp_path / "work", neoseg)
 
 
 def times(workspace: Path, pattern: str) -> dict[str, int]:

@@ -234,7 +234,8 @@ def _read(job: VolumeJob, kind: str, facts: dict[str, Any]) -> Brain:
         )
     if np.ptp(volume.array) == 0:
         value = float(volume.array.flat[0])
-        raise InputError(f"{job.source}: every voxel is {value:g}, so the image shows nothing; export the scan again.")
+        seen = "is empty" if value == 0 else "shows nothing"
+        raise InputError(f"{job.source}: every voxel is {value:g}, so the image {seen}; export the scan again.")
     mask = load_mask(job.mask, volume) if job.mask is not None else foreground_mask(volume.array)
     facts |= {
         "kind": kind,
