@@ -103,12 +103,10 @@ def test_zero_padded_patches_in_short_formats_are_finite(form: str, dtype: torch
         assert all(torch.isfinite(parameter.grad).all() for parameter in network.parameters())
 
 
-# Recomputation swaps what batches count, outside of the graph. Training and evaluation differ in dropout and norms.
-@pytest.mark.parametrize(
-    ("form", "training"),
-    [*((form, True) for form in FORMS if form != "recomputed"), *((f, False) for f in ("published", "free", "planes"))],
-)
+@pytest.mark.parametrize("training", [False, True])
 def test_it_traces_to_one_graph(form: str, training: bool) -> None:
+    if form == "recomputed":
+        pytest.skip("checkpointing swaps what batches count, outside the graph")
     network, x = build(form, conv_dropout=0.0, attention_dropout=0.0).train(training), image(form)
     torch._dynamo.reset()
     compiled = torch.compile(copy.deepcopy(network), backend="eager", fullgraph=True)
