@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from neoseg.atomic import finish_exchange, read_json, replacing, replacing_folder, write_json
+from neoseg.atomic import discard_unfinished, finish_exchange, read_json, replacing, replacing_folder, write_json
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -41,6 +41,21 @@ def test_a_kill_between_the_two_renames_gives_the_old_folder_back(tmp_path: Path
     finish_exchange(folder)
     assert (folder / "x").read_text() == "old"
     assert sorted(p.name for p in tmp_path.iterdir()) == [".best.other.0123abcd.tmp", "best"]
+
+
+def test_what_a_kill_inside_a_write_leaves_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    others = (".tmp", ".a.tmp.txt", ".b.0123abcd.tmp.d", "c.0123abcd.tmp.json", "log.jsonl")
+    for name in (*others, ".log.e01e398e.tmp.jsonl", ".a.nii.0123abcd.tmp", ".case.0123abcd.tmp.nii.gz"):
+        if name.endswith(".d"):
+            (tmp_path / name).mkdir()
+        else:
+            (tmp_path / name).write_text("")
+    with pytest.raises(RuntimeError), replacing(tmp_path / "x.csv") as temporary:
+        temporary.write_text("half")
+        discard_unfinished(tmp_path)
+        assert not temporary.exists()
+        raise RuntimeError
+    assert {p.name for p in tmp_path.iterdir()} == set(others)
 
 
 def test_json_refuses_what_json_cannot_say(tmp_path: Path) -> None:

@@ -159,6 +159,14 @@ def test_a_training_killed_while_a_checkpoint_is_exchanged_goes_on(tmp_path):
     assert not list(folder.glob(".*"))
 
 
+def test_what_a_training_killed_inside_a_write_left_is_removed(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        fit(tmp_path / "fold0", CONFIG, progress=StopAfter(2))
+    (tmp_path / "fold0" / ".log.e01e398e.tmp.jsonl").write_text("half")
+    fit(tmp_path / "fold0", CONFIG)
+    assert not list((tmp_path / "fold0").rglob(".*"))
+
+
 def test_another_seed_gives_other_weights(tmp_path):
     fit(tmp_path / "a")
     fit(tmp_path / "b", seed=8)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -15,7 +16,17 @@ from typing import Any
 from .errors import StateError
 from .machine import refused_writing
 
-__all__ = ["finish_exchange", "read_json", "read_record", "replacing", "replacing_folder", "write_json"]
+__all__ = [
+    "discard_unfinished",
+    "finish_exchange",
+    "read_json",
+    "read_record",
+    "replacing",
+    "replacing_folder",
+    "write_json",
+]
+
+_UNFINISHED = re.compile(r"\..+\.[0-9a-f]{8}\.tmp(\..+)?")
 
 
 @contextmanager
@@ -90,6 +101,16 @@ def finish_exchange(path: Path) -> None:
             left.replace(path)
     for left in path.parent.glob(f".{name}.????????.tmp"):
         shutil.rmtree(left)
+
+
+def discard_unfinished(folder: Path) -> None:
+    """Remove the files that a process killed inside :func:`replacing` left in a folder.
+
+    Call it only where no other process writes into the folder.
+    """
+    for left in folder.glob(".*.tmp*"):
+        if _UNFINISHED.fullmatch(left.name) and left.is_file():
+            left.unlink()
 
 
 def write_json(path: Path, value: Any) -> None:

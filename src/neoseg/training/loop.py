@@ -31,7 +31,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..atomic import read_record, write_json
+from ..atomic import discard_unfinished, read_record, write_json
 from ..augment.augmentation import Augmentation
 from ..data.patches import PatchSampler
 from ..errors import InputError, StateError
@@ -169,6 +169,8 @@ def train_fold(
     with generators, heap, stop_request() as stop, ExitStack() as exits:
         with ranks.in_turn():
             kept, damage = read_checkpoint(folder / "last", network, optimiser, averaged)
+            if ranks.leads:
+                discard_unfinished(folder)
         if damage:
             progress.say(damage)
         state = kept or TrainingState(guard=Guard.for_format(dtype))
