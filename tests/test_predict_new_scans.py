@@ -191,8 +191,7 @@ def test_a_given_brain_mask_is_used_as_in_training(
     assert "The brain mask a_mask.nii.gz was given." in found["a"]["warnings"]
     assert "No brain mask of this scan was given; its brain was told from the image." in found["c"]["warnings"]
     masked, whole = (np.asarray(nib.load(found[name]["mask"]).dataobj) > 0 for name in ("a", "c"))
-    # The box that is segmented has a margin of one voxel around the brain.
-    assert whole[cut + 1 :].any() and not masked[cut + 1 :].any()
+    assert whole[cut:].any() and not masked[cut:].any()
     assert masked[:cut].any()
     done = neoseg("predict", str(moved), *places[:3], str(tmp_path / "in"), "--mask", str(tmp_path / "nowhere"))
     assert (done.code, done.err.strip().count("\n")) == (2, 0)

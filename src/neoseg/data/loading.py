@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,12 +32,14 @@ class LoadedImages:
         notes: what was recognised, converted or cut away, one sentence each.
         origin: how the brain is known, see :class:`neoseg.data.brain_mask.BrainMask`; of images without an ADC map
             "everything" that is not 0.
+        mask: the given brain ``(x, y, z)``, outside of which nothing is found; ``None`` unless it was given.
     """
 
     image: Volume
     channels: tuple[str, ...]
     notes: tuple[str, ...]
     origin: Origin = "everything"
+    mask: NDArray[np.bool_] | None = None
 
 
 def load_images(case: Case, channels: Sequence[str]) -> LoadedImages:
@@ -85,8 +87,7 @@ def load_images(case: Case, channels: Sequence[str]) -> LoadedImages:
             notes.append(f"{path.name}: ADC recognised in {unit} and converted to 1e-6 mm2/s.")
         volumes.append(volume.with_array(np.asarray(values * np.float32(factor), dtype=np.float32)))
     stacked = Volume(np.concatenate([v.array for v in volumes]), volumes[0].grid)
-    image, origin, more = _brain_only(case, stacked, channels)
-    return LoadedImages(image, tuple(channels), (*notes, *more), origin)
+    return _brain_only(case, LoadedImages(stacked, tuple(channels), tuple(notes)))
 
 
 def load_mask(path: Path, image: Volume) -> NDArray[np.bool_]:
@@ -110,32 +111,34 @@ def load_mask(path: Path, image: Volume) -> NDArray[np.bool_]:
     return np.asarray(values != 0, dtype=np.bool_)
 
 
-def _brain_only(case: Case, image: Volume, channels: Sequence[str]) -> tuple[Volume, Origin, list[str]]:
-    """Return the image with 0 outside the brain, how the brain is known, and sentences about it."""
+def _brain_only(case: Case, loaded: LoadedImages) -> LoadedImages:
+    """Return the images with 0 outside the brain, how the brain is known, and sentences about it."""
+    image = loaded.image
+
+    def cut(inside: NDArray[np.bool_], origin: Origin, *notes: str) -> LoadedImages:
+        values = image.with_array(np.where(inside, image.array, 0))
+        mask = inside if origin == "given" else None
+        return replace(loaded, image=values, notes=(*loaded.notes, *notes), origin=origin, mask=mask)
+
     if case.mask is not None:
-        inside = load_mask(case.mask, image)
-        if not image.array[:, inside].any():
+        given = load_mask(case.mask, image)
+        if not image.array[:, given].any():
             raise InputError(f"{case.mask}: the image holds only zeros inside the mask; correct the mask.")
-        return (
-            image.with_array(np.where(inside, image.array, 0)),
-            "given",
-            [f"The brain mask {case.mask.name} was given."],
-        )
-    adc = next((i for i, name in enumerate(channels) if channel_kind(name) == "adc"), None)
+        return cut(given, "given", f"The brain mask {case.mask.name} was given.")
+    adc = next((i for i, name in enumerate(loaded.channels) if channel_kind(name) == "adc"), None)
     if adc is None or image.grid.ndim != 3 or np.ptp(image.array[adc]) == 0:
-        return image, "everything", []
+        return loaded
     try:
         found = brain_mask(image.with_array(image.array[adc : adc + 1]), "adc")
     except InputError as error:
         raise InputError(f"case {case.case}: {error}") from error
     notes = [found.warning] if found.warning else []
-    if found.origin == "background" and found.background == 0:
-        return image, found.origin, notes
-    inside = found.mask
-    if found.origin == "background":
-        notes.append(f"The background has the value {found.background:g}; it was set to 0.")
-        inside = inside & (image.array[adc] != found.background)
-    return image.with_array(np.where(inside, image.array, 0)), found.origin, notes
+    if found.origin != "background":
+        return cut(found.mask, found.origin, *notes)
+    if found.background == 0:
+        return replace(loaded, notes=(*loaded.notes, *notes), origin=found.origin)
+    notes.append(f"The background has the value {found.background:g}; it was set to 0.")
+    return cut(found.mask & (image.array[adc] != found.background), found.origin, *notes)
 
 
 def unit_of(case: Case, channel: str, values: NDArray[np.float32]) -> str:

@@ -111,7 +111,13 @@ class Steps:
     atlas: Atlas | None = None
     template: Template | None = None
 
-    def ready(self, image: Volume, channels: Sequence[str], origin: Origin = "everything") -> Ready:
+    def ready(
+        self,
+        image: Volume,
+        channels: Sequence[str],
+        origin: Origin = "everything",
+        mask: NDArray[np.bool_] | None = None,
+    ) -> Ready:
         """Prepare one case; see :meth:`Predictor.predict`.
 
         Raises:
@@ -124,7 +130,16 @@ class Steps:
                 f"The channels {list(channels)} were given for an image of {image.array.shape[0]} channels, but "
                 f"{list(want)} are wanted."
             )
-        loaded = LoadedImages(image.with_array(image.array.astype(np.float32, copy=False)), tuple(channels), (), origin)
+        if mask is not None:
+            if mask.shape != image.grid.shape or not mask.any():
+                raise InputError(
+                    f"A brain mask of shape {mask.shape} with {int(np.count_nonzero(mask))} voxels was given for an "
+                    f"image of {image.grid.shape}; equal shapes and at least one voxel are wanted."
+                )
+            origin, mask = "given", mask.astype(bool)
+            image = image.with_array(np.where(mask, image.array, 0))
+        image = image.with_array(image.array.astype(np.float32, copy=False))
+        loaded = LoadedImages(image, tuple(channels), (), origin, mask)
         physical = physical_maps(loaded, self.prepare, self.atlas, want=want, template=self.template)
         prepared = prepared_array(physical, self.prepare, self.settings, template=self.template)
         return Ready(physical, prepared, image.grid)
@@ -158,6 +173,7 @@ class Predictor:
         channels: Sequence[str],
         *,
         origin: Origin = "everything",
+        mask: NDArray[np.bool_] | None = None,
         wanted: Wanted | None = None,
         use: MemoryUse | None = None,
         scratch: Scratch | None = None,
@@ -168,6 +184,7 @@ class Predictor:
             image: ``(c, x, y, z)``; ADC in 1e-6 mm2/s, other channels as in training.
             channels: name of each channel; "zadc" may be missing when the run makes it from ADC.
             origin: how the brain is known, see :class:`neoseg.data.brain_mask.BrainMask`; what is not brain is 0 then.
+            mask: the brain ``(x, y, z)`` where it is given: what lies outside is not looked at, and background.
             wanted: what else is made; default the probabilities.
             use: how much is in memory at a time; default as much as is fastest.
             scratch: where large arrays are kept; default in memory.
@@ -175,15 +192,21 @@ class Predictor:
         Raises:
             InputError: a channel is missing, or the image is empty.
         """
-        return self.segment(self.ready(image, channels, origin), wanted=wanted, use=use, scratch=scratch)
+        return self.segment(self.ready(image, channels, origin, mask), wanted=wanted, use=use, scratch=scratch)
 
-    def ready(self, image: Volume, channels: Sequence[str], origin: Origin = "everything") -> Ready:
+    def ready(
+        self,
+        image: Volume,
+        channels: Sequence[str],
+        origin: Origin = "everything",
+        mask: NDArray[np.bool_] | None = None,
+    ) -> Ready:
         """Do what comes before the networks; see :meth:`predict`, which does both.
 
         Raises:
             InputError: a channel is missing, or the image is empty.
         """
-        return self.steps.ready(image, channels, origin)
+        return self.steps.ready(image, channels, origin, mask)
 
     def segment(
         self,
@@ -224,6 +247,7 @@ class _Maps:
     Attributes:
         part: the grid of the box around the foreground, which alone is filled.
         start: first voxel of the box.
+        limit: the brain on the box where its mask was given.
         masks: uint8 ``(1 + folds, *box)``: the ensemble's classes, then those of each fold.
         probabilities, entropy, spread: float32 ``(channels, x, y, z)`` on the whole grid, when wanted.
     """
@@ -231,6 +255,7 @@ class _Maps:
     part: Grid
     start: tuple[int, ...]
     shape: tuple[int, ...]
+    limit: NDArray[np.bool_] | None
     masks: NDArray[np.uint8]
     probabilities: NDArray[np.float32] | None
     entropy: NDArray[np.float32] | None
@@ -245,6 +270,7 @@ class _Maps:
             part=physical.image.grid.cropped(start, shape),
             start=start,
             shape=full,
+            limit=None if physical.limit is None else physical.limit[_slices(start, shape)],
             masks=np.zeros((1 + folds, *shape), dtype=np.uint8),
             probabilities=scratch.array((classes - 1, *full)) if wanted.probabilities else None,
             entropy=scratch.array((1, *full)) if wanted.uncertainty else None,
@@ -257,11 +283,14 @@ class _Maps:
         sets, classes = found.shape[:2]
         outside = [1.0, *[0.0] * (classes - 1)] * sets
         flat = found.reshape(sets * classes, *found.shape[2:])
+        background = np.array(outside, dtype=np.float32).reshape(-1, *[1] * len(self.shape))
         for first, slab in restored_slabs(flat, space.grid, self.part, space.transform, outside=outside):
+            if self.limit is not None:
+                slab = np.where(self.limit[first : first + slab.shape[1]], slab, background)
             values = slab.reshape(sets, classes, *slab.shape[1:])
             for mask, one in zip(self.masks, values, strict=True):
                 mask[first : first + slab.shape[1]] = decide(one, config)
-            box = tuple(slice(a, a + n) for a, n in zip(self.start, self.part.shape, strict=True))
+            box = _slices(self.start, self.part.shape)
             begin = self.start[0] + first
             place = (slice(None), slice(begin, begin + slab.shape[1]), *box[1:])
             if self.probabilities is not None:
@@ -277,9 +306,7 @@ class _Maps:
     def cleaned(self, spacing_mm: Sequence[float], config: PostprocessConfig) -> NDArray[np.uint8]:
         """Return the ensemble's classes on the whole grid, after post-processing."""
         full = np.zeros(self.shape, dtype=np.uint8)
-        full[tuple(slice(a, a + n) for a, n in zip(self.start, self.part.shape, strict=True))] = clean(
-            self.masks[0], spacing_mm, config
-        )
+        full[_slices(self.start, self.part.shape)] = clean(self.masks[0], spacing_mm, config)
         return full
 
     def uncertainty(self, grid: Grid, labels: LabelSet, config: PostprocessConfig) -> Uncertainty | None:
@@ -292,6 +319,10 @@ class _Maps:
             ranges = {n: range_ml(masks, i, grid.voxel_volume) for i, n in enumerate(labels.names, start=1)}
         spread_map = Volume(self.spread, grid) if self.spread is not None else None
         return Uncertainty(Volume(self.entropy, grid), spread_map, ranges)
+
+
+def _slices(start: Sequence[int], shape: Sequence[int]) -> tuple[slice, ...]:
+    return tuple(slice(a, a + n) for a, n in zip(start, shape, strict=True))
 
 
 def _decoded(labels: LabelSet, classes: NDArray[np.uint8]) -> NDArray[np.unsignedinteger[Any]]:

@@ -89,7 +89,7 @@ def _remembered(scan: Case) -> Outcome[ReadyScan]:
 def _ready(steps: Steps, scan: Case, channels: Sequence[str]) -> Outcome[ReadyScan]:
     try:
         loaded = load_images(scan, channels)
-        ready = steps.ready(loaded.image, loaded.channels, loaded.origin)
+        ready = steps.ready(loaded.image, loaded.channels, loaded.origin, loaded.mask)
         return Outcome(ReadyScan(ready, loaded.notes), None)
     except UserError as error:
         return Outcome(None, str(error), user_error=True)

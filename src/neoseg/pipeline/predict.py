@@ -134,8 +134,10 @@ def _predict_case(case: PreparedCase, ensemble: Ensemble, path: Path, use: Memor
     found = ensemble.prepared(case.image, use=use, scratch=scratch)[0]
     # float16 keeps a probability to 0.0005, a tenth of the step between two thresholds that are tried.
     kept = np.empty((ensemble.classes - 1, *case.box.shape), dtype=np.float16)
+    limit = case.limit
     for first, slab in restored_slabs(found, case.grid, case.box, case.space.transform):
-        kept[:, first : first + slab.shape[1]] = slab[1:]
+        planes = slice(first, first + slab.shape[1])
+        kept[:, planes] = slab[1:] if limit is None else slab[1:] * limit[planes]
         scratch.release(found)
     with replacing(path) as temporary:
         np.save(temporary, kept, allow_pickle=False)

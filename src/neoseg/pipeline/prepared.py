@@ -74,6 +74,11 @@ class PreparedCase:
         return self._on("mask", self.box.shape).astype(bool)
 
     @property
+    def limit(self) -> NDArray[np.bool_] | None:
+        """The brain on the box where its mask was given; see :attr:`neoseg.prepare.case.Physical.limit`."""
+        return self.mask if self.record["facts"].get("brain_mask") == "given" else None
+
+    @property
     def truth(self) -> NDArray[np.uint8]:
         """Classes on the native grid, ``(x, y, z)``."""
         return self._on("truth", self.native.shape)

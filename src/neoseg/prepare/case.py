@@ -34,7 +34,7 @@ class Physical:
         image: float32 ``(c, x, y, z)`` in the order of ``channels``, on the scan's lattice set upright (see
             :func:`neoseg.volume.upright`); results go back to the file voxel by voxel.
         channels: channel names.
-        mask: the foreground (brain), ``(x, y, z)``.
+        mask: the foreground (brain), ``(x, y, z)``: what was given, or what is not 0.
         facts: plain data about what was done: similarities, Jacobian.
         warnings: sentences for the report.
         registration: how the scan lies in the atlas or template, when it was registered.
@@ -46,6 +46,11 @@ class Physical:
     facts: Mapping[str, Any]
     warnings: tuple[str, ...]
     registration: Registration | None
+
+    @property
+    def limit(self) -> NDArray[np.bool_] | None:
+        """The mask where it was given, outside of which nothing is found; ``None`` where it was told from the image."""
+        return self.mask if self.facts["brain_mask"] == "given" else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,8 +95,8 @@ def physical_maps(
     """
     if not np.isfinite(loaded.image.array).all():
         raise InputError("the image holds NaN or infinite voxels; set them to a number first.")
-    mask = foreground_mask(loaded.image.array)
-    if not mask.any():
+    mask = foreground_mask(loaded.image.array) if loaded.mask is None else loaded.mask
+    if not loaded.image.array.any():
         raise InputError("the image holds only zeros; there is nothing to segment.")
     # Everything from here on sees the voxels alone, so that one scan gives one result however it is stored or turned.
     grid = upright(loaded.image.grid)
