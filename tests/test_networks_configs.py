@@ -17,10 +17,10 @@ def test_published_grids() -> None:
     assert required_multiple(PUBLISHED["synapse"].config) == (16, 32, 32)
 
 
-def test_the_plans_stem_comes_before_the_configs() -> None:
-    config = UnetrPPConfig(stem=(4, 4, 4))
-    assert required_multiple(config, (2, 2, 1)) == (16, 16, 8)
-    assert token_grids(config, (32, 32, 16), stem=(2, 2, 1))[0] == (16, 16, 16)
+def test_the_stem_decides_multiples_and_tokens() -> None:
+    config = UnetrPPConfig(stem=(2, 2, 1))
+    assert required_multiple(config) == (16, 16, 8)
+    assert token_grids(config, (32, 32, 16))[0] == (16, 16, 16)
     with pytest.raises(ConfigError, match=r"network\.stem"):
         required_multiple(UnetrPPConfig())
 

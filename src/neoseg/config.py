@@ -111,10 +111,10 @@ class RunConfig(BaseModel, frozen=True, extra="forbid"):
 
     @model_validator(mode="after")
     def _windows_suit_the_network(self) -> RunConfig:
-        if self.window.whole and self.network.size == "native":
+        if self.window.whole and not self.network.any_size:
+            remedy = 'set network.size to "flex" or "free"' if self.network.kind == "unetr_pp" else "choose another one"
             raise ValueError(
-                'window.whole needs a network that takes volumes of any size; set network.size to "flex" or "free", or '
-                "window.whole to false"
+                f"window.whole needs a network that takes volumes of any size; {remedy}, or window.whole to false"
             )
         return self
 

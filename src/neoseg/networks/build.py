@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import assert_never
 
 import torch
 from torch import nn
 
-from neoseg.networks.configs import NetworkConfig
+from neoseg.networks.attention_unet import AttentionUNet
+from neoseg.networks.configs import AttentionUNetConfig, NetworkConfig, UNetConfig, UNetPlusPlusConfig, UnetrPPConfig
+from neoseg.networks.unet import UNet
+from neoseg.networks.unet_plus_plus import UNetPlusPlus
 from neoseg.networks.unetr_pp import UnetrPP
 
 __all__ = ["build_network"]
@@ -40,7 +44,21 @@ def build_network(
     with torch.random.fork_rng(devices=[], enabled=generator is not None):
         if generator is not None:
             torch.manual_seed(int(torch.randint(2**63 - 1, (1,), generator=generator)))
-        network = UnetrPP(config, in_channels=in_channels, classes=classes, patch=patch)
+        network = _built(config, in_channels, classes, tuple(patch))
     last = torch.channels_last if len(patch) == 2 else torch.channels_last_3d
     network.to(memory_format=last)  # type: ignore[call-overload]  # torch's stubs lack the argument
     return network
+
+
+def _built(config: NetworkConfig, in_channels: int, classes: int, patch: tuple[int, ...]) -> nn.Module:
+    match config:
+        case UnetrPPConfig():
+            return UnetrPP(config, in_channels=in_channels, classes=classes, patch=patch)
+        case UNetConfig():
+            return UNet(config, in_channels=in_channels, classes=classes, patch=patch)
+        case UNetPlusPlusConfig():
+            return UNetPlusPlus(config, in_channels=in_channels, classes=classes, patch=patch)
+        case AttentionUNetConfig():
+            return AttentionUNet(config, in_channels=in_channels, classes=classes, patch=patch)
+        case _:
+            assert_never(config)

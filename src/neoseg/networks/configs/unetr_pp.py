@@ -1,31 +1,18 @@
-"""What each network is called, asks and allows; no torch here, so plans and config files read it cheaply."""
+"""UNETR++: what it asks and allows."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
-from typing import Annotated, Literal, NamedTuple, Self
+from collections.abc import Sequence
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
-from neoseg.errors import ConfigError, GeometryError
+from neoseg.errors import ConfigError
 
-__all__ = [
-    "NETWORKS",
-    "PUBLISHED",
-    "NetworkConfig",
-    "NetworkEntry",
-    "Published",
-    "UnetrPPConfig",
-    "axes_of",
-    "check_orientation",
-    "check_patch",
-    "required_multiple",
-    "token_grids",
-]
+from .base import NetworkBase, Norm, Positive, Share, check_patch, times
 
-Positive = Annotated[int, Field(gt=0)]
-Share = Annotated[float, Field(ge=0, lt=1)]
+__all__ = ["UnetrPPConfig", "axes_of", "check_orientation", "token_grids"]
+
 AXIS_OF_LETTER = {"R": 0, "L": 0, "A": 1, "P": 1, "S": 2, "I": 2}
 
 
@@ -47,7 +34,7 @@ def check_orientation(orientation: str) -> None:
         )
 
 
-class UnetrPPConfig(BaseModel, frozen=True, extra="forbid"):
+class UnetrPPConfig(NetworkBase, frozen=True, extra="forbid"):
     """UNETR++ of Shaker et al. (IEEE TMI 2024, arXiv 2212.04497), with what its four published variants differ in.
 
     A network has `len(dims)` levels. The stem divides the patch by `stem`; each further level halves every axis.
@@ -102,7 +89,6 @@ class UnetrPPConfig(BaseModel, frozen=True, extra="forbid"):
     dims: Annotated[tuple[Positive, ...], Field(min_length=3, max_length=6)] = (32, 64, 128, 256)
     depths: tuple[Positive, ...] = (3, 3, 3, 3)
     heads: Positive = 4
-    spatial_dims: Literal[2, 3] = 3
     stem: tuple[Positive, ...] | None = None
     proj: tuple[Positive, ...] = (64, 64, 64, 32)
     decoder_proj: Positive = 64
@@ -117,13 +103,33 @@ class UnetrPPConfig(BaseModel, frozen=True, extra="forbid"):
     attention_dropout: Share = 0.0
     conv_dropout: Share = 0.1
     feature_size: Positive = 16
-    norm: Literal["batch", "instance", "group"] = "batch"
+    norm: Norm = "batch"
     full_norm: Literal["batch", "instance", "group", "plain_instance"] = "batch"
     layout: Literal["aligned", "legacy"] = "aligned"
-    deep_supervision: bool = True
     layer_scale_init: Annotated[float, Field(ge=0, le=1)] = 1e-6
     checkpointing: Literal["none", "full_size", "all"] = "none"
     native_orientation: str | None = None
+
+    @property
+    def any_size(self) -> bool:
+        """Sizes "flex" and "free" take any image."""
+        return self.size != "native"
+
+    @property
+    def multiple(self) -> tuple[int, ...]:
+        """The stem times two for each further level.
+
+        Raises:
+            ConfigError: there is no stem, or one for other axes.
+        """
+        if self.stem is None:
+            raise ConfigError(f"network.stem of {self.kind!r} is not set: set it, or let the plan choose it")
+        if len(self.stem) != self.spatial_dims:
+            raise ConfigError(
+                f"network.spatial_dims = {self.spatial_dims}, but the stem {times(self.stem)} has {len(self.stem)} "
+                "axes: set network.spatial_dims to the axes of the images"
+            )
+        return tuple(step * 2 ** (len(self.dims) - 1) for step in self.stem)
 
     @model_validator(mode="after")
     def _levels_agree(self) -> Self:
@@ -197,142 +203,14 @@ def _default(config: BaseModel, name: str) -> object:
     return type(config).model_fields[name].default
 
 
-NetworkConfig = UnetrPPConfig
-"""The union of all network configs, told apart by `kind`; with one member it is that member."""
-
-
-class NetworkEntry(NamedTuple):
-    """One network: its config class, its title, and the paper that it comes from."""
-
-    config: type[UnetrPPConfig]
-    title: str
-    paper: str
-
-
-NETWORKS: Mapping[str, NetworkEntry] = MappingProxyType(
-    {
-        "unetr_pp": NetworkEntry(
-            UnetrPPConfig,
-            "UNETR++",
-            "Shaker et al., UNETR++: Delving Into Efficient and Accurate 3D Medical Image Segmentation, "
-            "IEEE Transactions on Medical Imaging 43(9), 2024, arXiv:2212.04497",
-        ),
-    }
-)
-
-
-class Published(NamedTuple):
-    """One published variant: its config and the data that it was made for.
-
-    `patch` has the axes of the published weights: slices first, (z, y, x). `native_orientation` is where those axes
-    lead, None where nobody who knows has written it down; `orientation_source` says who has, or what was looked at.
-    """
-
-    config: UnetrPPConfig
-    in_channels: int
-    classes: int
-    patch: tuple[int, ...]
-    native_orientation: str | None
-    orientation_source: str
-
-
-UNKNOWN_ORIENTATION = (
-    "not stated: the authors' code takes arrays as the training files store them, slices first, and turns nothing; the "
-    "files' own orientation is not part of the code or of the weights"
-)
-
-
-def _legacy(**fields: object) -> UnetrPPConfig:
-    """Return a published config: the fields that all four variants share, and the given ones."""
-    return UnetrPPConfig.model_validate(
-        {"layout": "legacy", "norm": "batch", "full_norm": "plain_instance", "attention_dropout": 0.1, **fields}
-    )
-
-
-PUBLISHED: Mapping[str, Published] = MappingProxyType(
-    {
-        "synapse": Published(
-            _legacy(stem=(2, 4, 4), attention_dropout=0.15), 1, 14, (64, 128, 128), None, UNKNOWN_ORIENTATION
-        ),
-        "acdc": Published(
-            _legacy(stem=(1, 4, 4), token_projection="separate", conv_blocks=2),
-            1, 4, (16, 160, 160), None, UNKNOWN_ORIENTATION,
-        ),
-        "tumor": Published(
-            _legacy(stem=(4, 4, 4), token_projection="matrix", fusion="sum"),
-            4, 4, (128, 128, 128), None, UNKNOWN_ORIENTATION,
-        ),
-        "lung": Published(
-            _legacy(stem=(1, 4, 4), token_projection="separate", conv_blocks=2),
-            1, 2, (32, 192, 192), None, UNKNOWN_ORIENTATION,
-        ),
-    }
-)  # fmt: skip
-
-
-def _chosen_stem(config: UnetrPPConfig, stem: Sequence[int] | None) -> tuple[int, ...]:
-    """Return the given stem, or the config's own when none is given."""
-    chosen = config.stem if stem is None else tuple(int(step) for step in stem)
-    if chosen is None:
-        raise ConfigError(f"network.stem of {config.kind!r} is not set: set it, or let the plan choose it")
-    if len(chosen) != config.spatial_dims:
-        raise ConfigError(
-            f"network.spatial_dims = {config.spatial_dims}, but the stem {_times(chosen)} has {len(chosen)} axes: set "
-            "network.spatial_dims to the axes of the images"
-        )
-    return chosen
-
-
-def required_multiple(config: NetworkConfig, stem: Sequence[int] | None = None) -> tuple[int, ...]:
-    """Return what each axis of a patch has to be a multiple of: the stem times two for each further level.
-
-    Args:
-        config: the network.
-        stem: voxels a token on each axis; None takes the config's own.
-
-    Raises:
-        ConfigError: neither the argument nor the config has a stem.
-    """
-    return tuple(step * 2 ** (len(config.dims) - 1) for step in _chosen_stem(config, stem))
-
-
-def check_patch(config: NetworkConfig, patch: Sequence[int], *, stem: Sequence[int] | None = None) -> None:
-    """Refuse a patch that the network cannot halve evenly down to its lowest level.
-
-    Networks of size "flex" and "free" are built for such a patch too; other sizes are padded when they come in.
-
-    Raises:
-        ConfigError: there is no stem.
-        GeometryError: a wrong number of axes or a size that is no multiple; the nearest right patch is named.
-    """
-    multiples = required_multiple(config, stem)
-    if len(patch) != len(multiples):
-        raise GeometryError(
-            f"The patch {_times(patch)} has {len(patch)} axes and the network's stem has {len(multiples)}: "
-            f"give {len(multiples)} sizes."
-        )
-    if any(size < 1 or size % multiple for size, multiple in zip(patch, multiples, strict=True)):
-        right = [max(round(size / multiple), 1) * multiple for size, multiple in zip(patch, multiples, strict=True)]
-        raise GeometryError(
-            f"The patch {_times(patch)} does not suit a network whose axes must be multiples of {_times(multiples)}: "
-            f"the nearest right patch is {_times(right)}."
-        )
-
-
-def token_grids(
-    config: NetworkConfig, patch: Sequence[int], *, stem: Sequence[int] | None = None
-) -> list[tuple[int, ...]]:
+def token_grids(config: UnetrPPConfig, patch: Sequence[int]) -> list[tuple[int, ...]]:
     """Return the grid of tokens at each level, highest resolution first.
 
     Raises:
         ConfigError: there is no stem.
         GeometryError: the patch does not suit the network.
     """
-    check_patch(config, patch, stem=stem)
-    first = [size // step for size, step in zip(patch, _chosen_stem(config, stem), strict=True)]
+    check_patch(config, patch)
+    assert config.stem is not None
+    first = [size // step for size, step in zip(patch, config.stem, strict=True)]
     return [tuple(size // 2**level for size in first) for level in range(len(config.dims))]
-
-
-def _times(sizes: Sequence[int]) -> str:
-    """Return sizes as they are read aloud: 64x128x128."""
-    return "x".join(str(size) for size in sizes)

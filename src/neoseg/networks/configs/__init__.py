@@ -1,0 +1,98 @@
+"""What each network is called, asks and allows; no torch here, so plans and config files read it cheaply."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import Discriminator, Tag
+
+from .base import NetworkBase, check_patch, required_multiple, times
+from .published import PUBLISHED, Published
+from .unetr_pp import UnetrPPConfig, axes_of, check_orientation, token_grids
+from .unets import AttentionUNetConfig, ConvUNet, UNetConfig, UNetPlusPlusConfig, WideUNetConfig
+
+__all__ = [
+    "DEFAULT",
+    "NETWORKS",
+    "PUBLISHED",
+    "AttentionUNetConfig",
+    "ConvUNet",
+    "NetworkBase",
+    "NetworkConfig",
+    "NetworkEntry",
+    "Published",
+    "UNetConfig",
+    "UNetPlusPlusConfig",
+    "UnetrPPConfig",
+    "WideUNetConfig",
+    "axes_of",
+    "check_orientation",
+    "check_patch",
+    "required_multiple",
+    "times",
+    "token_grids",
+]
+
+DEFAULT = "unetr_pp"
+"""The network of a configuration that names none."""
+
+
+def _kind_of(value: Any) -> str:
+    kind = value.get("kind", DEFAULT) if isinstance(value, Mapping) else getattr(value, "kind", "")
+    return kind if isinstance(kind, str) else repr(kind)
+
+
+NetworkConfig = Annotated[
+    Annotated[UnetrPPConfig, Tag("unetr_pp")]
+    | Annotated[UNetConfig, Tag("unet")]
+    | Annotated[WideUNetConfig, Tag("wide_unet")]
+    | Annotated[UNetPlusPlusConfig, Tag("unet_plus_plus")]
+    | Annotated[AttentionUNetConfig, Tag("attention_unet")],
+    Discriminator(_kind_of),
+]
+"""The union of all network configs, told apart by `kind`."""
+
+
+class NetworkEntry(NamedTuple):
+    """One network: its config class, its title, and the paper that it comes from."""
+
+    config: type[NetworkBase]
+    title: str
+    paper: str
+
+
+NETWORKS: Mapping[str, NetworkEntry] = MappingProxyType(
+    {
+        "unetr_pp": NetworkEntry(
+            UnetrPPConfig,
+            "UNETR++",
+            "Shaker et al., UNETR++: Delving Into Efficient and Accurate 3D Medical Image Segmentation, "
+            "IEEE Transactions on Medical Imaging 43(9), 2024, arXiv:2212.04497",
+        ),
+        "unet": NetworkEntry(
+            UNetConfig,
+            "U-Net",
+            "Ronneberger et al., U-Net: Convolutional Networks for Biomedical Image Segmentation, MICCAI 2015, "
+            "arXiv:1505.04597; as configured by Isensee et al., nnU-Net, Nature Methods 18, 2021",
+        ),
+        "wide_unet": NetworkEntry(
+            WideUNetConfig,
+            "wide U-Net",
+            "the wider U-Net that UNet++ is compared with in Zhou et al., IEEE Transactions on Medical Imaging 39(6), "
+            "2020, arXiv:1912.05074",
+        ),
+        "unet_plus_plus": NetworkEntry(
+            UNetPlusPlusConfig,
+            "UNet++",
+            "Zhou et al., UNet++: Redesigning Skip Connections to Exploit Multiscale Features in Image Segmentation, "
+            "IEEE Transactions on Medical Imaging 39(6), 2020, arXiv:1912.05074",
+        ),
+        "attention_unet": NetworkEntry(
+            AttentionUNetConfig,
+            "Attention U-Net",
+            "Oktay et al., Attention U-Net: Learning Where to Look for the Pancreas, MIDL 2018, arXiv:1804.03999",
+        ),
+    }
+)

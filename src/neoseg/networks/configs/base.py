@@ -1,0 +1,83 @@
+"""What every network's config tells those who plan patches and cut windows."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, Field
+
+from neoseg.errors import GeometryError
+
+__all__ = ["NetworkBase", "Norm", "Positive", "Share", "Widths", "check_patch", "required_multiple", "times"]
+
+Positive = Annotated[int, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Widths = Annotated[tuple[Positive, ...], Field(min_length=2, max_length=8)]
+Norm = Literal["batch", "instance", "group"]
+
+
+class NetworkBase(BaseModel, ABC, frozen=True, extra="forbid"):
+    """The part that all networks share.
+
+    Attributes:
+        kind: the name of the network in configuration files.
+        spatial_dims: axes of the images: 3 for volumes (B, c, x, y, z), 2 for planes (B, c, x, y).
+        deep_supervision: several outputs in training, full size first, in place of one.
+    """
+
+    kind: str
+    spatial_dims: Literal[2, 3] = 3
+    deep_supervision: bool = True
+
+    @property
+    @abstractmethod
+    def any_size(self) -> bool:
+        """Whether a built network takes images of any size, so that a whole volume may go in at once."""
+
+    @property
+    @abstractmethod
+    def multiple(self) -> tuple[int, ...]:
+        """What each axis of a patch has to be a multiple of.
+
+        Raises:
+            ConfigError: a field that the plan has to fill is empty.
+        """
+
+
+def required_multiple(config: NetworkBase) -> tuple[int, ...]:
+    """Return what each axis of a patch has to be a multiple of.
+
+    Raises:
+        ConfigError: a field that the plan has to fill is empty.
+    """
+    return config.multiple
+
+
+def check_patch(config: NetworkBase, patch: Sequence[int]) -> None:
+    """Refuse a patch that the network cannot halve evenly down to its lowest level.
+
+    Networks that take any size are built for such a patch too; other sizes are padded when they come in.
+
+    Raises:
+        ConfigError: a field that the plan has to fill is empty.
+        GeometryError: a wrong number of axes or a size that is no multiple; the nearest right patch is named.
+    """
+    multiples = config.multiple
+    if len(patch) != len(multiples):
+        raise GeometryError(
+            f"The patch {times(patch)} has {len(patch)} axes and the network has {len(multiples)}: give "
+            f"{len(multiples)} sizes."
+        )
+    if any(size < 1 or size % multiple for size, multiple in zip(patch, multiples, strict=True)):
+        right = [max(round(size / multiple), 1) * multiple for size, multiple in zip(patch, multiples, strict=True)]
+        raise GeometryError(
+            f"The patch {times(patch)} does not suit a network whose axes must be multiples of {times(multiples)}: "
+            f"the nearest right patch is {times(right)}."
+        )
+
+
+def times(sizes: Sequence[int]) -> str:
+    """Return sizes as they are read aloud: 64x128x128."""
+    return "x".join(str(size) for size in sizes)

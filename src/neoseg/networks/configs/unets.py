@@ -1,0 +1,187 @@
+"""Convolutional U-Nets: the U-Net and its wide form, the residual encoder, UNet++, Attention U-Net."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from neoseg.errors import ConfigError
+
+from .base import NetworkBase, Norm, Positive, Share, Widths
+
+__all__ = ["AttentionUNetConfig", "ConvUNet", "UNetConfig", "UNetPlusPlusConfig", "WideUNetConfig"]
+
+Sizes = tuple[Positive, ...]
+
+RESIDUAL_BLOCKS = (1, 3, 4, 6)
+"""Residual blocks of the encoder's levels in nnU-Net's residual presets; the last number goes on for ever."""
+
+
+class ConvUNet(NetworkBase, frozen=True, extra="forbid"):
+    """What all convolutional U-Nets share.
+
+    Attributes:
+        kind: the name of the network in configuration files.
+        spatial_dims: axes of the images: 3 for volumes (B, c, x, y, z), 2 for planes (B, c, x, y).
+        deep_supervision: one output for each resolution but the lowest, full size first, in place of one.
+        widths: channels of each level, highest resolution first. None: the plan doubles from 32 up to 320 (3-D) or 512
+            (2-D), and takes narrower ones on a small budget.
+        strides: for each level, what it divides each axis by, that of the first level first. None: the plan, by the
+            voxel sizes.
+        kernels: for each level, the size of its convolutions along each axis, each odd. None: the plan where it also
+            chooses the strides, else 3.
+        norm: normalisation after each convolution, see UNETR++.
+        activation: "leaky_relu" with slope 0.01, or "relu".
+        dropout: share of channels dropped after each level's first convolution while training.
+        skip_attention: what encoder features pass on their way to the decoder: "none", "se" (squeeze and excitation: a
+            factor for each channel, Hu et al. 2018), or "scse" (a factor for each channel and one for each voxel, Roy
+            et al. 2018).
+    """
+
+    deep_supervision: bool = True
+    widths: Widths | None = None
+    strides: tuple[Sizes, ...] | None = None
+    kernels: tuple[Sizes, ...] | None = None
+    norm: Norm = "instance"
+    activation: Literal["leaky_relu", "relu"] = "leaky_relu"
+    dropout: Share = 0.0
+    skip_attention: Literal["none", "se", "scse"] = "none"
+
+    @property
+    def any_size(self) -> bool:
+        """Convolutions take any size; odd ones are padded."""
+        return True
+
+    @property
+    def multiple(self) -> tuple[int, ...]:
+        """The product of the strides along each axis.
+
+        Raises:
+            ConfigError: there are no strides yet.
+        """
+        if self.strides is None:
+            raise ConfigError(f"network.strides of {self.kind!r} is not set: set it, or let the plan choose it")
+        return tuple(math.prod(axis) for axis in zip(*self.strides, strict=True))
+
+    @model_validator(mode="after")
+    def _levels_agree(self) -> Self:
+        """Refuse widths, strides and kernels that do not describe the same levels and axes."""
+        for name in ("strides", "kernels"):
+            value = getattr(self, name)
+            if value is None:
+                continue
+            if self.widths is not None and len(value) != len(self.widths):
+                raise ValueError(
+                    f"{name} has {len(value)} entries and widths has {len(self.widths)}: give one entry for each level"
+                )
+            wrong = [entry for entry in value if len(entry) != self.spatial_dims]
+            if wrong:
+                raise ValueError(
+                    f"{name} holds {list(wrong[0])}, but with spatial_dims = {self.spatial_dims} each entry needs "
+                    f"{self.spatial_dims} numbers"
+                )
+        if self.strides is not None and max(self.strides[0]) > 1:
+            raise ValueError(
+                f"strides begins with {list(self.strides[0])}, but the first level has full resolution: begin with ones"
+            )
+        if self.kernels is not None and any(size % 2 == 0 for kernel in self.kernels for size in kernel):
+            raise ValueError(f"kernels is {[list(k) for k in self.kernels]}, but every size has to be odd")
+        return self
+
+
+class UNetConfig(ConvUNet, frozen=True, extra="forbid"):
+    """U-Net (Ronneberger et al., MICCAI 2015; 3-D: Cicek et al., MICCAI 2016), plain or with a residual encoder.
+
+    The defaults are those of nnU-Net (Isensee et al., Nature Methods 18, 2021): strided convolutions on the way down,
+    transposed ones on the way up. ``encoder = "residual"`` is its residual form (Isensee et al., MICCAI 2024).
+
+    Attributes:
+        encoder: "plain" convolutions, or "residual" blocks.
+        encoder_blocks: convolutions (plain) or residual blocks of each level; None: 2 each, or 1, 3, 4, 6, 6, ...
+        decoder_blocks: convolutions of each decoder level; None: 2, or 1 with a residual encoder.
+        down: between levels a convolution with a stride, "stride", or "max" pooling as in the first paper.
+    """
+
+    kind: Literal["unet"] = "unet"
+    encoder: Literal["plain", "residual"] = "plain"
+    encoder_blocks: tuple[Positive, ...] | None = None
+    decoder_blocks: Positive | None = None
+    down: Literal["stride", "max"] = "stride"
+
+    @model_validator(mode="after")
+    def _blocks_agree(self) -> Self:
+        """Refuse numbers of blocks for other levels than there are, and pooling in front of residual blocks."""
+        if self.encoder_blocks is not None and self.widths is not None:
+            if len(self.encoder_blocks) != len(self.widths):
+                raise ValueError(
+                    f"encoder_blocks has {len(self.encoder_blocks)} entries and widths has {len(self.widths)}: give "
+                    "one entry for each level"
+                )
+        if self.encoder == "residual" and self.down == "max":
+            raise ValueError('encoder = "residual" halves by strides; leave out down = "max"')
+        return self
+
+    def blocks(self, levels: int) -> tuple[int, ...]:
+        """Return convolutions or residual blocks of each encoder level."""
+        if self.encoder_blocks is not None:
+            return self.encoder_blocks
+        if self.encoder == "plain":
+            return (2,) * levels
+        return tuple(RESIDUAL_BLOCKS[min(level, len(RESIDUAL_BLOCKS) - 1)] for level in range(levels))
+
+    @property
+    def convs_up(self) -> int:
+        """Convolutions of each decoder level."""
+        return self.decoder_blocks or (2 if self.encoder == "plain" else 1)
+
+
+class WideUNetConfig(UNetConfig, frozen=True, extra="forbid"):
+    """The wide U-Net of the UNet++ papers: the U-Net of 2015 with a tenth more channels, as many parameters as UNet++.
+
+    Attributes:
+        widths: channels of each level, highest resolution first.
+    """
+
+    kind: Literal["wide_unet"] = "wide_unet"
+    widths: Widths = (35, 70, 140, 280, 560)
+
+
+class UNetPlusPlusConfig(ConvUNet, frozen=True, extra="forbid"):
+    """UNet++ (Zhou et al., DLMIA 2018; IEEE TMI 39, 2020): nested decoders joined by dense skips.
+
+    Node (i, j) takes the j nodes before it on level i and node (i + 1, j - 1) from below, equation 1 of the papers. With
+    deep supervision each node (0, j) has a head, all at full size, the deepest first.
+
+    Attributes:
+        heads: what is predicted with deep supervision: "accurate", the mean of the probabilities of all heads, or
+            "fast", the deepest head alone.
+        prune: levels that are built: 4 is the whole network of five levels, 1 only nodes (0, 0), (1, 0) and (0, 1).
+            Weights of a whole network fit a pruned one. None: all.
+    """
+
+    kind: Literal["unet_plus_plus"] = "unet_plus_plus"
+    heads: Literal["accurate", "fast"] = "accurate"
+    prune: Positive | None = None
+
+    @model_validator(mode="after")
+    def _pruned_levels_exist(self) -> Self:
+        """Refuse to prune to more levels than there are."""
+        if self.prune is not None and self.widths is not None and self.prune >= len(self.widths):
+            raise ValueError(
+                f"prune = {self.prune}, but {len(self.widths)} widths make {len(self.widths) - 1} levels of decoders: "
+                "give fewer, or leave it out"
+            )
+        return self
+
+
+class AttentionUNetConfig(ConvUNet, frozen=True, extra="forbid"):
+    """Attention U-Net (Oktay et al., MIDL 2018): additive gates on the skips, opened by what the decoder knows.
+
+    Attributes:
+        gate_width: channels inside a gate as a share of those of its skip.
+    """
+
+    kind: Literal["attention_unet"] = "attention_unet"
+    gate_width: float = Field(0.5, gt=0, le=1)
