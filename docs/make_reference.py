@@ -7,6 +7,7 @@ The pages are committed; a test fails when one of them is out of date.
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 import re
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import typer
+from pydantic import BaseModel
 
 from neoseg.atomic import replacing
 from neoseg.cli.app import app
@@ -173,8 +175,10 @@ def attributes(docstring: str) -> tuple[str, dict[str, str]]:
 
 def _model_lines(path: str, model: Schema, models: Mapping[str, Schema]) -> Iterator[str]:
     """Yield the section of one table and those of the tables below it."""
-    summary, meanings = attributes(model["description"])
-    yield f"## {_heading(path)}"
+    summary = attributes(model["description"])[0]
+    meanings = meanings_of(model["title"])
+    kind = _kind(model)
+    yield f"## {_heading(path)}" + (f' with `kind = "{kind}"`' if kind else "")
     yield ""
     yield summary
     yield ""
@@ -182,6 +186,12 @@ def _model_lines(path: str, model: Schema, models: Mapping[str, Schema]) -> Iter
     yield "|---|---|---|---|"
     below: list[tuple[str, Schema]] = []
     for name, field in model["properties"].items():
+        if kinds := [models[part["$ref"].removeprefix("#/$defs/")] for part in field.get("oneOf", ())]:
+            child_path = f"{path}.{name}" if path else name
+            named = ", ".join(f'`"{_kind(child)}"`' for child in kinds)
+            yield f"| `{name}` | table, by its `kind` one of those below: {named} | {_toml(field['default']['kind'])} | see each. |"
+            below += [(child_path, child) for child in kinds]
+            continue
         inner = _reference(field)
         if inner is None:
             default = _toml(field["default"]) if "default" in field else "required"
@@ -208,6 +218,34 @@ def _model_lines(path: str, model: Schema, models: Mapping[str, Schema]) -> Iter
     yield ""
     for child_path, child in below:
         yield from _model_lines(child_path, child, models)
+
+
+def _kind(model: Schema) -> str | None:
+    """Return what tells a table from others that may stand in its place."""
+    kind = model["properties"].get("kind", {})
+    return kind.get("const") if isinstance(kind, Mapping) else None
+
+
+def meanings_of(title: str) -> dict[str, str]:
+    """Return the meaning of each field of a class, those that it inherits included."""
+    (model,) = [m for m in _models_below(RunConfig) if m.__name__ == title]
+    found: dict[str, str] = {}
+    for base in reversed(model.__mro__):
+        if issubclass(base, BaseModel) and base is not BaseModel:
+            found |= attributes(inspect.cleandoc(base.__doc__ or ""))[1]
+    return found
+
+
+def _models_below(model: type[BaseModel]) -> set[type[BaseModel]]:
+    """Return a model and all models that its fields hold."""
+    inner = {part for info in model.model_fields.values() for part in _models_of(info.annotation)}
+    return {model}.union(*(_models_below(part) for part in inner))
+
+
+def _models_of(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [part for inner in getattr(annotation, "__args__", ()) for part in _models_of(inner)]
 
 
 def _heading(path: str) -> str:

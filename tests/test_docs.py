@@ -86,8 +86,7 @@ def test_every_metric_and_preset_is_in_the_docs() -> None:
 def test_every_field_has_a_meaning() -> None:
     schema = RunConfig.model_json_schema()
     for name, model in {"RunConfig": schema, **schema["$defs"]}.items():
-        described = SCRIPT.attributes(model["description"])[1]
-        assert set(described) == set(model["properties"]), name
+        assert set(SCRIPT.meanings_of(model["title"])) == set(model["properties"]), name
 
 
 def test_attributes_of_a_docstring() -> None:

@@ -248,33 +248,42 @@ LONGEST = 200
 def _first_problem(error: ValidationError) -> str:
     # A misspelt key is often the cause of a missing one, so it is told first.
     first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-    parts = [str(part) for part in first["loc"]]
+    parts, fields = _followed(first["loc"])
     key = ".".join(parts)
     if first["type"] == "extra_forbidden":
-        return f"the key {key!r} is not known{nearest(parts[-1], _fields_at(parts[:-1]))}; correct or remove it."
+        return f"the key {key!r} is not known{nearest(parts[-1], fields)}; correct or remove it."
     if first["type"] == "missing":
         return f"the key {key!r} is missing; add it."
+    if first["type"] == "union_tag_invalid":
+        kind, kinds = str(first["ctx"]["tag"]), [k.strip("' ") for k in first["ctx"]["expected_tags"].split(",")]
+        return f"{key}.kind = {kind!r} is not known{nearest(kind, kinds)}; correct it."
     message = first["msg"].removeprefix("Value error, ")
     given = repr(first["input"])
     shown = f"{key} = {given if len(given) <= LONGEST else given[:LONGEST] + ' ...'}: " if key else ""
     return f"{shown}{message[:1].lower()}{message[1:]}; correct it."
 
 
-def _fields_at(parts: Iterable[str]) -> list[str]:
-    """Return the valid keys of the table at a path, as far as it can be followed."""
-    model: Any = RunConfig
-    for part in parts:
-        info = model.model_fields.get(part) if isinstance(model, type) and issubclass(model, BaseModel) else None
-        if info is None:
+def _followed(loc: Sequence[int | str]) -> tuple[list[str], list[str]]:
+    """Return the path of a problem as the user writes it, and the keys that are valid in its last table.
+
+    Where a table may be of several kinds pydantic puts the kind into the path, which is left out.
+    """
+    parts: list[str] = []
+    found: list[type[BaseModel]] = [RunConfig]
+    fields: list[str] = []
+    for part in loc:
+        if len(found) > 1 and (chosen := [m for m in found if m.model_fields["kind"].default == part]):
+            found = chosen
             continue
-        model = _model_in(info.annotation)
-    return list(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
+        fields = list(dict.fromkeys(name for model in found for name in model.model_fields))
+        infos = [model.model_fields[str(part)] for model in found if part in model.model_fields]
+        if infos:
+            found = [model for info in infos for model in _models_in(info.annotation)]
+        parts.append(str(part))
+    return parts, fields
 
 
-def _model_in(annotation: Any) -> Any:
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for inner in getattr(annotation, "__args__", ()):
-        if (found := _model_in(inner)) is not None:
-            return found
-    return None
+        return [annotation]
+    return [model for inner in getattr(annotation, "__args__", ()) for model in _models_in(inner)]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
 from pydantic import BaseModel, Field
 
 from ..errors import ConfigError
-from ..networks.configs import NetworkConfig, check_patch, required_multiple
+from ..networks.configs import NetworkBase, check_patch, required_multiple
+from .candidates import PLANNERS
 from .cost import step_core_seconds, step_gib
 from .reason import as_text
 from .topology import patch_for, whole_patch
@@ -17,14 +19,11 @@ from .topology import patch_for, whole_patch
 __all__ = [
     "FEWEST_STEPS",
     "PATCHES_ON_A_BUDGET",
-    "SIZES",
     "Demand",
     "Fitted",
     "PlanConfig",
-    "Size",
     "StepSettings",
     "fit",
-    "sized",
 ]
 
 FEWEST_STEPS = 250
@@ -36,28 +35,6 @@ choice made on one fold of the demo's training heads with one seed, so it may ch
 
 FEWEST_PATCHES, MOST_PATCHES = 2, 16
 """Patches a step."""
-
-
-@dataclass(frozen=True)
-class Size:
-    """How much of the published width and depth a network has; the planner takes the largest that the budget trains."""
-
-    width: int
-    depth: int
-    heads: int
-    slots: int
-    features: int
-
-
-SIZES = (
-    Size(32, 3, 4, 64, 16),
-    Size(32, 2, 4, 64, 16),
-    Size(24, 2, 4, 32, 16),
-    Size(16, 2, 4, 32, 16),
-    Size(16, 1, 4, 32, 16),
-)
-"""From the published size down; the full-resolution branch, which sees the small lesions, keeps its published width.
-Fields that the configuration sets are kept."""
 
 
 class PlanConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
@@ -99,7 +76,6 @@ class Demand:
 
     Attributes:
         typical, largest: median and largest size of the training cases on the network's grid.
-        levels: of the network.
         given: fields of the network that the user set.
         channels: of the network.
         step: what is known of a training step.
@@ -107,7 +83,6 @@ class Demand:
 
     typical: tuple[int, ...]
     largest: tuple[int, ...]
-    levels: int
     given: frozenset[str]
     channels: int
     step: StepSettings
@@ -118,8 +93,8 @@ class Fitted:
     """What the budget buys.
 
     Attributes:
-        network: with its stem, width and depth.
-        size: place in :data:`SIZES`.
+        network: complete.
+        size, sizes: its place among the networks that were tried, from 0, and their number.
         patch, batch, steps: steps are None without a budget of time.
         wanted: the patch without a budget.
         covers_largest: whether ``wanted`` covers the largest training case.
@@ -128,8 +103,9 @@ class Fitted:
         gib, seconds: forecast of one step.
     """
 
-    network: NetworkConfig
+    network: NetworkBase
     size: int
+    sizes: int
     patch: tuple[int, ...]
     batch: int
     steps: int | None
@@ -141,7 +117,7 @@ class Fitted:
     seconds: float
 
 
-def fit(network: NetworkConfig, demand: Demand, config: PlanConfig) -> Fitted:
+def fit(network: NetworkBase, demand: Demand, config: PlanConfig) -> Fitted:
     """Return the largest network, and for it the largest patch, that the budget allows.
 
     Without a budget of time this is the published size, unless not even the smallest patch fits into memory. With
@@ -149,22 +125,22 @@ def fit(network: NetworkConfig, demand: Demand, config: PlanConfig) -> Fitted:
     them then gets a patch as small as that many steps need.
 
     Args:
-        network: with its stem; fields that the user did not set are decided here.
-        demand: sizes, levels, what was given.
+        network: with the fields that follow from the voxels; its size is decided here unless the user set it.
+        demand: sizes, what was given.
         config: the budget; a given patch is kept.
 
     Raises:
         ConfigError: the budget does not suffice for the smallest patch; the least that would do is named.
         GeometryError: a given patch does not suit the network.
     """
-    networks = [sized(network, size, demand) for size in SIZES]
+    networks = PLANNERS[network.kind].sizes(network, demand.given)
     fitting = [
         i for i, n in enumerate(networks) if config.patch is not None or _smallest_gib(n, demand) <= config.memory_gib
     ]
     if not fitting:
         raise _too_little_memory(networks[-1], demand, config)
     for index in fitting:
-        fitted = _fitted(networks[index], index, demand, config, config.batch_voxels)
+        fitted = _fitted(networks, index, demand, config, config.batch_voxels)
         if fitted.steps is None or fitted.steps >= FEWEST_STEPS:
             return fitted
     assert config.core_minutes is not None
@@ -172,7 +148,7 @@ def fit(network: NetworkConfig, demand: Demand, config: PlanConfig) -> Fitted:
     last = networks[fitting[-1]]
     a_voxel = step_core_seconds(last, (1, 1, 1), demand.channels, 1, bfloat16=demand.step.bfloat16)
     voxels = int(60 * config.core_minutes / FEWEST_STEPS / a_voxel)
-    fitted = _fitted(last, fitting[-1], demand, config, min(voxels, config.batch_voxels))
+    fitted = _fitted(networks, fitting[-1], demand, config, min(voxels, config.batch_voxels))
     assert fitted.steps is not None
     if fitted.steps < (FEWEST_STEPS if config.patch is None else 1):
         steps = FEWEST_STEPS if config.patch is None else 1
@@ -184,21 +160,10 @@ def fit(network: NetworkConfig, demand: Demand, config: PlanConfig) -> Fitted:
     return fitted
 
 
-def sized(network: NetworkConfig, size: Size, demand: Demand) -> NetworkConfig:
-    """Return the network with a size; fields that the user set stay."""
-    levels = demand.levels
-    fields = {
-        "dims": tuple(size.width * 2**i for i in range(levels)),
-        "depths": (size.depth,) * levels,
-        "heads": size.heads,
-        "proj": (size.slots,) * (levels - 1) + (min(size.slots, 32),),
-        "decoder_proj": size.slots,
-        "feature_size": size.features,
-    }
-    return network.model_copy(update={name: value for name, value in fields.items() if name not in demand.given})
-
-
-def _fitted(network: NetworkConfig, size: int, demand: Demand, config: PlanConfig, batch_voxels: int) -> Fitted:
+def _fitted(
+    networks: Sequence[NetworkBase], size: int, demand: Demand, config: PlanConfig, batch_voxels: int
+) -> Fitted:
+    network = networks[size]
     multiple = required_multiple(network)
     wanted, covers = whole_patch(demand.largest, demand.typical, multiple)
     fewest = demand.step.batch or FEWEST_PATCHES
@@ -220,6 +185,7 @@ def _fitted(network: NetworkConfig, size: int, demand: Demand, config: PlanConfi
     return Fitted(
         network=network,
         size=size,
+        sizes=len(networks),
         patch=patch,
         batch=batch,
         steps=None if config.core_minutes is None else int(60 * config.core_minutes / seconds + 1e-6),
@@ -232,11 +198,11 @@ def _fitted(network: NetworkConfig, size: int, demand: Demand, config: PlanConfi
     )
 
 
-def _smallest_gib(network: NetworkConfig, demand: Demand) -> float:
+def _smallest_gib(network: NetworkBase, demand: Demand) -> float:
     return step_gib(network, required_multiple(network), demand.step.batch or FEWEST_PATCHES)
 
 
-def _too_little_memory(network: NetworkConfig, demand: Demand, config: PlanConfig) -> ConfigError:
+def _too_little_memory(network: NetworkBase, demand: Demand, config: PlanConfig) -> ConfigError:
     return ConfigError(
         f"plan.memory_gib = {config.memory_gib:g}: {demand.step.batch or FEWEST_PATCHES} patches of "
         f"{as_text(required_multiple(network))} voxels, the smallest that suit the network, take "

@@ -1,58 +1,55 @@
-"""What a UNETR++ costs: arithmetic and memory of one training step, from its config alone."""
+"""What a network costs: arithmetic and memory of one training step, from its config alone."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 
-from ..networks.configs import UnetrPPConfig
+from ..networks.configs import ConvUNet, NetworkBase, UnetrPPConfig
+from ..networks.layers import conv_layers
 
 __all__ = ["step_core_seconds", "step_flops", "step_gib"]
 
 BACKWARD = 3
 """A training step costs about three forward passes: one forward, one for each of the two gradients."""
 
+CONV_COPIES = 3.5
+"""Tensors of the size of each convolution's output that are alive at the deepest point of a backward pass."""
 
-def step_flops(config: UnetrPPConfig, patch: Sequence[int], channels: int) -> float:
+
+def step_flops(config: NetworkBase, patch: Sequence[int], channels: int) -> float:
     """Return floating-point operations of a training step on one patch (2 per multiply-add).
 
-    Counted are the 3x3x3 convolutions, the linear layers of the attention and the up-convolutions, which are more
-    than nine tenths of the work.
+    Counted are convolutions, the linear layers of the attention and the up-convolutions, which are more than nine
+    tenths of the work.
     """
-    assert config.stem is not None
-    voxels = math.prod(patch)
-    tokens = voxels / math.prod(config.stem)
-    f = config.feature_size
-    macs = voxels * 27 * (channels * f + 3 * f * f)
-    for level, (dim, depth, slots) in enumerate(zip(config.dims, config.depths, config.proj, strict=True)):
-        n = tokens / 8**level
-        block = n * dim * dim * (27 * 2 * config.conv_blocks + 4 + 1 + 1) + 4 * n * dim * slots
-        decoder = depth if level < len(config.dims) - 1 else 0
-        macs += block * (depth + decoder)
-        if level:
-            macs += 2 * n * 8 * config.dims[level - 1] * dim
-    macs += voxels * f * config.dims[0]
+    if isinstance(config, UnetrPPConfig):
+        macs = _unetr_pp_macs(config, patch, channels)
+    else:
+        assert isinstance(config, ConvUNet)
+        layers = conv_layers(config, in_channels=channels, classes=2)
+        macs = math.prod(patch) * sum(c.inputs * c.outputs * c.kernel * c.share for c in layers)
     return 2.0 * BACKWARD * macs
 
 
-def step_gib(config: UnetrPPConfig, patch: Sequence[int], batch: int) -> float:
+def step_gib(config: NetworkBase, patch: Sequence[int], batch: int) -> float:
     """Return a forecast of the memory (GiB) that a float32 training step takes beyond the program itself.
 
-    Two dozen tensors of ``feature_size`` channels at full resolution and about thirty of a block's width a block are
-    alive at the deepest point of the backward pass.
+    Of a UNETR++ two dozen tensors of ``feature_size`` channels at full resolution and about thirty of a block's width
+    a block are alive at the deepest point of the backward pass; of a convolutional network :data:`CONV_COPIES` of each
+    convolution's output.
     """
-    assert config.stem is not None
-    voxels = math.prod(patch)
-    tokens = voxels / math.prod(config.stem)
-    values = 24.0 * voxels * config.feature_size
-    for level, (dim, depth) in enumerate(zip(config.dims, config.depths, strict=True)):
-        blocks = depth * (2 if level < len(config.dims) - 1 else 1)
-        values += 30.0 * blocks * dim * tokens / 8**level
+    if isinstance(config, UnetrPPConfig):
+        values = _unetr_pp_values(config, patch)
+    else:
+        assert isinstance(config, ConvUNet)
+        layers = conv_layers(config, in_channels=1, classes=2)
+        values = math.prod(patch) * CONV_COPIES * sum(c.outputs * c.share for c in layers)
     return values * 4 * batch / 2**30
 
 
 def step_core_seconds(
-    config: UnetrPPConfig, patch: Sequence[int], channels: int, batch: int, *, bfloat16: bool = True
+    config: NetworkBase, patch: Sequence[int], channels: int, batch: int, *, bfloat16: bool = True
 ) -> float:
     """Return a forecast of the CPU core-seconds of one training step.
 
@@ -62,7 +59,7 @@ def step_core_seconds(
     make the same plan.
 
     Args:
-        config: with its stem.
+        config: with the fields that the plan fills.
         patch: voxels along each axis.
         channels: of the image.
         batch: patches a step.
@@ -70,3 +67,31 @@ def step_core_seconds(
     """
     a_gib, rate = (1.0, 250e9) if bfloat16 else (2.0, 90e9)
     return a_gib * step_gib(config, patch, batch) + batch * step_flops(config, patch, channels) / rate
+
+
+def _unetr_pp_macs(config: UnetrPPConfig, patch: Sequence[int], channels: int) -> float:
+    assert config.stem is not None
+    voxels, axes = math.prod(patch), len(config.stem)
+    kernel, half = 3**axes, 2**axes
+    tokens = voxels / math.prod(config.stem)
+    f = config.feature_size
+    macs = voxels * kernel * (channels * f + 3 * f * f)
+    for level, (dim, depth, slots) in enumerate(zip(config.dims, config.depths, config.proj, strict=True)):
+        n = tokens / half**level
+        block = n * dim * dim * (kernel * 2 * config.conv_blocks + 4 + 1 + 1) + 4 * n * dim * slots
+        decoder = depth if level < len(config.dims) - 1 else 0
+        macs += block * (depth + decoder)
+        if level:
+            macs += 2 * n * half * config.dims[level - 1] * dim
+    return macs + voxels * f * config.dims[0]
+
+
+def _unetr_pp_values(config: UnetrPPConfig, patch: Sequence[int]) -> float:
+    assert config.stem is not None
+    voxels, half = math.prod(patch), 2 ** len(config.stem)
+    tokens = voxels / math.prod(config.stem)
+    values = 24.0 * voxels * config.feature_size
+    for level, (dim, depth) in enumerate(zip(config.dims, config.depths, strict=True)):
+        blocks = depth * (2 if level < len(config.dims) - 1 else 1)
+        values += 30.0 * blocks * dim * tokens / half**level
+    return values

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, cast
 
 import numpy as np
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from ..atomic import read_json, write_json
 from ..errors import ConfigError, InputError, UserError, nearest
-from ..networks.configs import NetworkConfig, check_patch, required_multiple
-from .budget import FEWEST_STEPS, SIZES, Demand, Fitted, PlanConfig, StepSettings, fit
+from ..networks.configs import NetworkBase, NetworkConfig, check_patch, required_multiple
+from .budget import FEWEST_STEPS, Demand, Fitted, PlanConfig, StepSettings, fit
+from .candidates import PLANNERS, Decided, Voxels
 from .fingerprint import CaseFacts, pooled_labelled, pooled_statistics
 from .intensity import ChannelStatistics, NormaliseConfig, Rule, default_rule
 from .reason import Reason, as_text
-from .topology import LARGEST_IF, MOST_TOKENS, levels_for, median_shape, resampled_shapes, stem_for, target_spacing
+from .topology import LARGEST_IF, median_shape, resampled_shapes, target_spacing
 
 __all__ = ["Plan", "PlanConfig", "Reason", "make_plan", "read_plan", "write_plan"]
-
-
-Decided = Callable[..., None]
-"""Notes a decision: what, value, rule, numbers."""
 
 
 class Plan(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
@@ -80,7 +77,7 @@ def make_plan(
     facts: Sequence[CaseFacts],
     *,
     channels: Sequence[str],
-    network: NetworkConfig,
+    network: NetworkBase,
     normalise: dict[str, NormaliseConfig],
     config: PlanConfig,
     step: StepSettings,
@@ -120,28 +117,14 @@ def make_plan(
             "voxels, but a network for volumes needs several along every axis; 2-D images cannot be used yet."
         )
     given = frozenset(network.model_fields_set)
-    stem = network.stem or stem_for(spacing, typical)
-    decided(
-        "stem",
-        stem,
-        "given as network.stem"
-        if network.stem
-        else "2 along the finest axis, 4 above the limit of tokens; less along coarser axes",
-        "" if network.stem else _tokens(typical, spacing),
-    )
-    fixed = given & {"dims", "depths", "proj"}
-    levels = len(network.dims) if fixed else levels_for(stem, typical)
-    tokens = tuple(math.ceil(n / s) for n, s in zip(typical, stem, strict=True))
-    decided(
-        "levels",
-        levels,
-        f"given as network.{min(fixed)}" if fixed else "each halves the tokens, the lowest keeps 4 an axis; 3 to 4",
-        f"{as_text(tokens)} tokens in the typical volume",
-    )
+    if "spatial_dims" not in given:
+        network = network.model_copy(update={"spatial_dims": axes})
+    planner = PLANNERS[network.kind]
+    network = planner.shaped(network, Voxels(spacing, typical), given, decided)
     if config.patch is not None:
         _axes("plan.patch", config.patch, axes)
-    demand = Demand(typical, largest, levels, given, len(channels), step)
-    fitted = fit(network.model_copy(update={"stem": stem}), demand, config)
+    demand = Demand(typical, largest, given, len(channels), step)
+    fitted = fit(network, demand, config)
     _explain(fitted, demand, config, decided)
     rules, statistics = _normalisation(facts, channels, normalise, decided)
     return Plan(
@@ -151,7 +134,7 @@ def make_plan(
         patch=fitted.patch,
         batch=fitted.batch,
         steps=fitted.steps,
-        network=fitted.network,
+        network=cast(NetworkConfig, fitted.network),
         rules=rules,
         statistics=statistics,
         reasons=tuple(reasons),
@@ -234,16 +217,18 @@ def _explain(fitted: Fitted, demand: Demand, config: PlanConfig, decided: Decide
             f"{minutes:g} core-minutes a fold, {fitted.seconds:.3g} core-seconds forecast for a step in "
             f"{'bfloat16' if demand.step.bfloat16 else 'float32, which is what this CPU is fastest in'}",
         )
-    if "dims" in demand.given:
-        why = "given as network.dims"
+    field = PLANNERS[fitted.network.kind].field
+    if field in demand.given:
+        why = f"given as network.{field}"
+    elif fitted.sizes == 1:
+        why = "the only size"
     elif minutes is None:
         why = "the published size" if fitted.size == 0 else "the largest size that fits into memory"
-    elif fitted.size < len(SIZES) - 1:
-        why = f"the largest of {len(SIZES)} sizes that the budget trains for {FEWEST_STEPS} steps"
+    elif fitted.size < fitted.sizes - 1:
+        why = f"the largest of {fitted.sizes} sizes that the budget trains for {FEWEST_STEPS} steps"
     else:
-        why = f"the smallest of {len(SIZES)} sizes; wider ones get fewer than {FEWEST_STEPS} steps"
-    depths = as_text(fitted.network.depths)
-    decided("dims", fitted.network.dims, why, f"size {fitted.size + 1} of {len(SIZES)}, depths {depths}")
+        why = f"the smallest of {fitted.sizes} sizes; wider ones get fewer than {FEWEST_STEPS} steps"
+    decided(field, getattr(fitted.network, field), why, f"size {fitted.size + 1} of {fitted.sizes}")
 
 
 def _normalisation(
@@ -305,14 +290,12 @@ def _range(largest: Sequence[int]) -> str:
     return f"the largest {as_text(tuple(largest))}"
 
 
-def _tokens(typical: Sequence[int], spacing: Sequence[float]) -> str:
-    return f"{as_text(tuple(typical))} voxels of {as_text(tuple(spacing))} mm, at most {MOST_TOKENS:,} tokens"
-
-
 def _first_problem(error: ValidationError) -> str:
     # A misspelt key is often the cause of a missing one, so it is told first.
     first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-    key = ".".join(str(part) for part in first["loc"])
+    # Below "network" pydantic names the kind, which is no key of the file.
+    place = [part for i, part in enumerate(first["loc"]) if not (i == 1 and first["loc"][0] == "network")]
+    key = ".".join(str(part) for part in place)
     if first["type"] == "extra_forbidden" and len(first["loc"]) == 1:
         return f"the key {key!r} is not known{nearest(key, Plan.model_fields)}"
     message = first["msg"].removeprefix("Value error, ")

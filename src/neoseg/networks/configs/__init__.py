@@ -40,7 +40,7 @@ DEFAULT = "unetr_pp"
 
 
 def _kind_of(value: Any) -> str:
-    kind = value.get("kind", DEFAULT) if isinstance(value, Mapping) else getattr(value, "kind", "")
+    kind = value.get("kind", DEFAULT) if isinstance(value, Mapping) else getattr(value, "kind", DEFAULT)
     return kind if isinstance(kind, str) else repr(kind)
 
 

@@ -1,0 +1,185 @@
+"""Per kind of network: which of its fields follow from the voxels, and how large it may be on a budget."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from ..networks.configs import ConvUNet, NetworkBase, UnetrPPConfig
+from .conv_unet import feature_counts, unet_topology
+from .reason import as_text
+from .topology import MOST_TOKENS, levels_for, stem_for
+
+__all__ = ["PLANNERS", "Decided", "Planner", "Size", "Voxels"]
+
+Decided = Callable[..., None]
+"""Notes a decision: what, value, rule, numbers."""
+
+MOST_LEVELS = {2: 8, 3: 6}
+"""Levels of a convolutional U-Net by the axes of its images, as in nnU-Net's plans."""
+
+CONV_WIDTHS = (32, 24, 16, 12, 8)
+"""Channels of the first level, from nnU-Net's number down."""
+
+
+@dataclass(frozen=True)
+class Voxels:
+    """The grid that a network is planned for.
+
+    Attributes:
+        spacing_mm: of a voxel along each axis.
+        typical: median size of the training cases on that grid.
+    """
+
+    spacing_mm: tuple[float, ...]
+    typical: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Planner:
+    """How a kind of network is fitted to data and budget.
+
+    Attributes:
+        shaped: fills the fields that follow from the voxels; takes the network, the voxels, the names of the fields
+            that the user set, which stay, and notes its decisions.
+        sizes: the networks that a budget may choose from, the largest first; takes the network and those names.
+        field: the field that tells their sizes apart.
+    """
+
+    shaped: Callable[[Any, Voxels, frozenset[str], Decided], NetworkBase]
+    sizes: Callable[[Any, frozenset[str]], Sequence[NetworkBase]]
+    field: str
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much of the published width and depth a UNETR++ has."""
+
+    width: int
+    depth: int
+    heads: int
+    slots: int
+    features: int
+
+
+SIZES = (
+    Size(32, 3, 4, 64, 16),
+    Size(32, 2, 4, 64, 16),
+    Size(24, 2, 4, 32, 16),
+    Size(16, 2, 4, 32, 16),
+    Size(16, 1, 4, 32, 16),
+)
+"""From the published size down; the full-resolution branch, which sees the small lesions, keeps its published width."""
+
+
+def _unetr_pp_shaped(network: UnetrPPConfig, voxels: Voxels, given: frozenset[str], decided: Decided) -> UnetrPPConfig:
+    spacing, typical = voxels.spacing_mm, voxels.typical
+    stem = network.stem or stem_for(spacing, typical)
+    decided(
+        "stem",
+        stem,
+        "given as network.stem"
+        if network.stem
+        else "2 along the finest axis, 4 above the limit of tokens; less along coarser axes",
+        "" if network.stem else _tokens(typical, spacing),
+    )
+    fixed = given & {"dims", "depths", "proj"}
+    levels = len(network.dims) if fixed else levels_for(stem, typical)
+    tokens = tuple(math.ceil(n / s) for n, s in zip(typical, stem, strict=True))
+    decided(
+        "levels",
+        levels,
+        f"given as network.{min(fixed)}" if fixed else "each halves the tokens, the lowest keeps 4 an axis; 3 to 4",
+        f"{as_text(tokens)} tokens in the typical volume",
+    )
+    fields: dict[str, Any] = {"stem": stem}
+    if not fixed:
+        fields |= {name: getattr(network, name)[:levels] for name in ("dims", "depths", "proj")}
+    return network.model_copy(update=fields)
+
+
+def _unetr_pp_sizes(network: UnetrPPConfig, given: frozenset[str]) -> Sequence[UnetrPPConfig]:
+    levels = len(network.dims)
+    found = []
+    for size in SIZES:
+        fields = {
+            "dims": tuple(size.width * 2**i for i in range(levels)),
+            "depths": (size.depth,) * levels,
+            "heads": size.heads,
+            "proj": (size.slots,) * (levels - 1) + (min(size.slots, 32),),
+            "decoder_proj": size.slots,
+            "feature_size": size.features,
+        }
+        found.append(network.model_copy(update={name: value for name, value in fields.items() if name not in given}))
+    return found
+
+
+def _conv_shaped(network: ConvUNet, voxels: Voxels, given: frozenset[str], decided: Decided) -> ConvUNet:
+    axes = len(voxels.spacing_mm)
+    fields: dict[str, Any] = {}
+    if network.strides is None:
+        topology = unet_topology(voxels.spacing_mm, voxels.typical)
+        asked = len(network.widths) if network.widths is not None else None
+        strides = _levelled(topology.strides, voxels.typical, asked or min(len(topology.strides), MOST_LEVELS[axes]))
+        fields["strides"] = strides
+        decided(
+            "strides",
+            _listed(strides),
+            "given as network.widths: so many levels"
+            if asked
+            else "nnU-Net's: the finest axes are halved while the lowest level keeps 4 voxels",
+            f"typical {as_text(voxels.typical)} voxels of {as_text(voxels.spacing_mm)} mm",
+        )
+        if network.kernels is None:
+            kernels = (*topology.kernels, *[(3,) * axes] * len(strides))[: len(strides) - 1]
+            fields["kernels"] = (*kernels, (3,) * axes)
+            decided(
+                "kernels",
+                _listed(fields["kernels"]),
+                "1 along an axis until its voxels are less than twice the finest, then 3",
+                f"voxels of {as_text(voxels.spacing_mm)} mm",
+            )
+    return network.model_copy(update=fields)
+
+
+def _conv_sizes(network: ConvUNet, given: frozenset[str]) -> Sequence[ConvUNet]:
+    if network.widths is not None:
+        return [network]
+    assert network.strides is not None
+    full = feature_counts(len(network.strides), network.spatial_dims)
+    return [network.model_copy(update={"widths": tuple(n * first // full[0] for n in full)}) for first in CONV_WIDTHS]
+
+
+def _levelled(strides: Sequence[tuple[int, ...]], typical: Sequence[int], levels: int) -> tuple[tuple[int, ...], ...]:
+    """Return strides of so many levels: cut, or gone on halving every axis that has two voxels left."""
+    result = [tuple(stride) for stride in strides[:levels]]
+    left = [math.ceil(n / math.prod(axis)) for n, axis in zip(typical, zip(*result, strict=True), strict=True)]
+    while len(result) < levels:
+        result.append(tuple(2 if n > 1 else 1 for n in left))
+        left = [math.ceil(n / 2) for n in left]
+    return tuple(result)
+
+
+CONVOLUTIONAL = Planner(_conv_shaped, _conv_sizes, "widths")
+
+PLANNERS: Mapping[str, Planner] = MappingProxyType(
+    {
+        "unetr_pp": Planner(_unetr_pp_shaped, _unetr_pp_sizes, "dims"),
+        "unet": CONVOLUTIONAL,
+        "wide_unet": CONVOLUTIONAL,
+        "unet_plus_plus": CONVOLUTIONAL,
+        "attention_unet": CONVOLUTIONAL,
+    }
+)
+"""Every kind of network."""
+
+
+def _tokens(typical: Sequence[int], spacing: Sequence[float]) -> str:
+    return f"{as_text(tuple(typical))} voxels of {as_text(tuple(spacing))} mm, at most {MOST_TOKENS:,} tokens"
+
+
+def _listed(levels: Sequence[Sequence[int]]) -> str:
+    return ", ".join(as_text(tuple(level)) for level in levels)

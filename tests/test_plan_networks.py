@@ -1,0 +1,91 @@
+"""Every kind of network gets a plan: shapes by the voxels, widths by the budget, and each decision with its reason."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from neoseg.errors import ConfigError
+from neoseg.networks.configs import NETWORKS, ConvUNet, NetworkBase, UNetConfig, WideUNetConfig
+from neoseg.plan.budget import FEWEST_STEPS, PlanConfig, StepSettings
+from neoseg.plan.candidates import PLANNERS
+from neoseg.plan.conv_unet import feature_counts, unet_topology
+from neoseg.plan.cost import step_flops, step_gib
+from neoseg.plan.plan import Plan, make_plan, read_plan, write_plan
+from test_plan import COHORT, facts
+
+
+def planned(network: NetworkBase, cases: object = None, **budget: object) -> Plan:
+    return make_plan(
+        COHORT if cases is None else cases,  # type: ignore[arg-type]
+        channels=("adc", "zadc"),
+        network=network,
+        normalise={},
+        config=PlanConfig.model_validate(budget),
+        step=StepSettings(),
+        inputs="k",
+    )
+
+
+@pytest.fixture(params=list(NETWORKS))
+def network(request: pytest.FixtureRequest) -> NetworkBase:
+    return NETWORKS[request.param].config()
+
+
+def test_every_kind_has_a_planner() -> None:
+    assert set(PLANNERS) == set(NETWORKS)
+
+
+def test_a_plan_is_complete_and_comes_back_from_its_file(network: NetworkBase, tmp_path: Path) -> None:
+    plan = planned(network, memory_gib=4.0)
+    assert plan.network.kind == network.kind
+    assert all(p % m == 0 for p, m in zip(plan.patch, plan.network.multiple, strict=True))
+    assert step_gib(plan.network, plan.patch, plan.batch) <= 4.0
+    assert {r.what for r in plan.reasons} >= {"spacing", "patch", "batch", "memory", PLANNERS[network.kind].field}
+    assert all(r.why and r.inputs and r.value for r in plan.reasons)
+    write_plan(plan, tmp_path / "plan.json")
+    assert read_plan(tmp_path / "plan.json") == plan
+
+
+def test_a_small_budget_takes_a_network_that_can_be_trained(network: NetworkBase) -> None:
+    less, more = planned(network, core_minutes=20), planned(network, core_minutes=200)
+    for plan in (less, more):
+        assert plan.steps is not None and plan.steps >= FEWEST_STEPS
+    assert step_flops(less.network, (96, 96, 96), 2) <= step_flops(more.network, (96, 96, 96), 2)
+    with pytest.raises(ConfigError, match=r"plan\.memory_gib = .*allow at least that"):
+        planned(network, memory_gib=1e-4)
+
+
+@pytest.mark.parametrize("kind", [k for k, e in NETWORKS.items() if issubclass(e.config, ConvUNet)])
+def test_strides_kernels_and_widths_are_those_of_nnunet(kind: str) -> None:
+    config = NETWORKS[kind].config()
+    assert isinstance(config, ConvUNet)
+    thick = [facts(f"c{i}", (320, 260, 24), (0.8, 0.8, 5.0)) for i in range(3)]
+    plan = planned(config.model_copy(update={"widths": None}), thick, memory_gib=200.0)
+    topology = unet_topology((0.8, 0.8, 5.0), (320, 260, 24))
+    got = plan.network
+    assert isinstance(got, ConvUNet)
+    assert got.strides == topology.strides[: len(got.strides or ())]
+    assert got.strides is not None and got.strides[1] == (2, 2, 1)
+    assert got.kernels is not None and got.kernels[0] == (3, 3, 1) and got.kernels[-1] == (3, 3, 3)
+    assert got.widths == feature_counts(len(got.strides), 3)
+
+
+def test_given_fields_stay() -> None:
+    strides = ((1, 1, 1), (2, 2, 2), (2, 2, 1))
+    plan = planned(UNetConfig(widths=(8, 16, 24), strides=strides))
+    assert isinstance(plan.network, UNetConfig)
+    assert (plan.network.widths, plan.network.strides, plan.network.kernels) == ((8, 16, 24), strides, None)
+    assert next(r.why for r in plan.reasons if r.what == "widths") == "given as network.widths"
+    assert all(p % m == 0 for p, m in zip(plan.patch, (4, 4, 2), strict=True))
+
+
+def test_widths_decide_the_levels() -> None:
+    few, many = planned(UNetConfig(widths=(8, 16))), planned(UNetConfig(widths=(4,) * 7))
+    assert [len(p.network.strides) for p in (few, many)] == [2, 7]  # type: ignore[union-attr,arg-type]
+    assert math.prod(many.network.multiple) > math.prod(few.network.multiple)
+    wide = planned(WideUNetConfig())
+    assert isinstance(wide.network, WideUNetConfig)
+    assert wide.network.widths == (35, 70, 140, 280, 560) and len(wide.network.strides or ()) == 5
