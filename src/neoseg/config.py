@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -125,7 +125,11 @@ class RunConfig(BaseModel, frozen=True, extra="forbid"):
 
 
 def load_config(
-    path: Path, changes: Sequence[str] = (), workspace: Path | None = None, *, length: Mapping[str, Any] | None = None
+    path: Path | str,
+    changes: Sequence[str] = (),
+    workspace: Path | str | None = None,
+    *,
+    length: Mapping[str, Any] | None = None,
 ) -> RunConfig:
     """Read a configuration file and apply changes such as ``"network.fusion=sum"``.
 
@@ -141,6 +145,7 @@ def load_config(
         InputError: there is no such file.
         ConfigError: not TOML, an unknown key (the nearest valid one is named) or a wrong value.
     """
+    path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: there is no such configuration; `neoseg import DIR` writes one.")
     try:
@@ -153,7 +158,7 @@ def load_config(
         _set_length(tree, length, changes)
     config = config_from(tree, str(path))
     base = path.resolve().parent
-    place = (base / config.workspace) if workspace is None else workspace.resolve()
+    place = (base / config.workspace) if workspace is None else Path(workspace).resolve()
     update = {"cases": base / config.cases, "workspace": place}
     update |= {n: base / path for n in ("template", "init_from") if (path := getattr(config, n)) is not None}
     return config.model_copy(update=update)

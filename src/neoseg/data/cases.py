@@ -59,9 +59,9 @@ def channels_of(cases: Sequence[Case]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(channel for case in cases for channel in case.images))
 
 
-def write_cases(cases: Sequence[Case], path: Path) -> None:
+def write_cases(cases: Sequence[Case], path: Path | str) -> None:
     """Write cases.csv; files below its folder are written relative to it, so the folder can be moved as a whole."""
-    channels = channels_of(cases)
+    path, channels = Path(path), channels_of(cases)
     base = path.resolve().parent
     columns = ["case", "subject", "site", "group", "split"]
     columns += [f"image_{c}" for c in channels] + [f"unit_{c}" for c in channels] + ["label"]
@@ -77,13 +77,14 @@ def write_cases(cases: Sequence[Case], path: Path) -> None:
             writer.writerow(row | ({"mask": _shown(case.mask, base, None)} if case.mask else {}))
 
 
-def read_cases(path: Path) -> list[Case]:
+def read_cases(path: Path | str) -> list[Case]:
     """Read cases.csv; whether the files exist and fit is the business of the checks.
 
     Raises:
         InputError: the file is missing, is not a table with the columns above, or a cell holds an unknown group or
             split; the message names the row.
     """
+    path = Path(path)
     if path.is_dir():
         raise InputError(f"{path}: this is a folder, but the table of cases is wanted; correct `cases`.")
     if not path.is_file():

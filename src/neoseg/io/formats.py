@@ -58,7 +58,7 @@ def strip_ending(name: str) -> str | None:
     return None
 
 
-def read_volume(path: Path, *, volume_index: int | None = None) -> Volume:
+def read_volume(path: Path | str, *, volume_index: int | None = None) -> Volume:
     """Read one volume in canonical (RAS+) order.
 
     Args:
@@ -75,17 +75,19 @@ def read_volume(path: Path, *, volume_index: int | None = None) -> Volume:
         InputError: the file is missing, unreadable, damaged, of no known format, or holds several volumes.
         GeometryError: its axes are sheared or have no length.
     """
-    return _reading(path, lambda chosen: chosen.read(path, volume_index))
+    file = Path(path)
+    return _reading(file, lambda chosen: chosen.read(file, volume_index))
 
 
-def read_grid(path: Path) -> Grid:
+def read_grid(path: Path | str) -> Grid:
     """Read only where the voxels of a file lie; the voxels themselves are not touched, so damage there stays unseen.
 
     Raises:
         InputError: the file is missing, of no known format, or its header is unreadable.
         GeometryError: its axes are sheared or have no length.
     """
-    return _reading(path, lambda chosen: chosen.read_grid(path))
+    file = Path(path)
+    return _reading(file, lambda chosen: chosen.read_grid(file))
 
 
 def volumes_in(path: Path) -> int:
@@ -97,7 +99,7 @@ def volumes_in(path: Path) -> int:
     return _reading(path, lambda chosen: chosen.volumes_in(path))
 
 
-def write_volume(volume: Volume, path: Path, *, like: Grid | None = None) -> None:
+def write_volume(volume: Volume, path: Path | str, *, like: Grid | None = None) -> None:
     """Write a volume; the file is whole or absent.
 
     A volume whose grid came from a file goes back to exactly that file's axes and geometry: bit for bit in the same
@@ -120,7 +122,7 @@ def write_volume(volume: Volume, path: Path, *, like: Grid | None = None) -> Non
                 f"another grid of shape {like.shape} and spacing {like.spacing}; resample it first."
             )
         volume = Volume(volume.array, replace(volume.grid, stored=like.stored))
-    _format_of(path).write(volume, path)
+    _format_of(Path(path)).write(volume, Path(path))
 
 
 def _format_of(path: Path) -> FileFormat:

@@ -12,7 +12,7 @@ import numpy as np
 from ..errors import GeometryError, InputError
 from ..io import endings, read_volume, strip_ending
 from ..metrics import METRICS, Score, metric_named, preset_named, score_case, worst_value, write_scores
-from ..progress import Progress
+from ..progress import Progress, Silent
 from ..report.summary import summarise
 from ..volume import Volume, same_grid, to_stored
 
@@ -22,13 +22,13 @@ _ROLE = re.compile(r"[_-](lesion|label|labels|seg|segmentation|mask|gt|truth|pre
 
 
 def evaluate_folders(
-    truth: Path,
-    prediction: Path,
+    truth: Path | str,
+    prediction: Path | str,
     *,
     preset: str | None = None,
     tolerance_mm: float = 2.0,
-    output: Path | None = None,
-    progress: Progress,
+    output: Path | str | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Score every pair of masks.
 
@@ -40,7 +40,7 @@ def evaluate_folders(
         preset: a name in ``neoseg.metrics.PRESETS``.
         tolerance_mm: tolerance of NSD; a preset has its own.
         output: where to write the scores as CSV.
-        progress: the listener.
+        progress: the listener; default none.
 
     Returns:
         ``cases`` (a mapping of scores each), ``summary`` by metric, ``notes``.
@@ -49,11 +49,11 @@ def evaluate_folders(
         InputError: a prediction is missing, or holds a class that no reference has.
         GeometryError: the grids of a pair differ.
     """
-    pairs, notes = pair_masks(truth, prediction)
+    pairs, notes = pair_masks(Path(truth), Path(prediction))
     chosen = preset_named(preset) if preset else None
     rows: list[Score] = []
     worst: dict[tuple[str, str], float] = {}
-    with progress.track("Scoring", len(pairs)) as advance:
+    with (progress or Silent()).track("Scoring", len(pairs)) as advance:
         for name, (truth_file, prediction_file) in pairs.items():
             reference, found = read_volume(truth_file), read_volume(prediction_file)
             if chosen is not None:
@@ -69,7 +69,7 @@ def evaluate_folders(
                 worst[name, metric] = worst_value(metric, reference.grid.shape, reference.grid.spacing)
             advance(1, name)
     if output is not None:
-        write_scores(rows, output)
+        write_scores(rows, Path(output))
     if chosen is not None:
         notes.append(f"Preset {chosen.name}: {chosen.text}")
     return {"cases": _by_case(rows), "summary": _summary(rows, worst), "notes": notes}

@@ -34,7 +34,12 @@ class Imported:
 
 
 def import_folder(
-    root: Path, workspace: Path, layout: str | None = None, *, recipe: str | None = None, overwrite: bool = False
+    root: Path | str,
+    workspace: Path | str,
+    layout: str | None = None,
+    *,
+    recipe: str | None = None,
+    overwrite: bool = False,
 ) -> Imported:
     """Write ``cases.csv`` and ``neoseg.toml`` into the workspace; the images stay where they are.
 
@@ -49,6 +54,7 @@ def import_folder(
         InputError: no layout fits, the folder holds no case, or the files are there already.
         ConfigError: there is no layout or recipe of that name.
     """
+    root, workspace = Path(root), Path(workspace)
     text = recipe_text(recipe) if recipe else None
     name, reason = (layout, "") if layout else guess_layout(root)
     data = import_data(root, name)

@@ -24,7 +24,7 @@ from ..plan.plan import read_plan
 from ..prepare.atlas import Atlas
 from ..prepare.configs import ADC, ZADC, reference_channel
 from ..prepare.standardise import Template
-from ..progress import Progress
+from ..progress import Progress, Silent
 from ..volume import Volume
 from ..workspace import Run
 from .ahead import ReadyScan, ready_scans
@@ -89,7 +89,7 @@ class PredictOptions:
     jobs: int = 0
 
 
-def load_predictor(folder: Path, device: str = "auto") -> tuple[Predictor, tuple[str, ...]]:
+def load_predictor(folder: Path | str, device: str = "auto") -> tuple[Predictor, tuple[str, ...]]:
     """Load a finished run; the folder may have been copied from another machine.
 
     Returns:
@@ -99,6 +99,7 @@ def load_predictor(folder: Path, device: str = "auto") -> tuple[Predictor, tuple
         StateError: the folder is not a finished run.
         ConfigError: its configuration or plan cannot be read, or the device does not exist.
     """
+    folder = Path(folder)
     run = Run(folder)
     if not run.config.is_file() or not run.plan.is_file() or not run.postprocess.is_file():
         raise StateError(f"{folder}: this is not the folder of a finished run (runs/<name> of a workspace).")
@@ -150,14 +151,14 @@ def _chosen(path: Path) -> Choice | None:
 
 
 def predict_scans(
-    folder: Path,
-    source: Path,
-    output: Path,
+    folder: Path | str,
+    source: Path | str,
+    output: Path | str,
     *,
     device: str = "auto",
     probabilities: bool = False,
     options: PredictOptions | None = None,
-    progress: Progress,
+    progress: Progress | None = None,
 ) -> list[PredictedScan]:
     """Segment every scan of a file or folder, one after the other; one bad scan loses no other.
 
@@ -168,7 +169,7 @@ def predict_scans(
         device: see the configuration.
         probabilities: also write ``<scan>_probability_<class>``, float32 on the grid of the input.
         options: uncertainty, the memory allowed, brain masks, processes.
-        progress: the listener.
+        progress: the listener; default none.
 
     Returns:
         One entry a scan; before them, one entry with a warning for each image file that belongs to none.
@@ -178,6 +179,7 @@ def predict_scans(
         ConfigError: a scan does not fit into the memory allowed; nothing is predicted then.
         StateError, ConfigError: as :func:`load_predictor`.
     """
+    folder, source, output, progress = Path(folder), Path(source), Path(output), progress or Silent()
     require_writable(output)
     predictor, channels = load_predictor(folder, device)
     options = options or PredictOptions()
