@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from neoseg.networks.attention_unet import AttentionUNet
-from neoseg.networks.configs import AttentionUNetConfig, NetworkConfig, UNetConfig, UNetPlusPlusConfig, UnetrPPConfig
+from neoseg.networks.configs import AttentionUNetConfig, NetworkConfig, UNetBase, UNetPlusPlusConfig, UnetrPPConfig
 from neoseg.networks.unet import UNet
 from neoseg.networks.unet_plus_plus import UNetPlusPlus
 from neoseg.networks.unetr_pp import UnetrPP
@@ -54,7 +54,7 @@ def _built(config: NetworkConfig, in_channels: int, classes: int, patch: tuple[i
     match config:
         case UnetrPPConfig():
             return UnetrPP(config, in_channels=in_channels, classes=classes, patch=patch)
-        case UNetConfig():
+        case UNetBase():
             return UNet(config, in_channels=in_channels, classes=classes, patch=patch)
         case UNetPlusPlusConfig():
             return UNetPlusPlus(config, in_channels=in_channels, classes=classes, patch=patch)

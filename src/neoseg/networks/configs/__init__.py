@@ -11,7 +11,7 @@ from pydantic import Discriminator, Tag
 from .base import NetworkBase, check_patch, required_multiple, times
 from .published import PUBLISHED, Published
 from .unetr_pp import UnetrPPConfig, axes_of, check_orientation, token_grids
-from .unets import AttentionUNetConfig, ConvUNet, UNetConfig, UNetPlusPlusConfig, WideUNetConfig
+from .unets import AttentionUNetConfig, ConvUNet, UNetBase, UNetConfig, UNetPlusPlusConfig, WideUNetConfig
 
 __all__ = [
     "DEFAULT",
@@ -23,6 +23,7 @@ __all__ = [
     "NetworkConfig",
     "NetworkEntry",
     "Published",
+    "UNetBase",
     "UNetConfig",
     "UNetPlusPlusConfig",
     "UnetrPPConfig",

@@ -11,7 +11,7 @@ from neoseg.errors import ConfigError
 
 from .base import NetworkBase, Norm, Positive, Share, Widths
 
-__all__ = ["AttentionUNetConfig", "ConvUNet", "UNetConfig", "UNetPlusPlusConfig", "WideUNetConfig"]
+__all__ = ["AttentionUNetConfig", "ConvUNet", "UNetBase", "UNetConfig", "UNetPlusPlusConfig", "WideUNetConfig"]
 
 Sizes = tuple[Positive, ...]
 
@@ -91,11 +91,8 @@ class ConvUNet(NetworkBase, frozen=True, extra="forbid"):
         return self
 
 
-class UNetConfig(ConvUNet, frozen=True, extra="forbid"):
-    """U-Net (Ronneberger et al., MICCAI 2015; 3-D: Cicek et al., MICCAI 2016), plain or with a residual encoder.
-
-    The defaults are those of nnU-Net (Isensee et al., Nature Methods 18, 2021): strided convolutions on the way down,
-    transposed ones on the way up. ``encoder = "residual"`` is its residual form (Isensee et al., MICCAI 2024).
+class UNetBase(ConvUNet, frozen=True, extra="forbid"):
+    """What the forms of the U-Net share.
 
     Attributes:
         encoder: "plain" convolutions, or "residual" blocks.
@@ -104,7 +101,6 @@ class UNetConfig(ConvUNet, frozen=True, extra="forbid"):
         down: between levels a convolution with a stride, "stride", or "max" pooling as in the first paper.
     """
 
-    kind: Literal["unet"] = "unet"
     encoder: Literal["plain", "residual"] = "plain"
     encoder_blocks: tuple[Positive, ...] | None = None
     decoder_blocks: Positive | None = None
@@ -137,7 +133,17 @@ class UNetConfig(ConvUNet, frozen=True, extra="forbid"):
         return self.decoder_blocks or (2 if self.encoder == "plain" else 1)
 
 
-class WideUNetConfig(UNetConfig, frozen=True, extra="forbid"):
+class UNetConfig(UNetBase, frozen=True, extra="forbid"):
+    """U-Net (Ronneberger et al., MICCAI 2015; 3-D: Cicek et al., MICCAI 2016), plain or with a residual encoder.
+
+    The defaults are those of nnU-Net (Isensee et al., Nature Methods 18, 2021): strided convolutions on the way down,
+    transposed ones on the way up. ``encoder = "residual"`` is its residual form (Isensee et al., MICCAI 2024).
+    """
+
+    kind: Literal["unet"] = "unet"
+
+
+class WideUNetConfig(UNetBase, frozen=True, extra="forbid"):
     """The wide U-Net of the UNet++ papers: the U-Net of 2015 with a tenth more channels, as many parameters as UNet++.
 
     Attributes:
@@ -145,7 +151,7 @@ class WideUNetConfig(UNetConfig, frozen=True, extra="forbid"):
     """
 
     kind: Literal["wide_unet"] = "wide_unet"
-    widths: Widths = (35, 70, 140, 280, 560)
+    widths: Widths | None = (35, 70, 140, 280, 560)
 
 
 class UNetPlusPlusConfig(ConvUNet, frozen=True, extra="forbid"):
