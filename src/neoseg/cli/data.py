@@ -72,7 +72,7 @@ def check(
 
 
 def info(
-    networks: Annotated[bool, typer.Option("--networks", help="List the networks.")] = False,
+    networks: Annotated[bool, typer.Option("--networks", help="List the networks with their sizes.")] = False,
     network: Annotated[
         str | None,
         typer.Option("--network", metavar="KIND", help="Parameters and multiply-adds of a network, such as unetr_pp."),
@@ -89,8 +89,15 @@ def info(
 
         sizes = network_facts(network)
         table = sizes if as_json else {name: _size_line(facts) for name, facts in sizes.items()}
+    elif networks and as_json:
+        from ..networks.facts import network_facts
+
+        table = {k: {"title": e.title, "paper": e.paper, "forms": network_facts(k)} for k, e in NETWORKS.items()}
     elif networks:
-        table = {kind: f"{entry.title}: {entry.paper}" for kind, entry in NETWORKS.items()}
+        table = {}
+        for kind, entry in NETWORKS.items():
+            table[kind] = f"{entry.title}: {entry.paper}"
+            table |= {f"  {kind}, {name}": _size_line(facts) for name, facts in _usual(kind).items()}
     else:
         from ..config import recipes
         from ..data.layouts import LAYOUTS
@@ -116,10 +123,19 @@ def info(
         print_lines([f"{key:<{width}}  {value}" for key, value in table.items()])
 
 
+def _usual(kind: str) -> dict[str, dict[str, Any]]:
+    """Return the sizes of a network in its usual forms: with many forms the first one alone."""
+    from ..networks.facts import network_facts
+
+    found = network_facts(kind)
+    return found if len(found) <= 2 else dict([next(iter(found.items()))])
+
+
 def _size_line(facts: dict[str, Any]) -> str:
     """Return one network's sizes in words."""
-    line = f"patch {facts['patch']}: {facts['parameters']:,} parameters ({facts['with_statistics']:,} with statistics)"
-    if facts["gmacs_here"] is None:
-        return line
-    published, here = facts["gmacs_published_order"], facts["gmacs_here"]
-    return f"{line}, {published:.1f} G multiply-adds as published, {here:.1f} G here"
+    line = f"patch {facts['patch']}: {facts['parameters']:,} parameters"
+    if facts["with_statistics"] > facts["parameters"]:
+        line += f" ({facts['with_statistics']:,} with statistics)"
+    if facts["gmacs_published_order"] is not None:
+        return f"{line}, {facts['gmacs_published_order']:.1f} G multiply-adds as published, {facts['gmacs_here']:.1f} G here"
+    return f"{line}, {facts['gmacs_here']:.1f} G multiply-adds"
