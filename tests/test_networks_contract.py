@@ -24,9 +24,13 @@ SMALL = {
 }  # fmt: skip
 LIVELY = {"unetr_pp": {"layer_scale_init": 1.0}}
 """Fields with which every part of a fresh network matters."""
-FROM_THE_PLAN = {"unetr_pp": {"stem"}} | dict.fromkeys(
-    ("unet", "unet_plus_plus", "attention_unet"), {"widths", "strides"}
-) | {"wide_unet": {"strides"}}  # fmt: skip
+FROM_THE_PLAN = {
+    "unetr_pp": {"stem"},
+    "unet": {"widths", "strides"},
+    "wide_unet": {"strides"},
+    "unet_plus_plus": {"widths", "strides"},
+    "attention_unet": {"widths", "strides"},
+}
 """Fields that a plan has to fill before a network can be built."""
 
 

@@ -92,7 +92,9 @@ def test_each_field_changes_what_comes_out(kind: str, fields: dict[str, object])
     with torch.no_grad():
         assert not torch.allclose(base(x)[0], other(x)[0], atol=1e-3)
     sum(output.square().mean() for output in other(x)).backward()
-    assert all(parameter.grad.any() for parameter in other.parameters())
+    # Of a few squeezed channels behind a ReLU all may be silent at the start.
+    silent = {name for name, parameter in other.named_parameters() if not parameter.grad.any()}
+    assert all(".squeeze." in name for name in silent)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -398,7 +400,7 @@ def test_gates_weigh_the_skips_and_their_maps_can_be_seen() -> None:
         with torch.no_grad():
             maps = network.attention(image(*given))
         assert [tuple(one.shape) for one in maps] == [(2, 1, *given)] * 2
-        assert all(0 < one.min() and one.max() < 1 and one.std() > 0 for one in maps)
+        assert all(one.min() > 0 and one.max() < 1 and one.std() > 0 for one in maps)
     x, seen = image(16, 16, 8), []
     network.decoder[0].register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     with torch.no_grad():
