@@ -11,18 +11,40 @@ from neoseg.networks.blocks.residual_conv import ResidualConv
 from neoseg.networks.build import build_network
 from neoseg.networks.configs import NETWORKS, NetworkConfig, required_multiple
 
-STEM = (2, 2, 1)
+LEVELS = {"widths": (8, 16, 32), "strides": ((1, 1, 1), (2, 2, 1), (2, 2, 2))}
 SMALL = {
-    "unetr_pp": {"dims": (8, 16, 32), "depths": (1, 1, 1), "proj": (8, 8, 4), "decoder_proj": 8, "feature_size": 8},
+    "unetr_pp": {
+        "dims": (8, 16, 32), "depths": (1, 1, 1), "proj": (8, 8, 4), "decoder_proj": 8, "feature_size": 8,
+        "stem": (2, 2, 1),
+    },
+    "unet": LEVELS,
+    "wide_unet": LEVELS,
+    "unet_plus_plus": LEVELS,
+    "attention_unet": LEVELS,
+}  # fmt: skip
+LIVELY = {"unetr_pp": {"layer_scale_init": 1.0}}
+"""Fields with which every part of a fresh network matters."""
+FROM_THE_PLAN = {
+    "unetr_pp": {"stem"},
+    "unet": {"widths", "strides"},
+    "wide_unet": {"strides"},
+    "unet_plus_plus": {"widths", "strides"},
+    "attention_unet": {"widths", "strides"},
 }
+"""Fields that a plan has to fill before a network can be built."""
 
 
 def small(kind: str, **fields: object) -> NetworkConfig:
-    return NETWORKS[kind].config.model_validate({"stem": STEM, **SMALL[kind], **fields})
+    return NETWORKS[kind].config.model_validate({**SMALL[kind], **fields})
+
+
+def lively(kind: str) -> NetworkConfig:
+    return small(kind, **LIVELY.get(kind, {}))
 
 
 def patch_of(config: NetworkConfig) -> tuple[int, ...]:
-    return tuple(2 * size for size in required_multiple(config))
+    fewest = 2 if config.kind == "unetr_pp" else 4
+    return tuple(fewest * size for size in required_multiple(config))
 
 
 def build(config: NetworkConfig, *, seed: int = 0, in_channels: int = 2, classes: int = 3) -> torch.nn.Module:
@@ -40,7 +62,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 def test_small_configs_cover_the_list() -> None:
-    assert set(SMALL) == set(NETWORKS)
+    assert set(SMALL) == set(FROM_THE_PLAN) == set(NETWORKS)
     for name, entry in NETWORKS.items():
         assert entry.config().kind == name
         assert entry.paper
@@ -117,7 +139,7 @@ def test_weights_survive_safetensors(kind: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("constant", [0.0, 7.0])
 def test_constant_patches_under_autocast_are_finite(kind: str, dtype: torch.dtype, constant: float) -> None:
-    config = small(kind, layer_scale_init=1.0)
+    config = lively(kind)
     network = build(config)
     with torch.autocast("cpu", dtype):
         outputs = network(torch.full_like(image(config), constant))
@@ -145,7 +167,7 @@ def test_bfloat16_gradients_of_two_voxels_are_right() -> None:
 
 
 def test_bfloat16_stays_close_to_float32(kind: str) -> None:
-    config = small(kind, layer_scale_init=1.0)
+    config = lively(kind)
     network = build(config).eval()
     with torch.inference_mode():
         exact = network(image(config))[0]
@@ -158,12 +180,32 @@ def test_a_wrong_input_is_named_with_the_right_one(kind: str) -> None:
     config = small(kind)
     network = build(config)
     right = "2, " + ", ".join(str(size) for size in patch_of(config))
-    with pytest.raises(GeometryError, match=right):
-        network(image(config)[..., :-1])
+    if not config.any_size:
+        with pytest.raises(GeometryError, match=right):
+            network(image(config)[..., :-1])
     with pytest.raises(GeometryError, match=right):
         network(image(config, 3))
     with pytest.raises(GeometryError, match=right):
         network(image(config)[0])
+
+
+def test_other_sizes_are_padded_with_zeros_and_cut(kind: str) -> None:
+    config = small(kind, size="flex") if kind == "unetr_pp" else small(kind)
+    assert config.any_size
+    network = build(config).eval()
+    sizes = patch_of(config)
+    given = (sizes[0] - 1, sizes[1] - 2, sizes[2] - 1)
+    x = image(config)[:, :, : given[0], : given[1], : given[2]]
+    padded = torch.zeros(2, 2, *sizes)
+    padded[:, :, : given[0], : given[1], : given[2]] = x
+    with torch.inference_mode():
+        outputs, whole = network(x), network(padded)
+    for ours, theirs in zip(outputs, whole, strict=True):
+        steps = [n // m for n, m in zip(sizes, theirs.shape[2:], strict=True)]
+        covered = [math.ceil(n / step) for n, step in zip(given, steps, strict=True)]
+        assert torch.equal(ours, theirs[:, :, : covered[0], : covered[1], : covered[2]])
+    with pytest.raises(GeometryError):
+        network(x[..., :0])
 
 
 def test_a_wrong_patch_is_named_with_the_nearest_right_one(kind: str) -> None:
@@ -185,9 +227,50 @@ def test_a_single_lowest_token_needs_group_normalisation(kind: str) -> None:
     assert all(torch.isfinite(parameter.grad).all() for parameter in network.parameters() if parameter.grad is not None)
 
 
-def test_a_stem_is_needed(kind: str) -> None:
-    with pytest.raises(ConfigError, match="stem"):
+def test_what_the_plan_fills_is_needed(kind: str) -> None:
+    for field in FROM_THE_PLAN[kind]:
+        without = {name: value for name, value in SMALL[kind].items() if name != field}
+        with pytest.raises(ConfigError, match=rf"network\.{field}"):
+            build_network(NETWORKS[kind].config.model_validate(without), in_channels=1, classes=2, patch=(64, 64, 64))
+    with pytest.raises(ConfigError, match="|".join(FROM_THE_PLAN[kind])):
         build_network(NETWORKS[kind].config(), in_channels=1, classes=2, patch=(64, 64, 64))
+    with pytest.raises(ConfigError, match="at least one"):
+        build_network(small(kind), in_channels=0, classes=2, patch=patch_of(small(kind)))
+
+
+def test_planes_go_in_and_come_out(kind: str) -> None:
+    planes = {"stem": (2, 2)} if kind == "unetr_pp" else {"strides": ((1, 1), (2, 1), (2, 2))}
+    config = small(kind, spatial_dims=2, **planes)
+    network = build(config)
+    outputs = network(image(config))
+    assert outputs[0].shape == (2, 3, *patch_of(config))
+    sum(output.square().mean() for output in outputs).backward()
+    assert all(parameter.grad.any() for parameter in network.parameters())
+
+
+def test_graphs_have_no_break(kind: str) -> None:
+    if kind == "unetr_pp":
+        pytest.skip("tracing its attention takes half a minute")
+    config = small(kind)
+    network = build(config).eval()
+    whole = torch.compile(network, backend="eager", fullgraph=True)
+    with torch.no_grad():
+        for ours, theirs in zip(network(image(config)), whole(image(config)), strict=True):
+            torch.testing.assert_close(ours, theirs)
+    torch.compiler.reset()
+
+
+def test_channels_last_memory_is_kept(kind: str) -> None:
+    if kind == "unetr_pp":
+        pytest.skip("its attention works on rows of tokens")
+    network = build(small(kind))
+    last, seen = torch.channels_last_3d, []
+    for name, module in network.named_modules():
+        if name and not list(module.children()):
+            module.register_forward_hook(lambda _, given, made: seen.extend((given[0], made)))
+    network(image(small(kind)).contiguous(memory_format=last))
+    assert seen
+    assert all(tensor.is_contiguous(memory_format=last) for tensor in seen)
 
 
 def test_learns_a_bright_ball(kind: str) -> None:

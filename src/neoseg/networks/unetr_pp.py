@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Literal
 
 from torch import Tensor, nn
-from torch.nn import functional
 
 from neoseg.errors import ConfigError, GeometryError, nearest
+from neoseg.networks.blocks.any_size import cut, padded_to
 from neoseg.networks.blocks.convolve import convolve
 from neoseg.networks.blocks.paired_attention_block import PairedAttentionBlock
 from neoseg.networks.blocks.printed_attention import PrintedBlock
@@ -92,13 +92,11 @@ class UnetrPP(nn.Module):
         """
         given = tuple(x.shape[2:])
         self._check(x)
-        missing = [-size % m for size, m in zip(given, self.multiple, strict=True)]
-        if any(missing):
-            x = functional.pad(x, [n for size in reversed(missing) for n in (0, size)])
+        x = padded_to(self.multiple, x)
         padded = tuple(x.shape[2:])
         self._refuse_a_single_token(padded, batch=len(x))
         outputs = tuple(self.turn.back(output) for output in self._turned(self.turn.there(x)))
-        return tuple(_cut(output, given, padded) for output in outputs) if any(missing) else outputs
+        return tuple(cut(output, given, padded) for output in outputs) if padded != given else outputs
 
     def _turned(self, x: Tensor) -> tuple[Tensor, ...]:
         """Return the logits of patches whose sizes suit the network, in the order of axes of its weights."""
@@ -190,14 +188,6 @@ def _through(blocks: nn.Module, x: Tensor, *, again: bool) -> Tensor:
 def _step_up(in_channels: int, out_channels: int, step: Sequence[int]) -> nn.Module:
     """Return a transposed convolution whose kernel is its stride: each axis is multiplied by `step`."""
     return step_up_of(len(step))(in_channels, out_channels, tuple(step), stride=tuple(step), bias=False)
-
-
-def _cut(output: Tensor, given: Sequence[int], padded: Sequence[int]) -> Tensor:
-    """Return the part of an output, at full or a lower size, that the given voxels of a padded input cover."""
-    for axis, (wanted, there) in enumerate(zip(given, padded, strict=True), start=2):
-        size = output.shape[axis]
-        output = output.narrow(axis, 0, -(-wanted * size // there))
-    return output
 
 
 def _times(sizes: Sequence[int]) -> str:

@@ -28,7 +28,7 @@ def step_flops(config: NetworkBase, patch: Sequence[int], channels: int) -> floa
     else:
         assert isinstance(config, ConvUNet)
         layers = conv_layers(config, in_channels=channels, classes=2)
-        macs = math.prod(patch) * sum(c.inputs * c.outputs * c.kernel * c.share for c in layers)
+        macs = math.prod(patch) * sum(layer.macs for layer in layers)
     return 2.0 * BACKWARD * macs
 
 
@@ -44,7 +44,7 @@ def step_gib(config: NetworkBase, patch: Sequence[int], batch: int) -> float:
     else:
         assert isinstance(config, ConvUNet)
         layers = conv_layers(config, in_channels=1, classes=2)
-        values = math.prod(patch) * CONV_COPIES * sum(c.outputs * c.share for c in layers)
+        values = math.prod(patch) * CONV_COPIES * sum(layer.values for layer in layers)
     return values * 4 * batch / 2**30
 
 

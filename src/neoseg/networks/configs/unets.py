@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, Self
+from typing import Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
@@ -11,12 +11,41 @@ from neoseg.errors import ConfigError
 
 from .base import NetworkBase, Norm, Positive, Share, Widths
 
-__all__ = ["AttentionUNetConfig", "ConvUNet", "UNetBase", "UNetConfig", "UNetPlusPlusConfig", "WideUNetConfig"]
+__all__ = [
+    "CONVOLUTIONS",
+    "AttentionUNetConfig",
+    "ConvUNet",
+    "Level",
+    "UNetBase",
+    "UNetConfig",
+    "UNetPlusPlusConfig",
+    "WideUNetConfig",
+]
 
 Sizes = tuple[Positive, ...]
 
+CONVOLUTIONS = 2
+"""Convolutions of a level where its config has no other number."""
+
+KERNEL = 3
+"""Size of a convolution along each axis where neither config nor plan say another."""
+
 RESIDUAL_BLOCKS = (1, 3, 4, 6)
 """Residual blocks of the encoder's levels in nnU-Net's residual presets; the last number goes on for ever."""
+
+
+class Level(NamedTuple):
+    """One level of a U-Net.
+
+    Attributes:
+        width: its channels.
+        stride: what it divides each axis of the level above by; ones for the first level.
+        kernel: size of its convolutions along each axis.
+    """
+
+    width: int
+    stride: tuple[int, ...]
+    kernel: tuple[int, ...]
 
 
 class ConvUNet(NetworkBase, frozen=True, extra="forbid"):
@@ -32,9 +61,11 @@ class ConvUNet(NetworkBase, frozen=True, extra="forbid"):
             voxel sizes.
         kernels: for each level, the size of its convolutions along each axis, each odd. None: the plan where it also
             chooses the strides, else 3.
-        norm: normalisation after each convolution, see UNETR++.
+        norm: normalisation after each convolution, see UNETR++; "none" is the first paper's, with a bias in its place.
         activation: "leaky_relu" with slope 0.01, or "relu".
-        dropout: share of channels dropped after each level's first convolution while training.
+        down: between levels a convolution with a stride, "stride", or "max" pooling as in the first papers.
+        dropout: share of channels dropped after the first convolution or block of each level of encoder and decoder
+            while training.
         skip_attention: what encoder features pass on their way to the decoder: "none", "se" (squeeze and excitation: a
             factor for each channel, Hu et al. 2018), or "scse" (a factor for each channel and one for each voxel, Roy
             et al. 2018).
@@ -44,8 +75,9 @@ class ConvUNet(NetworkBase, frozen=True, extra="forbid"):
     widths: Widths | None = None
     strides: tuple[Sizes, ...] | None = None
     kernels: tuple[Sizes, ...] | None = None
-    norm: Norm = "instance"
+    norm: Norm | Literal["none"] = "instance"
     activation: Literal["leaky_relu", "relu"] = "leaky_relu"
+    down: Literal["stride", "max"] = "stride"
     dropout: Share = 0.0
     skip_attention: Literal["none", "se", "scse"] = "none"
 
@@ -64,6 +96,25 @@ class ConvUNet(NetworkBase, frozen=True, extra="forbid"):
         if self.strides is None:
             raise ConfigError(f"network.strides of {self.kind!r} is not set: set it, or let the plan choose it")
         return tuple(math.prod(axis) for axis in zip(*self.strides, strict=True))
+
+    @property
+    def levels(self) -> tuple[Level, ...]:
+        """The levels of the whole network, highest resolution first.
+
+        Raises:
+            ConfigError: there are no widths or no strides yet, or widths, strides and kernels differ in number.
+        """
+        if self.widths is None:
+            raise ConfigError(f"network.widths of {self.kind!r} is not set: set it, or let the plan choose it")
+        if self.strides is None:
+            raise ConfigError(f"network.strides of {self.kind!r} is not set: set it, or let the plan choose it")
+        kernels = self.kernels or ((KERNEL,) * self.spatial_dims,) * len(self.widths)
+        if not len(self.widths) == len(self.strides) == len(kernels):
+            raise ConfigError(
+                f"network.widths has {len(self.widths)} entries, strides {len(self.strides)} and kernels "
+                f"{len(kernels)}: give one entry for each level"
+            )
+        return tuple(Level(*level) for level in zip(self.widths, self.strides, kernels, strict=True))
 
     @model_validator(mode="after")
     def _levels_agree(self) -> Self:
@@ -98,39 +149,46 @@ class UNetBase(ConvUNet, frozen=True, extra="forbid"):
         encoder: "plain" convolutions, or "residual" blocks.
         encoder_blocks: convolutions (plain) or residual blocks of each level; None: 2 each, or 1, 3, 4, 6, 6, ...
         decoder_blocks: convolutions of each decoder level; None: 2, or 1 with a residual encoder.
-        down: between levels a convolution with a stride, "stride", or "max" pooling as in the first paper.
     """
 
     encoder: Literal["plain", "residual"] = "plain"
     encoder_blocks: tuple[Positive, ...] | None = None
     decoder_blocks: Positive | None = None
-    down: Literal["stride", "max"] = "stride"
 
     @model_validator(mode="after")
     def _blocks_agree(self) -> Self:
         """Refuse numbers of blocks for other levels than there are, and pooling in front of residual blocks."""
-        if self.encoder_blocks is not None and self.widths is not None:
-            if len(self.encoder_blocks) != len(self.widths):
-                raise ValueError(
-                    f"encoder_blocks has {len(self.encoder_blocks)} entries and widths has {len(self.widths)}: give "
-                    "one entry for each level"
-                )
+        given = (self.encoder_blocks, self.widths)
+        if given[0] is not None and given[1] is not None and len(given[0]) != len(given[1]):
+            raise ValueError(
+                f"encoder_blocks has {len(given[0])} entries and widths has {len(given[1])}: give one entry for each "
+                "level"
+            )
         if self.encoder == "residual" and self.down == "max":
-            raise ValueError('encoder = "residual" halves by strides; leave out down = "max"')
+            raise ValueError('encoder = "residual" halves by strides: set down = "stride"')
         return self
 
     def blocks(self, levels: int) -> tuple[int, ...]:
-        """Return convolutions or residual blocks of each encoder level."""
+        """Return convolutions or residual blocks of each encoder level.
+
+        Raises:
+            ConfigError: `encoder_blocks` is for another number of levels.
+        """
         if self.encoder_blocks is not None:
+            if len(self.encoder_blocks) != levels:
+                raise ConfigError(
+                    f"network.encoder_blocks has {len(self.encoder_blocks)} entries and the network {levels} levels: "
+                    "give one entry for each level, or leave it out"
+                )
             return self.encoder_blocks
         if self.encoder == "plain":
-            return (2,) * levels
+            return (CONVOLUTIONS,) * levels
         return tuple(RESIDUAL_BLOCKS[min(level, len(RESIDUAL_BLOCKS) - 1)] for level in range(levels))
 
     @property
     def convs_up(self) -> int:
         """Convolutions of each decoder level."""
-        return self.decoder_blocks or (2 if self.encoder == "plain" else 1)
+        return self.decoder_blocks or (CONVOLUTIONS if self.encoder == "plain" else 1)
 
 
 class UNetConfig(UNetBase, frozen=True, extra="forbid"):
@@ -148,28 +206,49 @@ class WideUNetConfig(UNetBase, frozen=True, extra="forbid"):
 
     Attributes:
         widths: channels of each level, highest resolution first.
+        down: "max" pooling as in that paper, or a convolution with a stride, "stride".
     """
 
     kind: Literal["wide_unet"] = "wide_unet"
     widths: Widths | None = (35, 70, 140, 280, 560)
+    down: Literal["stride", "max"] = "max"
 
 
 class UNetPlusPlusConfig(ConvUNet, frozen=True, extra="forbid"):
     """UNet++ (Zhou et al., DLMIA 2018; IEEE TMI 39, 2020): nested decoders joined by dense skips.
 
-    Node (i, j) takes the j nodes before it on level i and node (i + 1, j - 1) from below, equation 1 of the papers. With
-    deep supervision each node (0, j) has a head, all at full size, the deepest first.
+    Node (i, j) takes the j nodes before it on level i and node (i + 1, j - 1) from below, equation 1 of the papers.
+    With deep supervision each node (0, j) has a head, all at full size, the deepest first.
 
     Attributes:
-        heads: what is predicted with deep supervision: "accurate", the mean of the probabilities of all heads, or
-            "fast", the deepest head alone.
+        down: "max" pooling as in the papers, or a convolution with a stride, "stride".
+        heads: what is predicted with deep supervision, and is the first output: "accurate", the mean of the
+            probabilities of all heads, followed by the single heads, or "fast", the deepest head alone, followed by the
+            others. Training compares every output with the truth, the first with half of all weight, each further one
+            with half as much as the one before.
         prune: levels that are built: 4 is the whole network of five levels, 1 only nodes (0, 0), (1, 0) and (0, 1).
-            Weights of a whole network fit a pruned one. None: all.
+            Weights of a whole network fit a pruned one. Patches remain those of the whole network. None: all.
     """
 
     kind: Literal["unet_plus_plus"] = "unet_plus_plus"
+    down: Literal["stride", "max"] = "max"
     heads: Literal["accurate", "fast"] = "accurate"
     prune: Positive | None = None
+
+    @property
+    def depth(self) -> int:
+        """Levels of decoders that are built.
+
+        Raises:
+            ConfigError: there are no widths or no strides yet, or fewer levels than `prune` wants.
+        """
+        whole = len(self.levels) - 1
+        if self.prune is not None and self.prune > whole:
+            raise ConfigError(
+                f"network.prune = {self.prune}, but {whole + 1} widths make {whole} levels of decoders: give fewer, or "
+                "leave it out"
+            )
+        return self.prune or whole
 
     @model_validator(mode="after")
     def _pruned_levels_exist(self) -> Self:
@@ -186,8 +265,14 @@ class AttentionUNetConfig(ConvUNet, frozen=True, extra="forbid"):
     """Attention U-Net (Oktay et al., MIDL 2018): additive gates on the skips, opened by what the decoder knows.
 
     Attributes:
+        down: "max" pooling as in the paper, or a convolution with a stride, "stride".
         gate_width: channels inside a gate as a share of those of its skip.
     """
 
     kind: Literal["attention_unet"] = "attention_unet"
+    down: Literal["stride", "max"] = "max"
     gate_width: float = Field(0.5, gt=0, le=1)
+
+    def gate_channels(self, width: int) -> int:
+        """Return the channels inside the gate of a skip of so many channels."""
+        return max(round(width * self.gate_width), 1)

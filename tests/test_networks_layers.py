@@ -1,0 +1,70 @@
+"""The list of convolutions that a plan reckons with is that of the networks that are built."""
+
+import math
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from neoseg.networks.build import build_network
+from neoseg.networks.configs import NETWORKS, ConvUNet
+from neoseg.networks.layers import Conv, conv_layers
+
+LEVELS = {"widths": (6, 8, 12), "strides": ((1, 1, 1), (2, 2, 1), (3, 2, 2))}
+KERNELS = {"kernels": ((3, 3, 1), (5, 3, 3), (1, 3, 3))}
+FLAT = {"spatial_dims": 2, "strides": ((1, 1), (2, 2), (2, 1))}
+NETS = [
+    *((name, {}) for name, entry in NETWORKS.items() if issubclass(entry.config, ConvUNet)),
+    ("unet", {"encoder": "residual", "widths": (6, 8, 8), **KERNELS}),
+    ("unet", {"encoder": "residual", "encoder_blocks": (2, 1, 3), "decoder_blocks": 3}),
+    ("unet", {"encoder_blocks": (3, 1, 2), "down": "max", "deep_supervision": False, "skip_attention": "scse"}),
+    ("wide_unet", {**FLAT, "norm": "none"}),
+    ("unet_plus_plus", {"prune": 1, "skip_attention": "scse", **KERNELS}),
+    ("unet_plus_plus", {"deep_supervision": False, **FLAT}),
+    ("attention_unet", {"gate_width": 0.3, "skip_attention": "scse", **KERNELS}),
+    ("attention_unet", {**FLAT, "deep_supervision": False}),
+]
+
+
+@pytest.mark.parametrize(("kind", "fields"), NETS)
+def test_layers_are_those_of_the_built_network(kind: str, fields: dict[str, object]) -> None:
+    config = NETWORKS[kind].config.model_validate({**LEVELS, **fields})
+    patch = (24, 16, 8)[: config.spatial_dims]
+    network = build_network(config, in_channels=2, classes=3, patch=patch).eval()
+    convs = (torch.nn.Conv2d, torch.nn.Conv3d, torch.nn.ConvTranspose2d, torch.nn.ConvTranspose3d)
+    made = []
+    for module in network.modules():
+        if isinstance(module, convs):
+            module.register_forward_hook(lambda m, _, out: made.append((m.weight.numel(), out[0].numel())))
+    counter = FlopCounterMode(display=False)
+    with counter, torch.no_grad():
+        network(torch.zeros(2, 2, *patch))  # of a single one some go to oneDNN past the hooks and the counter
+    layers, voxels = conv_layers(config, 2, 3), math.prod(patch)
+    ours = sorted((conv.weights, round(conv.values * voxels)) for conv in layers)
+    assert ours == sorted(made)
+    counted = counter.get_flop_counts()["Global"]
+    operations = sum(n for operator, n in counted.items() if "convolution" in str(operator))
+    assert operations
+    assert sum(conv.macs for conv in layers) * voxels == pytest.approx(operations / 4, rel=1e-9)
+    assert sum(c.inputs * c.outputs * c.kernel * c.share for c in layers) * voxels == pytest.approx(operations / 4)
+
+
+def test_a_layer_by_hand() -> None:
+    config = NETWORKS["unet"].config.model_validate({"widths": (4, 8), "strides": ((1, 1, 1), (2, 2, 1))})
+    assert conv_layers(config, 1, 2) == [
+        Conv(1, 4, 27, 1.0),
+        Conv(4, 4, 27, 1.0),
+        Conv(4, 8, 27, 0.25),
+        Conv(8, 8, 27, 0.25),
+        Conv(8, 16, 1, 0.25),
+        Conv(8, 4, 27, 1.0),
+        Conv(4, 4, 27, 1.0),
+        Conv(4, 2, 1, 1.0),
+    ]
+
+
+def test_layers_load_no_torch() -> None:
+    code = "import neoseg.networks.layers, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
