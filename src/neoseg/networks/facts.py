@@ -96,7 +96,7 @@ def _forms(kind: str) -> dict[str, _Form]:
 
 
 def _conv_form(made: type[ConvUNet], axes: int) -> ConvUNet:
-    widths = made().widths
+    widths = made.model_fields["widths"].default
     if widths is None:
         widths = tuple(min(320 if axes == 3 else 512, 32 * 2**i) for i in range(LEVELS[axes][0]))
     strides = ((1,) * axes, *[(2,) * axes] * (len(widths) - 1))
