@@ -1,0 +1,64 @@
+"""Images of any size in networks that halve: zeros at the end of each axis on the way in, cut off on the way out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor
+from torch.nn import functional
+
+from neoseg.errors import ConfigError, GeometryError
+from neoseg.networks.configs import times
+
+__all__ = ["check_channels", "check_image", "on_padded"]
+
+
+def check_channels(in_channels: int, classes: int) -> None:
+    """Refuse a network without channels or classes.
+
+    Raises:
+        ConfigError: one of them is below 1.
+    """
+    if in_channels < 1 or classes < 1:
+        raise ConfigError(
+            f"A network of {in_channels} input channels and {classes} classes was asked for: give at least one of each."
+        )
+
+
+def check_image(x: Tensor, in_channels: int, patch: Sequence[int]) -> None:
+    """Refuse images of other channels or axes than a network of any size was built for.
+
+    Raises:
+        GeometryError: another number of channels or axes, or an axis without voxels.
+    """
+    if x.ndim != len(patch) + 2 or x.shape[1] != in_channels or min(x.shape[2:]) < 1:
+        raise GeometryError(
+            f"The network was built for {in_channels} channels and {len(patch)} axes of at least one voxel and was "
+            f"given a tensor of shape {times(x.shape)}: give it (batch, {in_channels}, "
+            f"{', '.join(str(size) for size in patch)}), or other sizes."
+        )
+
+
+def on_padded(
+    network: Callable[[Tensor], tuple[Tensor, ...]], x: Tensor, multiple: Sequence[int]
+) -> tuple[Tensor, ...]:
+    """Return the outputs of a network for an image (B, c, ...) of any size, cut to what the image covers.
+
+    Args:
+        network: takes images whose axes are multiples, and returns outputs at full or lower sizes.
+        x: the image.
+        multiple: what each axis is padded to a multiple of, with zeros at its end.
+    """
+    given = tuple(x.shape[2:])
+    missing = [-size % m for size, m in zip(given, multiple, strict=True)]
+    if not any(missing):
+        return network(x)
+    x = functional.pad(x, [n for size in reversed(missing) for n in (0, size)])
+    return tuple(_cut(output, given, x.shape[2:]) for output in network(x))
+
+
+def _cut(output: Tensor, given: Sequence[int], padded: Sequence[int]) -> Tensor:
+    """Return the part of an output, at full or a lower size, that the given voxels of a padded input cover."""
+    for axis, (wanted, there) in enumerate(zip(given, padded, strict=True), start=2):
+        output = output.narrow(axis, 0, -(-wanted * output.shape[axis] // there))
+    return output
