@@ -8,7 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from neoseg.networks.blocks.any_size import cut
+from neoseg.networks.blocks.any_size import on_padded
 from neoseg.networks.blocks.attention_gate import AttentionGate, enlarged
 from neoseg.networks.blocks.conv_block import initialise, row_of, step_up
 from neoseg.networks.blocks.convolve import convolve
@@ -64,10 +64,11 @@ class AttentionUNet(UShaped):
         Raises:
             GeometryError: as `forward`.
         """
-        padded = self._suiting(x)
-        _, maps = self._decoded(padded)
-        size = padded.shape[2:]
-        return tuple(cut(enlarged(one, size), x.shape[2:], size) for one in maps)
+        return on_padded(self._maps, self._checked(x), self.multiple)
+
+    def _maps(self, x: Tensor) -> tuple[Tensor, ...]:
+        _, maps = self._decoded(x)
+        return tuple(enlarged(one, x.shape[2:]) for one in maps)
 
     def _outputs(self, x: Tensor) -> tuple[Tensor, ...]:
         """Return the logits of images whose sizes suit the network."""

@@ -8,10 +8,22 @@ from typing import assert_never
 import torch
 from torch import nn
 
+from neoseg.networks.adopted import Adopted
 from neoseg.networks.attention_unet import AttentionUNet
-from neoseg.networks.configs import AttentionUNetConfig, NetworkConfig, UNetBase, UNetPlusPlusConfig, UnetrPPConfig
+from neoseg.networks.configs import (
+    AttentionUNetConfig,
+    DynUNetConfig,
+    MedNeXtConfig,
+    NetworkConfig,
+    SegResNetConfig,
+    UNetBase,
+    UNetPlusPlusConfig,
+    UnetrConfig,
+    UnetrPPConfig,
+)
 from neoseg.networks.unet import UNet
 from neoseg.networks.unet_plus_plus import UNetPlusPlus
+from neoseg.networks.unetr import Unetr
 from neoseg.networks.unetr_pp import UnetrPP
 
 __all__ = ["build_network"]
@@ -60,5 +72,9 @@ def _built(config: NetworkConfig, in_channels: int, classes: int, patch: tuple[i
             return UNetPlusPlus(config, in_channels=in_channels, classes=classes, patch=patch)
         case AttentionUNetConfig():
             return AttentionUNet(config, in_channels=in_channels, classes=classes, patch=patch)
+        case UnetrConfig():
+            return Unetr(config, in_channels=in_channels, classes=classes, patch=patch)
+        case SegResNetConfig() | DynUNetConfig() | MedNeXtConfig():
+            return Adopted(config, in_channels=in_channels, classes=classes, patch=patch)
         case _:
             assert_never(config)

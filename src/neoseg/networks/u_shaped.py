@@ -9,8 +9,8 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from neoseg.errors import ConfigError, GeometryError
-from neoseg.networks.blocks.any_size import cut, padded_to
+from neoseg.errors import GeometryError
+from neoseg.networks.blocks.any_size import check_channels, check_image, on_padded
 from neoseg.networks.blocks.conv_block import ConvBlock, Form, pooled, row_of, row_of_residual
 from neoseg.networks.blocks.squeeze_excitation import skip_attention_of
 from neoseg.networks.blocks.tokens import conv_of
@@ -83,11 +83,7 @@ class UShaped(nn.Module, ABC):
         levels: int | None = None,
     ) -> None:
         super().__init__()
-        if in_channels < 1 or classes < 1:
-            raise ConfigError(
-                f"A network of {in_channels} input channels and {classes} classes was asked for: give at least one of "
-                "each."
-            )
+        check_channels(in_channels, classes)
         self.levels = config.levels[:levels]
         check_patch(config, patch)
         self.in_channels, self.classes, self.patch = in_channels, classes, tuple(patch)
@@ -112,9 +108,7 @@ class UShaped(nn.Module, ABC):
         Raises:
             GeometryError: another number of channels or axes, or a size whose lowest level cannot be normalised.
         """
-        padded = self._suiting(x)
-        outputs = self._outputs(padded)
-        return outputs if padded is x else tuple(cut(output, x.shape[2:], padded.shape[2:]) for output in outputs)
+        return on_padded(self._outputs, self._checked(x), self.multiple)
 
     @abstractmethod
     def _outputs(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -125,16 +119,15 @@ class UShaped(nn.Module, ABC):
         *features, lowest = cast(list[Tensor], self.encoder(x))
         return [skip(feature) for skip, feature in zip(self.skips, features, strict=True)], lowest
 
-    def _suiting(self, x: Tensor) -> Tensor:
-        """Return an input padded to sizes that suit the network, after it was checked."""
-        if x.ndim != len(self.patch) + 2 or x.shape[1] != self.in_channels or min(x.shape[2:]) < 1:
-            raise GeometryError(
-                f"The network was built for {self.in_channels} channels and {len(self.patch)} axes of at least one "
-                f"voxel and was given a tensor of shape {times(x.shape)}: give it (batch, {self.in_channels}, "
-                f"{', '.join(str(size) for size in self.patch)}), or other sizes."
-            )
-        x = padded_to(self.multiple, x)
-        self._refuse_a_single_voxel(tuple(x.shape[2:]), batch=len(x))
+    def _checked(self, x: Tensor) -> Tensor:
+        """Return an input that the network was built for.
+
+        Raises:
+            GeometryError: it was not.
+        """
+        check_image(x, self.in_channels, self.patch)
+        sizes = [size + -size % m for size, m in zip(x.shape[2:], self.multiple, strict=True)]
+        self._refuse_a_single_voxel(sizes, batch=len(x))
         return x
 
     def _refuse_a_single_voxel(self, patch: Sequence[int], batch: int = 2) -> None:

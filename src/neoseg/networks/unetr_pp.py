@@ -9,7 +9,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from neoseg.errors import ConfigError, GeometryError, nearest
-from neoseg.networks.blocks.any_size import cut, padded_to
+from neoseg.networks.blocks.any_size import check_channels, check_image, on_padded
 from neoseg.networks.blocks.convolve import convolve
 from neoseg.networks.blocks.paired_attention_block import PairedAttentionBlock
 from neoseg.networks.blocks.printed_attention import PrintedBlock
@@ -17,7 +17,7 @@ from neoseg.networks.blocks.recompute import recomputed
 from neoseg.networks.blocks.residual_conv import ResidualConv
 from neoseg.networks.blocks.stem import step_down
 from neoseg.networks.blocks.tokens import conv_of, step_up_of
-from neoseg.networks.configs import PUBLISHED, UnetrPPConfig, required_multiple, token_grids
+from neoseg.networks.configs import PUBLISHED, UnetrPPConfig, required_multiple, times, token_grids
 from neoseg.networks.orientation import Turn
 
 __all__ = ["UnetrPP", "published"]
@@ -48,11 +48,7 @@ class UnetrPP(nn.Module):
 
     def __init__(self, config: UnetrPPConfig, *, in_channels: int, classes: int, patch: Sequence[int]) -> None:
         super().__init__()
-        if in_channels < 1 or classes < 1:
-            raise ConfigError(
-                f"A network of {in_channels} input channels and {classes} classes was asked for: give at least one of "
-                "each."
-            )
+        check_channels(in_channels, classes)
         grids = token_grids(config, patch)
         self.config, self.in_channels, self.classes, self.patch = config, in_channels, classes, tuple(patch)
         self.multiple, self.turn = required_multiple(config), Turn(config.native_orientation)
@@ -90,13 +86,14 @@ class UnetrPP(nn.Module):
         Raises:
             GeometryError: another number of channels or axes, or another patch than the network was built for.
         """
-        given = tuple(x.shape[2:])
         self._check(x)
-        x = padded_to(self.multiple, x)
-        padded = tuple(x.shape[2:])
+        padded = [size + -size % m for size, m in zip(x.shape[2:], self.multiple, strict=True)]
         self._refuse_a_single_token(padded, batch=len(x))
-        outputs = tuple(self.turn.back(output) for output in self._turned(self.turn.there(x)))
-        return tuple(cut(output, given, padded) for output in outputs) if padded != given else outputs
+        return on_padded(self._outputs, x, self.multiple)
+
+    def _outputs(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Return the logits of patches whose sizes suit the network."""
+        return tuple(self.turn.back(output) for output in self._turned(self.turn.there(x)))
 
     def _turned(self, x: Tensor) -> tuple[Tensor, ...]:
         """Return the logits of patches whose sizes suit the network, in the order of axes of its weights."""
@@ -115,32 +112,21 @@ class UnetrPP(nn.Module):
 
     def _check(self, x: Tensor) -> None:
         """Refuse an input that the network was not built for."""
-        sizes = tuple(x.shape[2:])
-        fixed = self.config.size == "native"
-        if (
-            x.ndim == len(self.patch) + 2
-            and x.shape[1] == self.in_channels
-            and (sizes == self.patch if fixed else min(sizes) > 0)
-        ):
-            return
-        if fixed:
+        if self.config.size != "native":
+            check_image(x, self.in_channels, self.patch)
+        elif tuple(x.shape[1:]) != (self.in_channels, *self.patch):
             raise GeometryError(
-                f"The network was built for patches of {self.in_channels} channels and {_times(self.patch)} voxels "
-                f"and was given a tensor of shape {_times(x.shape)}: give it (batch, {self.in_channels}, "
+                f"The network was built for patches of {self.in_channels} channels and {times(self.patch)} voxels "
+                f"and was given a tensor of shape {times(x.shape)}: give it (batch, {self.in_channels}, "
                 f"{', '.join(str(size) for size in self.patch)}), cropped or padded to that."
             )
-        raise GeometryError(
-            f"The network was built for {self.in_channels} channels and {len(self.patch)} axes of at least one voxel "
-            f"and was given a tensor of shape {_times(x.shape)}: give it (batch, {self.in_channels}, "
-            f"{', '.join(str(size) for size in self.patch)}), or other sizes."
-        )
 
     def _refuse_a_single_token(self, patch: Sequence[int], batch: int = 2) -> None:
         """Refuse sizes that leave one token at the lowest level where single tokens cannot be normalised."""
         alone = self.config.norm == "instance" or (self.config.norm == "batch" and self.training and batch == 1)
         if alone and tuple(patch) == self.multiple:
             raise GeometryError(
-                f"The patch {_times(patch)} leaves a single token at the lowest level, and nothing to normalise there: "
+                f"The patch {times(patch)} leaves a single token at the lowest level, and nothing to normalise there: "
                 "use a larger patch, fewer levels (network.dims), or network.norm = 'group'."
             )
 
@@ -188,8 +174,3 @@ def _through(blocks: nn.Module, x: Tensor, *, again: bool) -> Tensor:
 def _step_up(in_channels: int, out_channels: int, step: Sequence[int]) -> nn.Module:
     """Return a transposed convolution whose kernel is its stride: each axis is multiplied by `step`."""
     return step_up_of(len(step))(in_channels, out_channels, tuple(step), stride=tuple(step), bias=False)
-
-
-def _times(sizes: Sequence[int]) -> str:
-    """Return sizes as they are read aloud: 64x128x128."""
-    return "x".join(str(size) for size in sizes)

@@ -6,9 +6,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
-from ..networks.configs import ConvUNet, NetworkBase, UnetrPPConfig
+from ..networks.configs import ConvUNet, MedNeXtConfig, NetworkBase, SegResNetConfig, UnetrConfig, UnetrPPConfig
 from .conv_unet import feature_counts, unet_topology
 from .reason import as_text
 from .topology import MOST_TOKENS, levels_for, stem_for
@@ -23,6 +23,12 @@ MOST_LEVELS = {2: 8, 3: 6}
 
 CONV_WIDTHS = (32, 24, 16, 12, 8)
 """Channels of the first level, from nnU-Net's number down."""
+
+LARGEST_TOKEN, FEWEST_TOKENS = 16, 4
+"""Voxels of a UNETR's token along the finest axis, as published, and tokens that the typical volume keeps an axis."""
+
+UNETR_SIZES = ((768, 12, 16), (384, 12, 16), (192, 12, 16), (192, 8, 8))
+"""Hidden channels, layers and channels at full resolution: the published ViT-B, ViT-S, ViT-Ti, and one below."""
 
 
 @dataclass(frozen=True)
@@ -163,6 +169,50 @@ def _levelled(strides: Sequence[tuple[int, ...]], typical: Sequence[int], levels
     return tuple(result)
 
 
+def _unetr_shaped(network: UnetrConfig, voxels: Voxels, given: frozenset[str], decided: Decided) -> UnetrConfig:
+    size = network.patch_size
+    if size is None:
+        size = _token(voxels)
+        why = "16 along the finest axis, as published, less along coarser ones and where the lowest grid is below 4"
+        decided("patch_size", size, why, f"typical {as_text(voxels.typical)} voxels of {as_text(voxels.spacing_mm)} mm")
+    return network.model_copy(update={"patch_size": size})
+
+
+def _token(voxels: Voxels) -> tuple[int, ...]:
+    """Return the voxels of a token: near to cubes, and small enough for four of them along the typical volume."""
+    finest = min(voxels.spacing_mm)
+    sizes = []
+    for spacing, count in zip(voxels.spacing_mm, voxels.typical, strict=True):
+        wanted = max(0, round(math.log2(LARGEST_TOKEN * finest / spacing)))
+        most = max(0, int(math.log2(max(1.0, count / FEWEST_TOKENS))))
+        sizes.append(2 ** min(wanted, most))
+    # A token of one voxel has nothing to encode.
+    return tuple(sizes) if max(sizes) > 1 else tuple(2 if n == max(voxels.typical) else 1 for n in voxels.typical)
+
+
+def _unetr_sizes(network: UnetrConfig, given: frozenset[str]) -> Sequence[UnetrConfig]:
+    if given & {"hidden", "heads", "mlp", "layers", "skip_layers"}:
+        return [network]
+    found = []
+    for hidden, layers, features in UNETR_SIZES:
+        fields = {"hidden": hidden, "mlp": 4 * hidden, "heads": hidden // 64, "layers": layers}
+        if "feature_size" not in given:
+            fields["feature_size"] = features
+        found.append(network.model_copy(update=fields))
+    return found
+
+
+def _as_it_is(network: Any, voxels: Voxels, given: frozenset[str], decided: Decided) -> NetworkBase:
+    return cast(NetworkBase, network)
+
+
+def _by_width(network: SegResNetConfig | MedNeXtConfig, given: frozenset[str]) -> Sequence[NetworkBase]:
+    widths = (network.width,) if "width" in given else tuple(w for w in (32, 24, 16, 8) if w <= network.width)
+    return [network.model_copy(update={"width": width}) for width in widths]
+
+
+BY_WIDTH = Planner(_as_it_is, _by_width, "width")
+
 CONVOLUTIONAL = Planner(_conv_shaped, _conv_sizes, "widths")
 
 PLANNERS: Mapping[str, Planner] = MappingProxyType(
@@ -172,6 +222,10 @@ PLANNERS: Mapping[str, Planner] = MappingProxyType(
         "wide_unet": CONVOLUTIONAL,
         "unet_plus_plus": CONVOLUTIONAL,
         "attention_unet": CONVOLUTIONAL,
+        "unetr": Planner(_unetr_shaped, _unetr_sizes, "hidden"),
+        "segresnet": BY_WIDTH,
+        "dynunet": CONVOLUTIONAL,
+        "mednext": BY_WIDTH,
     }
 )
 """Every kind of network."""

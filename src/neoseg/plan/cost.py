@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TypeGuard
 
-from ..networks.configs import ConvUNet, NetworkBase, UnetrPPConfig
+from ..networks.configs import ConvUNet, DynUNetConfig, NetworkBase, UnetrPPConfig
+from ..networks.costs import macs_a_voxel, values_a_voxel
 from ..networks.layers import conv_layers
 
 __all__ = ["step_core_seconds", "step_flops", "step_gib"]
@@ -25,10 +27,10 @@ def step_flops(config: NetworkBase, patch: Sequence[int], channels: int) -> floa
     """
     if isinstance(config, UnetrPPConfig):
         macs = _unetr_pp_macs(config, patch, channels)
+    elif _by_layers(config):
+        macs = math.prod(patch) * sum(layer.macs for layer in conv_layers(config, in_channels=channels, classes=2))
     else:
-        assert isinstance(config, ConvUNet)
-        layers = conv_layers(config, in_channels=channels, classes=2)
-        macs = math.prod(patch) * sum(layer.macs for layer in layers)
+        macs = math.prod(patch) * macs_a_voxel(config, channels)
     return 2.0 * BACKWARD * macs
 
 
@@ -41,10 +43,11 @@ def step_gib(config: NetworkBase, patch: Sequence[int], batch: int) -> float:
     """
     if isinstance(config, UnetrPPConfig):
         values = _unetr_pp_values(config, patch)
-    else:
-        assert isinstance(config, ConvUNet)
+    elif _by_layers(config):
         layers = conv_layers(config, in_channels=1, classes=2)
         values = math.prod(patch) * CONV_COPIES * sum(layer.values for layer in layers)
+    else:
+        values = math.prod(patch) * values_a_voxel(config)
     return values * 4 * batch / 2**30
 
 
@@ -67,6 +70,11 @@ def step_core_seconds(
     """
     a_gib, rate = (1.0, 250e9) if bfloat16 else (2.0, 90e9)
     return a_gib * step_gib(config, patch, batch) + batch * step_flops(config, patch, channels) / rate
+
+
+def _by_layers(config: NetworkBase) -> TypeGuard[ConvUNet]:
+    """Whether the convolutions of a network are listed one by one."""
+    return isinstance(config, ConvUNet) and not isinstance(config, DynUNetConfig)
 
 
 def _unetr_pp_macs(config: UnetrPPConfig, patch: Sequence[int], channels: int) -> float:

@@ -1,24 +1,68 @@
-"""Images of sizes that a network cannot divide evenly: padded going in, cut coming out."""
+"""What networks check of their input, and images of sizes that they cannot divide evenly: padded, and cut again."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["cut", "padded_to"]
+from neoseg.errors import ConfigError, GeometryError
+from neoseg.networks.configs import times
+
+__all__ = ["check_channels", "check_image", "on_padded"]
 
 
-def padded_to(multiple: Sequence[int], x: Tensor) -> Tensor:
+def check_channels(in_channels: int, classes: int) -> None:
+    """Refuse a network without channels or classes.
+
+    Raises:
+        ConfigError: one of them is below 1.
+    """
+    if in_channels < 1 or classes < 1:
+        raise ConfigError(
+            f"A network of {in_channels} input channels and {classes} classes was asked for: give at least one of each."
+        )
+
+
+def check_image(x: Tensor, in_channels: int, patch: Sequence[int]) -> None:
+    """Refuse images of other channels or axes than a network of any size was built for.
+
+    Raises:
+        GeometryError: another number of channels or axes, or an axis without voxels.
+    """
+    if x.ndim != len(patch) + 2 or x.shape[1] != in_channels or min(x.shape[2:]) < 1:
+        raise GeometryError(
+            f"The network was built for {in_channels} channels and {len(patch)} axes of at least one voxel and was "
+            f"given a tensor of shape {times(x.shape)}: give it (batch, {in_channels}, "
+            f"{', '.join(str(size) for size in patch)}), or other sizes."
+        )
+
+
+def _padded_to(multiple: Sequence[int], x: Tensor) -> Tensor:
     """Return (B, C, x, y, z) with zeros at the end of each axis up to the next multiple, or x itself if it has them."""
     missing = [-size % m for size, m in zip(x.shape[2:], multiple, strict=True)]
     return functional.pad(x, [n for size in reversed(missing) for n in (0, size)]) if any(missing) else x
 
 
-def cut(output: Tensor, given: Sequence[int], padded: Sequence[int]) -> Tensor:
+def _cut(output: Tensor, given: Sequence[int], padded: Sequence[int]) -> Tensor:
     """Return the part of an output, at full or a lower size, that the given voxels of a padded input cover."""
     for axis, (wanted, there) in enumerate(zip(given, padded, strict=True), start=2):
         size = output.shape[axis]
         output = output.narrow(axis, 0, -(-wanted * size // there))
     return output
+
+
+def on_padded(
+    network: Callable[[Tensor], tuple[Tensor, ...]], x: Tensor, multiple: Sequence[int]
+) -> tuple[Tensor, ...]:
+    """Return the outputs of a network for an image (B, c, ...) of any size, cut to what the image covers.
+
+    Args:
+        network: takes images whose axes are multiples, and returns outputs at full or lower sizes.
+        x: the image.
+        multiple: what each axis is padded to a multiple of.
+    """
+    padded = _padded_to(multiple, x)
+    outputs = network(padded)
+    return outputs if padded is x else tuple(_cut(output, x.shape[2:], padded.shape[2:]) for output in outputs)

@@ -8,30 +8,38 @@ from typing import Annotated, Any, NamedTuple
 
 from pydantic import Discriminator, Tag
 
+from .adopted import MEDNEXT_SIZES, DynUNetConfig, MedNeXtConfig, SegResNetConfig
 from .base import NetworkBase, check_patch, required_multiple, times
 from .published import PUBLISHED, Published
+from .unetr import UnetrConfig, step_sizes
 from .unetr_pp import UnetrPPConfig, axes_of, check_orientation, token_grids
 from .unets import AttentionUNetConfig, ConvUNet, UNetBase, UNetConfig, UNetPlusPlusConfig, WideUNetConfig
 
 __all__ = [
     "DEFAULT",
+    "MEDNEXT_SIZES",
     "NETWORKS",
     "PUBLISHED",
     "AttentionUNetConfig",
     "ConvUNet",
+    "DynUNetConfig",
+    "MedNeXtConfig",
     "NetworkBase",
     "NetworkConfig",
     "NetworkEntry",
     "Published",
+    "SegResNetConfig",
     "UNetBase",
     "UNetConfig",
     "UNetPlusPlusConfig",
+    "UnetrConfig",
     "UnetrPPConfig",
     "WideUNetConfig",
     "axes_of",
     "check_orientation",
     "check_patch",
     "required_multiple",
+    "step_sizes",
     "times",
     "token_grids",
 ]
@@ -50,7 +58,11 @@ NetworkConfig = Annotated[
     | Annotated[UNetConfig, Tag("unet")]
     | Annotated[WideUNetConfig, Tag("wide_unet")]
     | Annotated[UNetPlusPlusConfig, Tag("unet_plus_plus")]
-    | Annotated[AttentionUNetConfig, Tag("attention_unet")],
+    | Annotated[AttentionUNetConfig, Tag("attention_unet")]
+    | Annotated[UnetrConfig, Tag("unetr")]
+    | Annotated[SegResNetConfig, Tag("segresnet")]
+    | Annotated[DynUNetConfig, Tag("dynunet")]
+    | Annotated[MedNeXtConfig, Tag("mednext")],
     Discriminator(_kind_of),
 ]
 """The union of all network configs, told apart by `kind`."""
@@ -94,6 +106,29 @@ NETWORKS: Mapping[str, NetworkEntry] = MappingProxyType(
             AttentionUNetConfig,
             "Attention U-Net",
             "Oktay et al., Attention U-Net: Learning Where to Look for the Pancreas, MIDL 2018, arXiv:1804.03999",
+        ),
+        "unetr": NetworkEntry(
+            UnetrConfig,
+            "UNETR",
+            "Hatamizadeh et al., UNETR: Transformers for 3D Medical Image Segmentation, WACV 2022, arXiv:2103.10504",
+        ),
+        "segresnet": NetworkEntry(
+            SegResNetConfig,
+            "SegResNet",
+            "Myronenko, 3D MRI Brain Tumor Segmentation Using Autoencoder Regularization, BrainLes 2018, "
+            "arXiv:1810.11654; as implemented by MONAI",
+        ),
+        "dynunet": NetworkEntry(
+            DynUNetConfig,
+            "DynUNet",
+            "Isensee et al., nnU-Net, Nature Methods 18, 2021, and Futrega et al., Optimized U-Net for Brain Tumor "
+            "Segmentation, BrainLes 2021, arXiv:2110.03352; as implemented by MONAI",
+        ),
+        "mednext": NetworkEntry(
+            MedNeXtConfig,
+            "MedNeXt",
+            "Roy et al., MedNeXt: Transformer-Driven Scaling of ConvNets for Medical Image Segmentation, MICCAI 2023, "
+            "arXiv:2303.09975; as implemented by MONAI",
         ),
     }
 )

@@ -1,0 +1,174 @@
+"""Networks that MONAI implements: what they ask and allow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Annotated, Literal, NamedTuple, Self
+
+from pydantic import Field, model_validator
+
+from .base import NetworkBase, Norm, Positive, Share
+from .unets import ConvUNet
+
+__all__ = ["MEDNEXT_SIZES", "DynUNetConfig", "MedNeXtConfig", "MedNeXtSize", "SegResNetConfig"]
+
+GROUPS = 8
+"""Groups of channels that norm "group" makes in MONAI's networks."""
+
+Blocks = Annotated[tuple[Positive, ...], Field(min_length=2, max_length=8)]
+
+
+class SegResNetConfig(NetworkBase, frozen=True, extra="forbid"):
+    """SegResNet (Myronenko, BrainLes 2018, arXiv 1810.11654) without its autoencoder branch, by MONAI.
+
+    The defaults are the paper's. Each level halves every axis and doubles the channels.
+
+    Attributes:
+        kind: the name of the network in configuration files.
+        spatial_dims: axes of the images: 3 for volumes (B, c, x, y, z), 2 for planes (B, c, x, y).
+        deep_supervision: has to be false: the network has one output.
+        width: channels at full resolution.
+        blocks_down: residual blocks of each encoder level, full resolution first.
+        blocks_up: residual blocks of each decoder level, the lowest first; one entry fewer than `blocks_down`.
+        norm: "group" of eight groups, as published; "instance" or "batch".
+        dropout: share of channels dropped after the first convolution while training.
+        upsample: "linear" interpolation, as published, or transposed convolutions, "deconv". On a GPU the gradient of
+            the first adds up in no fixed order.
+    """
+
+    kind: Literal["segresnet"] = "segresnet"
+    deep_supervision: bool = False
+    width: Positive = 32
+    blocks_down: Blocks = (1, 2, 2, 4)
+    blocks_up: tuple[Positive, ...] = (1, 1, 1)
+    norm: Norm = "group"
+    dropout: Share = 0.2
+    upsample: Literal["linear", "deconv"] = "linear"
+
+    @property
+    def any_size(self) -> bool:
+        """Convolutions take any size; odd ones are padded."""
+        return True
+
+    @property
+    def multiple(self) -> tuple[int, ...]:
+        """Two for each level below the first."""
+        return (2 ** (len(self.blocks_down) - 1),) * self.spatial_dims
+
+    @model_validator(mode="after")
+    def _fields_agree(self) -> Self:
+        """Refuse numbers of blocks for other levels than there are, and what MONAI has no place for."""
+        if len(self.blocks_up) != len(self.blocks_down) - 1:
+            raise ValueError(
+                f"blocks_up has {len(self.blocks_up)} entries and blocks_down has {len(self.blocks_down)}: give "
+                f"blocks_up {len(self.blocks_down) - 1}"
+            )
+        if self.norm == "group":
+            _check_groups("width", (self.width,))
+        if self.deep_supervision:
+            raise ValueError("deep_supervision = true, but a SegResNet has one output: set it to false")
+        return self
+
+
+class DynUNetConfig(ConvUNet, frozen=True, extra="forbid"):
+    """DynUNet, MONAI's form of nnU-Net's network, with plain or residual convolutions in its encoder.
+
+    With deep supervision each decoder level has an output, full size first.
+
+    Attributes:
+        norm: normalisation after each convolution: "instance" (affine), "batch", or "group" (eight groups).
+        dropout: share of values dropped after every convolution while training; those that make the classes included.
+        skip_attention: has to be "none": the network has no place for it.
+        down: has to be "stride".
+        residual: residual blocks on the way down in place of plain pairs of convolutions.
+    """
+
+    kind: Literal["dynunet"] = "dynunet"
+    residual: bool = False
+
+    @model_validator(mode="after")
+    def _monai_can_build_it(self) -> Self:
+        """Refuse what MONAI has no place for."""
+        if self.skip_attention != "none":
+            raise ValueError(
+                f'skip_attention = "{self.skip_attention}", but a DynUNet has none: leave it out, or use kind = "unet"'
+            )
+        if self.down != "stride":
+            raise ValueError(
+                f'down = "{self.down}", but a DynUNet halves by strides: leave it out, or use kind = "unet"'
+            )
+        for name in ("widths", "strides", "kernels"):
+            value = getattr(self, name)
+            if value is not None and len(value) < 3:
+                raise ValueError(f"{name} has {len(value)} entries, but a DynUNet has 3 levels or more: give 3")
+        if self.norm == "group" and self.widths is not None:
+            _check_groups("widths", self.widths)
+        for kernel, stride in zip(self.kernels or (), self.strides or (), strict=False):
+            if any(step > size + 1 for size, step in zip(kernel, stride, strict=True)):
+                raise ValueError(
+                    f"strides holds {list(stride)} where kernels holds {list(kernel)}, but a stride may be at most the "
+                    "kernel plus 1"
+                )
+        return self
+
+
+class MedNeXtSize(NamedTuple):
+    """One published MedNeXt: blocks and expansions of its levels from the full resolution down and up again."""
+
+    blocks: tuple[int, ...]
+    expansions: tuple[int, ...]
+
+
+MEDNEXT_SIZES: Mapping[str, MedNeXtSize] = MappingProxyType(
+    {
+        "S": MedNeXtSize((2,) * 9, (2,) * 9),
+        "B": MedNeXtSize((2,) * 9, (2, 3, 4, 4, 4, 4, 4, 3, 2)),
+        "M": MedNeXtSize((3, 4, 4, 4, 4, 4, 4, 4, 3), (2, 3, 4, 4, 4, 4, 4, 3, 2)),
+        "L": MedNeXtSize((3, 4, 8, 8, 8, 8, 8, 4, 3), (3, 4, 8, 8, 8, 8, 8, 4, 3)),
+    }
+)
+"""The four networks of the paper's table 1; the middle entry is the lowest level."""
+
+
+class MedNeXtConfig(NetworkBase, frozen=True, extra="forbid"):
+    """MedNeXt (Roy et al., MICCAI 2023, arXiv 2303.09975): a U-Net of ConvNeXt blocks, by MONAI.
+
+    Each of four levels halves every axis and doubles the channels.
+
+    Attributes:
+        kind: the name of the network in configuration files.
+        spatial_dims: axes of the images: 3 for volumes (B, c, x, y, z), 2 for planes (B, c, x, y).
+        deep_supervision: five outputs, one for each resolution, full size first, in place of one.
+        size: the paper's "S", "B", "M" or "L", with 5.6, 10.5, 17.5 and 61.7 million parameters (kernel 3).
+        kernel: voxels of the depthwise convolutions along each axis.
+        width: channels at full resolution; 32 is published.
+    """
+
+    kind: Literal["mednext"] = "mednext"
+    size: Literal["S", "B", "M", "L"] = "S"
+    kernel: Literal[3, 5] = 3
+    width: Positive = 32
+
+    @property
+    def any_size(self) -> bool:
+        """Convolutions take any size; odd ones are padded."""
+        return True
+
+    @property
+    def multiple(self) -> tuple[int, ...]:
+        """Two for each of four levels below the first."""
+        return (16,) * self.spatial_dims
+
+
+def _check_groups(name: str, widths: tuple[int, ...]) -> None:
+    """Refuse channels that do not come in eight groups.
+
+    Raises:
+        ValueError: a width is no multiple of 8.
+    """
+    for width in widths:
+        if width % GROUPS:
+            raise ValueError(
+                f'{name} holds {width}, but norm = "group" makes {GROUPS} groups: use a multiple of {GROUPS}'
+            )

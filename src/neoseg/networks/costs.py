@@ -1,0 +1,177 @@
+"""What UNETR, SegResNet, DynUNet and MedNeXt cost a voxel of the patch, from their configs alone; no torch here."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import NamedTuple
+
+from neoseg.errors import ConfigError
+from neoseg.networks.configs import (
+    MEDNEXT_SIZES,
+    DynUNetConfig,
+    MedNeXtConfig,
+    NetworkBase,
+    SegResNetConfig,
+    UnetrConfig,
+    step_sizes,
+)
+
+__all__ = ["macs_a_voxel", "values_a_voxel"]
+
+CLASSES = 2
+"""Classes that outputs are counted for; they are a small part of every network."""
+
+TOKENS = 216
+"""Tokens of the published UNETR's patch of 96 x 96 x 96 voxels."""
+
+
+class _Cost(NamedTuple):
+    """Multiply-adds of a forward pass and values kept for the backward pass, both of each voxel of the patch."""
+
+    macs: float
+    values: float
+
+    def __add__(self, other: _Cost) -> _Cost:  # type: ignore[override]  # costs add up, they are not joined
+        return _Cost(self.macs + other.macs, self.values + other.values)
+
+    def at(self, share: float) -> _Cost:
+        """Return the cost where there are `share` cells for each voxel of the patch."""
+        return _Cost(self.macs * share, self.values * share)
+
+
+def macs_a_voxel(config: NetworkBase, in_channels: int, tokens: int = TOKENS) -> float:
+    """Return multiply-adds of a forward pass of one patch, divided by its voxels.
+
+    Counted are convolutions, linear layers and attention, as torch's own counter does. What a MedNeXt saves by
+    up-convolutions that are a voxel shorter than twice their input is left in, some percent of small patches.
+
+    Args:
+        config: a UNETR, SegResNet, DynUNet or MedNeXt, with what the plan has to fill.
+        in_channels: channels of the input.
+        tokens: tokens of a patch: the attention of a UNETR is the only part that grows faster than the patch.
+
+    Raises:
+        ConfigError: a field that the plan has to fill is empty, or the network is another one.
+    """
+    return _cost(config, in_channels, tokens).macs
+
+
+def values_a_voxel(config: NetworkBase) -> float:
+    """Return the values that a training step of one patch keeps for the backward pass, divided by its voxels.
+
+    Counted are the inputs of convolutions and linear layers, of normalisations and of activations, each tensor once.
+    In float32 a value takes four bytes. Checkpointing keeps fewer than are told here.
+
+    Raises:
+        ConfigError: a field that the plan has to fill is empty, or the network is another one.
+    """
+    return _cost(config, 1, TOKENS).values
+
+
+def _cost(config: NetworkBase, in_channels: int, tokens: int) -> _Cost:
+    match config:
+        case UnetrConfig():
+            return _unetr(config, in_channels, tokens)
+        case SegResNetConfig():
+            return _segresnet(config, in_channels)
+        case DynUNetConfig():
+            return _dynunet(config, in_channels)
+        case MedNeXtConfig():
+            return _mednext(config, in_channels)
+        case _:
+            raise ConfigError(
+                f"There is no table of costs for network {config.kind!r}: give one of MONAI's or a UNETR."
+            )
+
+
+def _pair(kernel: int, before: int, width: int, *, residual: bool) -> _Cost:
+    """Return two convolutions, each with norm and activation; what goes in is not counted as kept.
+
+    Kept are what comes out of each convolution and of each activation, and of the convolution of a residual.
+    """
+    carried = residual and before != width
+    return _Cost(kernel * (before + width) * width + carried * before * width, (4 + carried) * width)
+
+
+def _unetr(config: UnetrConfig, in_channels: int, tokens: int) -> _Cost:
+    hidden, mlp, f, kernel = config.hidden, config.mlp, config.feature_size, 3**config.spatial_dims
+    steps = [math.prod(step) for step in step_sizes(config.multiple)]
+    # cells of each grid for a voxel of the patch: tokens first, the full size last
+    shares = [1 / math.prod(steps[stage:]) for stage in range(len(steps) + 1)]
+    layer = _Cost(4 * hidden**2 + 2 * hidden * mlp + 2 * tokens * hidden, 8 * hidden + 2 * mlp)
+    total = _Cost(in_channels * hidden, 0) + layer.at(shares[0] * config.layers) + _Cost(0, 2 * hidden).at(shares[0])
+    before = hidden
+    for stage, width in enumerate((8 * f, 4 * f, 2 * f, f), start=1):
+        share = shares[stage]
+        if stage < len(steps):
+            total += _Cost(hidden * width, 0 if stage == 1 else width).at(shares[1])
+            for higher in shares[2 : stage + 1]:
+                total += (_Cost(width * width, width) + _pair(kernel, width, width, residual=True)).at(higher)
+        else:
+            total += _pair(kernel, in_channels, width, residual=True)
+        total += (_Cost(before * width, 2 * width) + _pair(kernel, 2 * width, width, residual=True)).at(share)
+        if config.deep_supervision or stage == len(steps):
+            total += _Cost(width * CLASSES, 0).at(share)
+        before = width
+    return total
+
+
+def _segresnet(config: SegResNetConfig, in_channels: int) -> _Cost:
+    axes, top = config.spatial_dims, len(config.blocks_down) - 1
+    kernel, shares = 3**axes, [1 / 2 ** (axes * level) for level in range(len(config.blocks_down))]
+    widths = [config.width * 2**level for level in range(len(shares))]
+    total = _Cost(kernel * in_channels * config.width + config.width * CLASSES, config.width)
+    for level, (blocks, width, share) in enumerate(zip(config.blocks_down, widths, shares, strict=True)):
+        block = _Cost(2 * kernel * width**2, 4 * width)
+        total += (block.at(blocks) + _Cost(kernel * width * (width // 2) * (level > 0), width)).at(share)
+    for level, blocks in zip(range(top - 1, -1, -1), config.blocks_up, strict=True):
+        width = widths[level]
+        block = _Cost(2 * kernel * width**2, 4 * width)
+        total += (block.at(blocks) + _Cost(0, width)).at(shares[level])
+        total += _Cost(widths[level + 1] * width, 0).at(shares[level + 1])
+        if config.upsample == "deconv":
+            total += _Cost(2**axes * width**2, width).at(shares[level + 1])
+    return total
+
+
+def _dynunet(config: DynUNetConfig, in_channels: int) -> _Cost:
+    levels = config.levels
+    widths, strides, kernels = ([getattr(level, name) for level in levels] for name in ("width", "stride", "kernel"))
+    shares = [1 / n for n in itertools.accumulate((math.prod(stride) for stride in strides), lambda a, b: a * b)]
+    total, before = _Cost(widths[0] * CLASSES, 0), in_channels
+    for width, stride, kernel, share in zip(widths, strides, kernels, shares, strict=True):
+        size = math.prod(kernel)
+        total += _pair(size, before, width, residual=False).at(share)
+        if config.residual and (before != width or math.prod(stride) > 1):
+            total += _Cost(before * width, width).at(share)
+        before = width
+    for level in range(len(widths) - 2, -1, -1):
+        width, size = widths[level], math.prod(kernels[level + 1])
+        up = _Cost(widths[level + 1] * width, 2 * width) + _pair(size, 2 * width, width, residual=False)
+        total += up.at(shares[level])
+        if level and config.deep_supervision:
+            total += _Cost(width * CLASSES, 0).at(shares[level])
+    return total
+
+
+def _mednext(config: MedNeXtConfig, in_channels: int) -> _Cost:
+    axes, kernel = config.spatial_dims, config.kernel**config.spatial_dims
+    blocks, expansions = MEDNEXT_SIZES[config.size]
+    top = len(blocks) // 2
+    total = _Cost(config.width * (in_channels + CLASSES), config.width)
+    for place, (count, factor) in enumerate(zip(blocks, expansions, strict=True)):
+        level = top - abs(top - place)
+        width, share, lower = config.width * 2**level, 2.0 ** -(axes * level), 2.0 ** -(axes * (level + 1))
+        total += _Cost(kernel * width + 2 * factor * width**2, (3 + 2 * factor) * width).at(count * share)
+        if place < top:  # down to the next level: depthwise, wider, narrower, and the strided residual
+            down = kernel * width + factor * width * 3 * width + 2 * width**2
+            total += _Cost(down, (2 + 2 * factor) * width).at(lower) + _Cost(0, width).at(share)
+        elif place > top:  # up from the level below, whose channels are expanded at the higher resolution
+            below = 2 * width
+            up = factor * below * (below + width)
+            total += _Cost(up, (2 + 2 * factor) * below).at(share)
+            total += _Cost(kernel * below + below * width, below).at(lower)
+            if config.deep_supervision:
+                total += _Cost(below * CLASSES, 0).at(lower)
+    return total

@@ -1,0 +1,93 @@
+"""Costs a voxel: what torch counts and what autograd keeps, at other settings than the defaults."""
+
+import math
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from neoseg.errors import ConfigError
+from neoseg.networks.adopted import Adopted
+from neoseg.networks.configs import NETWORKS, NetworkBase, UnetrConfig, UnetrPPConfig
+from neoseg.networks.costs import macs_a_voxel, values_a_voxel
+from neoseg.networks.unetr import Unetr
+
+STRIDES = ((1, 1, 1), (2, 2, 1), (2, 2, 2), (2, 2, 2))
+KERNELS = ((3, 3, 1), (3, 3, 3), (3, 3, 3), (5, 3, 3))
+TINY = {"hidden": 48, "heads": 4, "mlp": 96, "layers": 4, "feature_size": 8}
+SETTINGS: list[tuple[str, tuple[int, ...], dict[str, Any]]] = [
+    ("unetr", (32, 32, 16), {"patch_size": (8, 8, 4), **TINY}),
+    ("unetr", (32, 32, 32), {"patch_size": (16, 16, 16), **TINY, "hidden": 96, "deep_supervision": True}),
+    ("unetr", (64, 64), {"spatial_dims": 2, "patch_size": (16, 16), **TINY, "feature_size": 16}),
+    ("segresnet", (32, 16, 16), {"width": 8}),
+    ("segresnet", (32, 16, 16), {"width": 16, "upsample": "deconv", "dropout": 0, "blocks_down": (2, 2, 3, 2)}),
+    ("dynunet", (32, 16, 16), {"widths": (8, 16, 24, 32), "strides": STRIDES}),
+    ("dynunet", (32, 16, 16), {"widths": (8, 8, 16, 24), "strides": STRIDES, "kernels": KERNELS, "residual": True}),
+    ("mednext", (32, 32, 32), {"width": 8}),
+    ("mednext", (32, 32, 32), {"width": 4, "size": "B", "kernel": 5, "deep_supervision": False}),
+    ("mednext", (64, 64), {"width": 8, "size": "M", "spatial_dims": 2}),
+]
+
+
+def measured(config: NetworkBase, patch: tuple[int, ...], in_channels: int) -> tuple[float, float]:
+    """Return multiply-adds and kept values of each voxel, of a batch of two."""
+    network = (Unetr if isinstance(config, UnetrConfig) else Adopted)(
+        config, in_channels=in_channels, classes=2, patch=patch
+    )
+    weights = {parameter.untyped_storage().data_ptr() for parameter in network.parameters()}
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage
+        return tensor
+
+    x = torch.zeros(2, in_channels, *patch)
+    with FlopCounterMode(display=False) as counter, torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+        outputs = network(x)
+    assert outputs
+    voxels = 2 * math.prod(patch)
+    return counter.get_total_flops() / 2 / voxels, sum(s.nbytes() for s in kept.values()) / 4 / voxels
+
+
+@pytest.mark.parametrize(("kind", "patch", "fields"), SETTINGS)
+def test_costs_are_what_torch_counts(kind: str, patch: tuple[int, ...], fields: dict[str, Any]) -> None:
+    config = NETWORKS[kind].config.model_validate(fields)
+    macs, values = measured(config, patch, 2)
+    tokens = math.prod(patch) // math.prod(config.multiple)
+    assert macs_a_voxel(config, 2, tokens) == pytest.approx(macs, rel=0.15 if kind == "mednext" else 0.01)
+    assert values_a_voxel(config) == pytest.approx(values, rel=0.1 if kind == "mednext" else 0.03)
+
+
+def test_arithmetic_of_the_published_widths() -> None:
+    """At full width nothing is computed: torch counts on tensors without memory."""
+    cases = {
+        "unetr": ({"patch_size": (16, 16, 16)}, (96, 96, 96)),
+        "segresnet": ({}, (96, 96, 96)),
+        "mednext": ({"size": "L", "kernel": 5}, (128, 128, 128)),
+    }
+    for kind, (fields, patch) in cases.items():
+        config = NETWORKS[kind].config.model_validate(fields)
+        with torch.device("meta"):
+            network = (Unetr if kind == "unetr" else Adopted)(config, in_channels=1, classes=2, patch=patch)
+            x = torch.empty(1, 1, *patch)
+        with FlopCounterMode(display=False) as counter:
+            network(x)
+        counted = counter.get_total_flops() / 2 / math.prod(patch)
+        assert macs_a_voxel(config, 1) == pytest.approx(counted, rel=0.03 if kind == "mednext" else 0.001), kind
+
+
+def test_another_network_has_no_costs_here() -> None:
+    with pytest.raises(ConfigError, match="'unetr_pp'"):
+        macs_a_voxel(UnetrPPConfig(stem=(2, 2, 2)), 1)
+    with pytest.raises(ConfigError, match=r"network\.patch_size"):
+        values_a_voxel(UnetrConfig())
+
+
+def test_costs_load_no_torch() -> None:
+    code = "import neoseg.networks.costs, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
