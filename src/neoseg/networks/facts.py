@@ -9,7 +9,7 @@ import torch
 
 from ..errors import ConfigError, nearest
 from .build import build_network
-from .configs import NETWORKS, PUBLISHED, ConvUNet, NetworkConfig, UnetrPPConfig
+from .configs import NETWORKS, PUBLISHED, ConvUNet, NetworkBase, NetworkConfig, UnetrPPConfig
 from .counts import published_macs, rearranged_macs
 
 __all__ = ["NetworkSize", "network_facts", "network_size"]
@@ -89,13 +89,21 @@ def _forms(kind: str) -> dict[str, _Form]:
             config = UnetrPPConfig(stem=synapse.config.stem, size=size)
             forms[f"default, {size}"] = (config, synapse.in_channels, synapse.classes, synapse.patch)
         return forms
+    found: dict[str, _Form] = {}
+    for axes in (3, 2):
+        config = _usual(kind, axes)
+        patch = (96,) * 3 if kind == "unetr" and axes == 3 else LEVELS[axes][1]
+        found[f"{axes}-D"] = (config, 1, 2, patch)
+    return found
+
+
+def _usual(kind: str, axes: int) -> NetworkBase:
+    """Return a network as published, or where the plan decides with every axis halved at each level."""
     made = NETWORKS[kind].config
-    if issubclass(made, ConvUNet):
-        return {f"{axes}-D": (_conv_form(made, axes), 1, 2, LEVELS[axes][1]) for axes in (3, 2)}
-    raise AssertionError(kind)
-
-
-def _conv_form(made: type[ConvUNet], axes: int) -> ConvUNet:
+    if kind == "unetr":
+        return made.model_validate({"spatial_dims": axes, "patch_size": (16,) * axes})
+    if not issubclass(made, ConvUNet):
+        return made.model_validate({"spatial_dims": axes})
     widths = made.model_fields["widths"].default
     if widths is None:
         widths = tuple(min(320 if axes == 3 else 512, 32 * 2**i) for i in range(LEVELS[axes][0]))
