@@ -69,7 +69,9 @@ def compare_finished(
         [_scores(name, run, view) for name, run in runs.items()],
         better="higher" if chosen.direction == "higher" else "lower",
     )
-    costs = {name: run.cost(part, cases) for name, run in runs.items()}
+    sizes = {run.architecture: run for run in runs.values()}
+    counted = {architecture: run.network_cost() for architecture, run in sizes.items()}
+    costs = {name: run.cost(counted[run.architecture], part, cases) for name, run in runs.items()}
     order = [standing.name for standing in found]
     return Comparison(
         metric=metric,
@@ -135,7 +137,7 @@ def _require_same_tolerance(runs: Mapping[str, FinishedRun], metric: Metric) -> 
     if metric.name == "nsd" and len(set(used.values())) > 1:
         told = ", ".join(f"{name} {mm:g} mm" for name, mm in used.items())
         raise InputError(
-            f"compare: nsd was scored with other tolerances ({told}); evaluate the runs with the same one."
+            f"compare: nsd was scored with different tolerances ({told}); evaluate the runs with the same one."
         )
 
 

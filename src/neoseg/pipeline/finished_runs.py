@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..atomic import read_record
 from ..config import RunConfig, load_resolved
@@ -21,6 +22,9 @@ from ..workspace import Run
 from .evaluate import NETWORK, read_rows
 from .manifest import read_manifest
 from .run import weights_of
+
+if TYPE_CHECKING:
+    from ..networks.cost import NetworkCost
 
 __all__ = ["FinishedRun", "Value", "distinct_names", "read_finished"]
 
@@ -92,18 +96,27 @@ class FinishedRun:
         classes = labels.encode(read_volume(path).array[0], str(path))
         return not (classes == labels.names.index(label) + 1).any()
 
-    def cost(self, split: str, cases: Sequence[str]) -> RunCost:
-        """Return what the run took; its network is built without weights to count.
+    @property
+    def architecture(self) -> str:
+        """What the size of the network follows from; alike for runs with networks of one size."""
+        plan = self.plan
+        sizes = [len(plan.channels), self.config.label_set.count, plan.patch]
+        return json.dumps([plan.network.model_dump(mode="json"), *sizes])
+
+    def network_cost(self) -> NetworkCost:
+        """Return the size of the network of a fold, which is built without weights to count."""
+        from ..networks.cost import network_cost
+
+        plan, classes = self.plan, self.config.label_set.count
+        return network_cost(plan.network, in_channels=len(plan.channels), classes=classes, patch=plan.patch)
+
+    def cost(self, counted: NetworkCost, split: str, cases: Sequence[str]) -> RunCost:
+        """Return what the run took, given the size of its network.
 
         Raises:
             StateError: a record is damaged.
         """
-        from ..networks.cost import network_cost
-
         plan, folds = self.plan, self.run.fold_records()
-        counted = network_cost(
-            plan.network, in_channels=len(plan.channels), classes=self.config.label_set.count, patch=plan.patch
-        )
         logs = [line for index in folds for line in read_log(self.run.fold(index) / "log.jsonl")]
         peaks = [line["peak_gib"] for line in logs if line.get("peak_gib") is not None]
         seconds = [record["seconds"] for record in folds.values()]
