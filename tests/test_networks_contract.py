@@ -10,6 +10,7 @@ from neoseg.errors import ConfigError, GeometryError
 from neoseg.networks.blocks.residual_conv import ResidualConv
 from neoseg.networks.build import build_network
 from neoseg.networks.configs import NETWORKS, NetworkConfig, required_multiple
+from neoseg.networks.cost import network_cost
 
 LEVELS = {"widths": (8, 16, 32), "strides": ((1, 1, 1), (2, 2, 1), (2, 2, 2))}
 SMALL = {
@@ -296,3 +297,12 @@ def test_learns_a_bright_ball(kind: str) -> None:
     network.eval()
     with torch.inference_mode():
         assert (network(x)[0].argmax(1) == target).float().mean() > 0.97
+
+
+def test_it_is_counted_as_it_is_built(kind: str) -> None:
+    config = small(kind)
+    patch = patch_of(config)
+    found = network_cost(config, in_channels=2, classes=3, patch=patch)
+    assert found.parameters == sum(p.numel() for p in build(config).parameters())
+    twice = network_cost(config, in_channels=2, classes=3, patch=(2 * patch[0], *patch[1:]))
+    assert 1.5 * found.multiply_adds < twice.multiply_adds < 2.5 * found.multiply_adds

@@ -14,7 +14,7 @@ from .. import __version__
 from ..errors import ConfigError, NeosegError, Stopped
 from ..machine import refused
 from ..training.launch import launched
-from . import atlas_commands, data, evaluation, run_commands, volume_commands, weights_commands
+from . import atlas_commands, comparing, data, evaluation, run_commands, volume_commands, weights_commands
 
 __all__ = ["app", "run"]
 
@@ -58,6 +58,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "evaluate": evaluation.evaluate,
     "report": run_commands.report,
     "run": run_commands.run,
+    "compare": comparing.compare,
     "reproduce": run_commands.reproduce,
     "atlas": atlas_commands.atlas,
     "info": data.info,

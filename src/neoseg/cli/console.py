@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
 
 from ..progress import Advance
 from ..training.launch import launched
 
-__all__ = ["RichProgress", "print_json", "print_lines", "progress_for"]
+__all__ = ["RichProgress", "print_json", "print_lines", "print_table", "progress_for"]
+
+WIDEST = 10_000
+"""Characters of a line that goes into a file or another program, where nothing needs to wrap."""
 
 
 class RichProgress:
@@ -99,3 +105,16 @@ def print_lines(lines: list[str]) -> None:
     """Print lines on stdout, from the first process."""
     for line in lines if launched().rank == 0 else []:
         print(line)
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table on stdout, from the first process; cells wrap in a terminal only."""
+    if launched().rank:
+        return
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = WIDEST
+    table = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    console.print(table)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -71,9 +72,11 @@ def predict(session: Session, *, failed: Sequence[str] = ()) -> dict[str, Any]:
                 path = run.probabilities(split) / f"{name}.npy"
                 chosen_ones = networks.of(members)
                 ensemble = Ensemble(chosen_ones, plan, session.labels.count, session.config.window, device)
+                start = time.perf_counter()
                 with predicting_in_memory(plan, device):
                     _predict_case(PreparedCase(session.store, name), ensemble, path, uses[name])
-                write_json(path.with_suffix(".json"), {"key": keys[split, name]})
+                seconds = round(time.perf_counter() - start, 3)
+                write_json(path.with_suffix(".json"), {"key": keys[split, name], "seconds": seconds})
             advance(1, name)
     del networks
     chosen = _choices(session, failed)

@@ -1,4 +1,4 @@
-"""Charts of a report as SVG: learning curves, scores by lesion burden, predicted against true volume."""
+"""Charts: as SVG learning curves, scores by lesion burden, predicted against true volume; as PNG runs compared."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from .compare import Standing
 from .content import Curve, System
 from .figures import plain_style
 
-__all__ = ["bland_altman", "dice_by_burden", "learning_curves"]
+__all__ = ["bland_altman", "dice_by_burden", "forest", "learning_curves"]
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 """Okabe and Ito's colours, told apart with any colour vision; markers and line styles differ as well."""
@@ -97,6 +98,45 @@ def bland_altman(true_ml: Sequence[float], predicted_ml: Sequence[float], flag_m
         for axis in (left.xaxis, left.yaxis, right.xaxis):
             axis.set_major_formatter(lambda value, _: f"{value:g}")
         return _svg(figure)
+
+
+def forest(standings: Sequence[Standing], metric: str) -> bytes:
+    """Draw the mean of each run with its interval, the best one on top, and beside it its distance to the best, as PNG.
+
+    A hollow marker is the mean with the worst value put in, where that is another. The line on the right is the best.
+
+    Args:
+        standings: best first.
+        metric: what the axis is called.
+    """
+    with plain_style():
+        figure, (left, right) = _figure(9.6, 1.3 + 0.42 * len(standings), 2)
+        for number, standing in enumerate(standings):
+            summary, gap = standing.summary, standing.difference
+            style = {"color": _turn(COLOURS, number), "linewidth": 1.6}
+            marker = {"marker": _turn(MARKERS, number), "color": style["color"], "markersize": 6, "linestyle": "none"}
+            if summary.interval is not None:
+                left.plot(summary.interval, [number] * 2, **style)
+            if summary.mean is not None:
+                left.plot(summary.mean, number, **marker)
+            if summary.mean_worst != summary.mean:
+                left.plot(summary.mean_worst, number, **marker, markerfacecolor="white", zorder=1)
+            if gap is not None and gap.interval is not None:
+                right.plot(gap.interval, [number] * 2, **style)
+            if gap is not None and gap.mean is not None:
+                right.plot(gap.mean, number, **marker)
+        right.axvline(0, color="#999999", linewidth=1)
+        left.set_yticks(range(len(standings)), [standing.name.replace("$", r"\$") for standing in standings])
+        right.set_yticks(range(len(standings)), [""] * len(standings))
+        for axis in (left, right):
+            axis.set_ylim(len(standings) - 0.5, -0.5)
+            axis.tick_params(axis="y", length=0)
+            axis.locator_params(axis="x", nbins=6)
+        left.set(xlabel=f"{metric}, mean and 95 % interval")
+        right.set(xlabel="minus the best run, paired, 95 % interval")
+        stream = io.BytesIO()
+        figure.savefig(stream, format="png", dpi=150, metadata={"Software": None})
+        return stream.getvalue()
 
 
 def _figure(width: float, height: float, count: int) -> tuple[Any, Any]:

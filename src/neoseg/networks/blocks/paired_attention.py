@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from neoseg.networks.blocks.precision import without_autocast
 from neoseg.networks.blocks.token_grid import GridCache, TokenShape, pool_tokens, resize_rows
 from neoseg.networks.configs import UnetrPPConfig
 
@@ -84,7 +85,7 @@ class PairedAttention(nn.Module):
             grid: the grid of N tokens; None is the one that the attention was built for.
         """
         weights = dict(zip(self.images, self.qkvv.weight.chunk(len(self.images)), strict=True))
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x.device):
             # Sums over tens of thousands of tokens, and norms that may be zero, need float32 (or float64) throughout.
             wide = x.to(torch.promote_types(x.dtype, torch.float32))
             gram = wide.mT @ wide
@@ -94,7 +95,7 @@ class PairedAttention(nn.Module):
 
     def _channel_weight(self, weights: dict[str, Tensor], gram: Tensor, dim: int) -> Tensor:
         """Return the weights (B, C, C) that map tokens to what the channel maps make of their values."""
-        with torch.autocast(gram.device.type, enabled=False):
+        with without_autocast(gram.device):
             q, k = (self._rows(weights[name], gram.dtype) for name in ("q", "k"))
             shared = gram[:, None]
             cosines = (q @ shared @ k.mT) * _inverse_norm(q, shared) * _inverse_norm(k, shared).mT
@@ -107,7 +108,7 @@ class PairedAttention(nn.Module):
         q_weight, k_weight = weights.get("q_spatial", weights["q"]), weights.get("k_spatial", weights["k"])
         q = functional.linear(x, q_weight).view(*x.shape[:2], self.heads, -1).transpose(1, 2)
         keys, values = self._slots(x, k_weight, weights["u"], grid)
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x.device):
             gain = _inverse_norm(self._rows(q_weight, gram.dtype), gram[:, None]).mT * self.temperature_spatial
             keys = keys.to(gram.dtype) * (gain * self._size_gain(x.shape[1], q.shape[-1]))
         share = self.dropout if self.training else 0.0

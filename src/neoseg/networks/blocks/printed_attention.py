@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from neoseg.networks.blocks.convolve import convolve
 from neoseg.networks.blocks.paired_attention import TokenProjection
+from neoseg.networks.blocks.precision import without_autocast
 from neoseg.networks.blocks.residual_conv import SLOPE, normalisation
 from neoseg.networks.blocks.token_grid import TokenShape
 from neoseg.networks.blocks.tokens import as_tokens, as_volume, conv_of, dropout_of
@@ -86,7 +87,7 @@ class PrintedAttention(nn.Module):
         return keys, functional.linear(more @ sources, weights["u"]) + other.bias[:, None]
 
     def _channel(self, x: Tensor, weights: dict[str, Tensor]) -> Tensor:
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x.device):
             # A sum over tens of thousands of tokens that no norm keeps small.
             wide = x.to(torch.promote_types(x.dtype, torch.float32))
             q, k = weights["q"].to(wide.dtype), weights["k"].to(wide.dtype)

@@ -1,0 +1,52 @@
+"""What a network of any kind takes: its parameters and the arithmetic of one patch, without making any weight."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from .build import build_network
+from .configs import NetworkConfig
+
+__all__ = ["NetworkCost", "network_cost"]
+
+
+@dataclass(frozen=True)
+class NetworkCost:
+    """What a network takes.
+
+    Attributes:
+        parameters: trainable ones; no running statistics.
+        multiply_adds: of one forward pass of one patch, half of what torch counts as FLOPs.
+    """
+
+    parameters: int
+    multiply_adds: int
+
+
+def network_cost(config: NetworkConfig, *, in_channels: int, classes: int, patch: Sequence[int]) -> NetworkCost:
+    """Return parameters and multiply-adds of the network of a config, which is built on torch's device "meta".
+
+    Counted by ``torch.utils.flop_counter``: convolutions, matrix products and attention, as this package computes them.
+    Left out are normalisations, activations, softmax, sums, interpolation and pooling.
+
+    Args:
+        config: any member of the union of network configs, with what the plan fills in.
+        in_channels: channels of the input.
+        classes: classes, background included.
+        patch: voxels on each axis.
+
+    Raises:
+        ConfigError: a field that the plan has to fill is empty.
+        GeometryError: the patch does not suit the network.
+    """
+    with torch.device("meta"):
+        network = build_network(config, in_channels=in_channels, classes=classes, patch=patch).eval()
+        image = torch.empty((1, in_channels, *patch))
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(image)
+    parameters = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
+    return NetworkCost(parameters, counter.get_total_flops() // 2)

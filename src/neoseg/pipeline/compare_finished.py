@@ -1,0 +1,279 @@
+"""Finished runs beside each other on the cases that all of them have scored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..atomic import read_json
+from ..errors import ConfigError, InputError, nearest
+from ..metrics import Metric, metric_named
+from ..report.compare import RunScores, standings
+from ..report.comparison_table import Comparison, RunCost
+from ..report.scores import metric_title
+from .finished_runs import FinishedRun, distinct_names, read_finished
+from .session import CV, HELD_OUT
+
+__all__ = ["compare_finished"]
+
+SPLITS = (CV, HELD_OUT)
+
+
+def compare_finished(
+    folders: Sequence[Path], *, metric: str = "dice", label: str | None = None, split: str | None = None
+) -> Comparison:
+    """Compare finished runs by one metric and by what they took.
+
+    All numbers are over the cases that every run has scored. The value of a case is the mean over the classes that its
+    truth holds. Cases without any of them are counted apart, as false alarms or none, as in the reports; only amounts
+    (volume differences, false positive lesions) take them in. Of signed metrics the size without the sign is compared.
+
+    Args:
+        folders: ``runs/<name>`` of one workspace or of several.
+        metric: a key of ``neoseg.metrics.METRICS``.
+        label: one class; None for the mean over all.
+        split: "cv" or "held_out"; None takes held-out cases where every run has them, else the cross-validated ones.
+
+    Raises:
+        ConfigError: fewer than two runs; an unknown metric, label or split.
+        InputError: a folder is missing or stands twice, the runs have other labels or truths, or share no case.
+        StateError: a folder is no finished run.
+    """
+    if len(folders) < 2:
+        raise ConfigError(
+            f"compare: {len(folders)} run was given, but a comparison takes two or more; its own scores stand in its "
+            "report.html."
+        )
+    chosen = metric_named(metric)
+    if split is not None and split not in SPLITS:
+        raise ConfigError(f"--split {split}: there is no such split{nearest(split, SPLITS)}; give cv or held_out.")
+    names = distinct_names(folders)
+    runs = {name: read_finished(folder) for name, folder in zip(names, folders, strict=True)}
+    part = split or (HELD_OUT if all(HELD_OUT in run.scores for run in runs.values()) else CV)
+    labels = _labels(runs, label)
+    _require_same_tolerance(runs, chosen)
+    shared = _shared(runs, part)
+    _require_same_truth(runs, shared)
+    held = {case: [name for name in labels if _holds(runs.values(), part, case, name)] for case in shared}
+    amount = chosen.empty.truth is None
+    empty = [case for case in shared if not held[case]]
+    cases = shared if amount else [case for case in shared if held[case]]
+    if not cases:
+        raise InputError(
+            f"compare: none of the {len(shared)} shared cases holds {' or '.join(labels)}, so there is no {metric}; "
+            "choose another label or split."
+        )
+    view = _View(part, chosen, {case: labels if amount else held[case] for case in cases})
+    found = standings(
+        [_scores(name, run, view) for name, run in runs.items()],
+        better="higher" if chosen.direction == "higher" else "lower",
+    )
+    sizes = {run.architecture: run for run in runs.values()}
+    counted = {architecture: run.network_cost() for architecture, run in sizes.items()}
+    costs = {name: run.cost(counted[run.architecture], part, cases) for name, run in runs.items()}
+    order = [standing.name for standing in found]
+    return Comparison(
+        metric=metric,
+        title=f"Size of the {metric_title(metric)}" if chosen.direction == "zero" else metric_title(metric),
+        unit="" if chosen.unit == "ratio" else chosen.unit,
+        better="higher" if chosen.direction == "higher" else "lower",
+        label=label,
+        split=part,
+        cases=tuple(cases),
+        standings=found,
+        costs=tuple(costs[name] for name in order),
+        false_alarms=tuple(sum(_alarm(runs[name], part, case, labels) for case in empty) for name in order),
+        empty_cases=tuple(empty),
+        folders=tuple(runs[name].run.folder for name in order),
+        notes=(
+            *_about_cases(runs, part, shared),
+            *_about_empty(empty, labels, amount=amount),
+            *_about_test(len(cases), found[0].name, len(runs)),
+            *_about_folds(runs, part),
+            *_about_costs(runs, costs, part, cases),
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class _View:
+    """What is looked at: the split, the metric, and for each case the classes that count."""
+
+    split: str
+    metric: Metric
+    classes: Mapping[str, Sequence[str]]
+
+
+def _labels(runs: Mapping[str, FinishedRun], label: str | None) -> list[str]:
+    """Return the classes to score, after making sure that they mean the same in all runs."""
+    (first, one), *others = runs.items()
+    known = one.config.label_set
+    if label is not None and label not in known.names:
+        raise ConfigError(f"--label {label}: {first} has no such class{nearest(label, known.names)}.")
+    wanted = list(known.names) if label is None else [label]
+    meant = {name: set(values) for name, values in zip(known.names, known.values, strict=True)}
+    for name, run in others:
+        labels = run.config.label_set
+        theirs = {n: set(values) for n, values in zip(labels.names, labels.values, strict=True)}
+        same = theirs == meant if label is None else theirs.get(label) == meant[label]
+        if not same or labels.tolerance != known.tolerance:
+            raise InputError(
+                f"compare: {first} has the labels {_told_labels(one)} and {name} has {_told_labels(run)}; only runs "
+                "with the same labels can be compared, or one class that means the same in all, given with --label."
+            )
+    return wanted
+
+
+def _told_labels(run: FinishedRun) -> str:
+    """Return the classes of a run as its configuration has them."""
+    labels = run.config.label_set
+    told = ", ".join(f"{n} = {list(v)}" for n, v in zip(labels.names, labels.values, strict=True))
+    return f"{told} (tolerance {labels.tolerance:g})" if labels.tolerance else told
+
+
+def _require_same_tolerance(runs: Mapping[str, FinishedRun], metric: Metric) -> None:
+    used = {name: run.config.evaluate.tolerance_mm for name, run in runs.items()}
+    if metric.name == "nsd" and len(set(used.values())) > 1:
+        told = ", ".join(f"{name} {mm:g} mm" for name, mm in used.items())
+        raise InputError(
+            f"compare: nsd was scored with different tolerances ({told}); evaluate the runs with the same one."
+        )
+
+
+def _shared(runs: Mapping[str, FinishedRun], split: str) -> list[str]:
+    for name, run in runs.items():
+        if not run.cases(split):
+            raise InputError(
+                f"compare: {name} has no scored {_called(split)}; choose another --split, or leave this run out."
+            )
+    first, *others = runs.values()
+    scored = [set(run.cases(split)) for run in others]
+    shared = [case for case in first.cases(split) if all(case in cases for cases in scored)]
+    if not shared:
+        told = "; ".join(f"{name} has {_listed(run.cases(split))}" for name, run in runs.items())
+        raise InputError(
+            f"compare: no case is among the {_called(split)} of all runs ({told}); compare runs of the same cases."
+        )
+    return shared
+
+
+def _require_same_truth(runs: Mapping[str, FinishedRun], cases: Iterable[str]) -> None:
+    for case in cases:
+        found = {name: run.truth.get(case) for name, run in runs.items()}
+        if len(set(found.values())) > 1 or None in found.values():
+            told = ", ".join(f"{name} {digest or 'no record'}" for name, digest in found.items())
+            raise InputError(
+                f"compare: the label file of {case} is not the same in all runs (hashes: {told}); only runs that were "
+                "scored against the same truth can be compared."
+            )
+
+
+def _holds(runs: Iterable[FinishedRun], split: str, case: str, label: str) -> bool:
+    """Tell whether the truth of a case holds a class, from the scores of the runs, which share it.
+
+    Sensitivity is undefined when something was found in an empty truth. A Dice of 1 says that mask and truth are the
+    same, so the mask is looked at.
+    """
+    for run in runs:
+        if not run.value(split, (case, label, "sensitivity")).defined:
+            return False
+        if run.value(split, (case, label, "dice")).value < 1:
+            return True
+    return not run.predicts_nothing(split, case, label)
+
+
+def _alarm(run: FinishedRun, split: str, case: str, labels: Iterable[str]) -> bool:
+    return any(run.value(split, (case, label, "dice")).value < 1 for label in labels)
+
+
+def _scores(name: str, run: FinishedRun, view: _View) -> RunScores:
+    values: dict[str, float | None] = {}
+    worst: dict[str, float] = {}
+    for case in (c for c in run.cases(view.split) if c in view.classes):
+        scores = [run.value(view.split, (case, label, view.metric.name)) for label in view.classes[case]]
+        sizes = [abs(s.value) if view.metric.direction == "zero" else s.value for s in scores]
+        filled = [size if s.defined else s.worst for s, size in zip(scores, sizes, strict=True)]
+        worst[case] = sum(filled) / len(filled)
+        values[case] = worst[case] if all(s.defined for s in scores) else None
+    return RunScores(name, values, worst, run.config.seed, run.config.evaluate.resamples)
+
+
+def _about_cases(runs: Mapping[str, FinishedRun], split: str, shared: Sequence[str]) -> list[str]:
+    notes = []
+    left = {name: [case for case in run.cases(split) if case not in shared] for name, run in runs.items()}
+    if any(left.values()):
+        told = "; ".join(f"of {name} {_listed(cases)}" for name, cases in left.items() if cases)
+        notes.append(
+            f"Only the {len(shared)} {_called(split)} that all runs have scored are compared; left out are {told}."
+        )
+    everywhere = {case for run in runs.values() for case in run.cases(split)}
+    for name, run in runs.items():
+        lost = sorted(everywhere & set(run.failed))
+        if lost:
+            notes.append(
+                f"{name} could not prepare {_listed(lost)}; its report leaves them out of its means, so they are left "
+                "out here for all runs, which favours it."
+            )
+    return notes
+
+
+def _about_empty(empty: Sequence[str], labels: Sequence[str], *, amount: bool) -> list[str]:
+    if not empty:
+        return []
+    what = f"{_listed(empty)} {'holds' if len(empty) == 1 else 'hold'} no {' or '.join(labels)}"
+    if amount:
+        return [f"{what}; counted among the cases, and a run that predicts some there has a false alarm."]
+    return [f"{what}; not among the cases of the means, but a run that predicts some there has a false alarm."]
+
+
+def _about_test(cases: int, best: str, runs: int) -> list[str]:
+    corrected = f", corrected for {runs - 1} runs (Holm)" if runs > 2 else ""
+    notes = [
+        f"p: paired permutation test over the cases against {best}, which was chosen by these same scores"
+        f"{corrected}. It does not cover what another seed of the training would change."
+    ]
+    if cases < 2:
+        notes.append("With one case there is no interval, and p is 1.")
+    elif cases < 6:
+        notes.append(f"With {cases} cases p cannot be below {2 / 2**cases:g}, however large a difference is.")
+    return notes
+
+
+def _about_folds(runs: Mapping[str, FinishedRun], split: str) -> list[str]:
+    if split != CV:
+        return []
+    files = [run.run.folder / "folds.json" for run in runs.values()]
+    folds = [read_json(path) if path.is_file() else None for path in files]
+    if all(fold == folds[0] for fold in folds):
+        return []
+    return ["The folds of the runs differ, so a case was predicted by networks trained on other cases."]
+
+
+def _about_costs(
+    runs: Mapping[str, FinishedRun], costs: Mapping[str, RunCost], split: str, cases: Sequence[str]
+) -> list[str]:
+    notes = []
+    fields = {"peak_gib": "peak memory", "training_seconds": "training", "prediction_seconds": "prediction"}
+    for field, told in fields.items():
+        without = [name for name, cost in costs.items() if getattr(cost, field) is None]
+        if without:
+            notes.append(f"Shown as -, because no record of it is there: {told} of {_listed(without)}.")
+    for name in costs:
+        known = len(runs[name].prediction_seconds(split, cases))
+        if 0 < known < len(cases):
+            notes.append(f"The seconds of prediction of {name} are recorded for {known} of {len(cases)} cases.")
+    machines = {name: run.machine() for name, run in runs.items()}
+    if len(set(machines.values())) > 1:
+        told = "; ".join(f"{name} on {machine}" for name, machine in machines.items())
+        notes.append(f"Memory and seconds are from different machines: {told}.")
+    return notes
+
+
+def _called(split: str) -> str:
+    return "held-out cases" if split == HELD_OUT else "cross-validated cases"
+
+
+def _listed(cases: Sequence[str]) -> str:
+    more = f" and {len(cases) - 5} more" if len(cases) > 5 else ""
+    return f"{', '.join(cases[:5])}{more}"

@@ -1,0 +1,207 @@
+"""A finished run as its folder tells it: scores, truth and labels, what went wrong, and what it took."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, median
+from typing import TYPE_CHECKING, Any
+
+from ..atomic import read_record
+from ..config import RunConfig, load_resolved
+from ..errors import InputError, StateError
+from ..io import read_volume, strip_ending
+from ..networks.configs import NETWORKS
+from ..plan.plan import Plan, read_plan
+from ..report.comparison_table import RunCost
+from ..training.log import read_log
+from ..workspace import Run
+from .evaluate import NETWORK, read_rows
+from .manifest import read_manifest
+from .run import weights_of
+
+if TYPE_CHECKING:
+    from ..networks.cost import NetworkCost
+
+__all__ = ["FinishedRun", "Value", "distinct_names", "read_finished"]
+
+Key = tuple[str, str, str]
+"""Case, label, metric."""
+
+
+@dataclass(frozen=True)
+class Value:
+    """A score and the worst that it can be on that image; the score is nan where it is undefined."""
+
+    value: float
+    worst: float
+
+    @property
+    def defined(self) -> bool:
+        """Whether the score is a number."""
+        return math.isfinite(self.value)
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """What a comparison reads of a run.
+
+    Attributes:
+        run: its paths.
+        config, plan: what it was made with.
+        scores: of its network, by split.
+        truth: hash of the file of the label, by case.
+        failed: why a case could not be prepared.
+    """
+
+    run: Run
+    config: RunConfig
+    plan: Plan
+    scores: Mapping[str, Mapping[Key, Value]]
+    truth: Mapping[str, str]
+    failed: Mapping[str, str]
+
+    def cases(self, split: str) -> list[str]:
+        """Return the scored cases of a split, in the order of the scores."""
+        return list(dict.fromkeys(case for case, _, _ in self.scores.get(split, {})))
+
+    def value(self, split: str, key: Key) -> Value:
+        """Return one score.
+
+        Raises:
+            InputError: it is not among the scores.
+        """
+        found = self.scores[split].get(key)
+        if found is None:
+            raise InputError(
+                f"{self.run.scores}: there is no {key[2]} of {key[1]} for the case {key[0]}; delete the file and run "
+                "`neoseg evaluate`."
+            )
+        return found
+
+    def predicts_nothing(self, split: str, case: str, label: str) -> bool:
+        """Tell whether the mask of a case holds no voxel of a class.
+
+        Raises:
+            InputError: the mask is gone, or cannot be read.
+        """
+        folder = self.run.predictions(split)
+        path = next((p for p in sorted(folder.glob("*")) if strip_ending(p.name) == case), None)
+        if path is None:
+            raise InputError(f"{folder}: the mask of {case} is not there; run `neoseg predict`, or copy the masks too.")
+        labels = self.config.label_set
+        classes = labels.encode(read_volume(path).array[0], str(path))
+        return not (classes == labels.names.index(label) + 1).any()
+
+    @property
+    def architecture(self) -> str:
+        """What the size of the network follows from; alike for runs with networks of one size."""
+        plan = self.plan
+        sizes = [len(plan.channels), self.config.label_set.count, plan.patch]
+        return json.dumps([plan.network.model_dump(mode="json"), *sizes])
+
+    def network_cost(self) -> NetworkCost:
+        """Return the size of the network of a fold, which is built without weights to count."""
+        from ..networks.cost import network_cost
+
+        plan, classes = self.plan, self.config.label_set.count
+        return network_cost(plan.network, in_channels=len(plan.channels), classes=classes, patch=plan.patch)
+
+    def cost(self, counted: NetworkCost, split: str, cases: Sequence[str]) -> RunCost:
+        """Return what the run took, given the size of its network.
+
+        Raises:
+            StateError: a record is damaged.
+        """
+        plan, folds = self.plan, self.run.fold_records()
+        logs = [line for index in folds for line in read_log(self.run.fold(index) / "log.jsonl")]
+        peaks = [line["peak_gib"] for line in logs if line.get("peak_gib") is not None]
+        seconds = [record["seconds"] for record in folds.values()]
+        spent = self.prediction_seconds(split, cases)
+        return RunCost(
+            kind=plan.network.kind,
+            title=NETWORKS[plan.network.kind].title,
+            parameters=counted.parameters,
+            multiply_adds=counted.multiply_adds,
+            patch=plan.patch,
+            peak_gib=max(peaks, default=None),
+            training_seconds=fmean(seconds) if seconds else None,
+            prediction_seconds=median(spent) if spent else None,
+        )
+
+    def prediction_seconds(self, split: str, cases: Iterable[str]) -> list[float]:
+        """Return the seconds of the cases for which they were recorded.
+
+        Raises:
+            StateError: a record is damaged.
+        """
+        files = [self.run.probabilities(split) / f"{case}.json" for case in cases]
+        records = [read_record(p, "delete it and run `neoseg predict`") for p in files if p.is_file()]
+        return [float(record["seconds"]) for record in records if "seconds" in record]
+
+    def machine(self) -> str:
+        """Return on what the run was trained, in words.
+
+        Raises:
+            StateError: a record is damaged.
+        """
+        known: dict[str, Any] = {}
+        if self.run.environment.is_file():
+            known = read_record(self.run.environment, "copy it back from where the run was made")
+        folds = self.run.fold_records().values()
+        devices = sorted({str(record["summary"].get("device")) for record in folds})
+        threads = sorted({record["threads"] for record in folds if "threads" in record})
+        if any(device != "cpu" for device in devices):
+            return f"{', '.join(devices)}, {known.get('gpu') or 'a GPU whose name is not known'}"
+        return f"{known.get('cpu') or 'a CPU whose name is not known'}, {' or '.join(map(str, threads))} threads"
+
+
+def read_finished(folder: Path) -> FinishedRun:
+    """Read a run that was evaluated.
+
+    Raises:
+        InputError: there is no such folder, or the scores are damaged.
+        StateError: it is no finished run, or its scores are not those of its weights.
+        ConfigError: its configuration or plan is damaged or of another version.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: there is no such folder; give folders of finished runs, such as work/runs/first.")
+    run = Run(folder)
+    missing = [p.name for p in (run.config, run.plan, run.manifest, run.scores) if not p.is_file()]
+    if missing:
+        inside = sorted(p.name for p in folder.glob("runs/*") if p.is_dir())
+        hint = f"give one of its runs ({', '.join(inside)})" if inside else "give the folder of a finished run"
+        raise StateError(f"{folder}: this is no finished run ({', '.join(missing)} not there); {hint}.")
+    scored_with, there = run.need("evaluate").get("weights", {}), weights_of(run)
+    if any(there.get(fold, known) != known for fold, known in scored_with.items()):
+        raise StateError(
+            f"{run.scores}: these scores were made with other weights than those of now; run `neoseg evaluate` (or "
+            "`neoseg run`) first."
+        )
+    scores: dict[str, dict[Key, Value]] = {}
+    for row in read_rows(run.scores):
+        if row.method == NETWORK:
+            scores.setdefault(row.split, {})[row.case, row.label, row.metric] = Value(row.value, row.worst)
+    cases = read_manifest(run)["cases"]
+    truth = {name: facts["files"]["label"] for name, facts in cases.items() if "label" in facts.get("files", {})}
+    failed = dict((run.stage_record("prepare") or {}).get("failed", {}))
+    return FinishedRun(run, load_resolved(run.config), read_plan(run.plan), scores, truth, failed)
+
+
+def distinct_names(folders: Sequence[Path]) -> list[str]:
+    """Return the name of each run folder, with its workspace before it where two runs are called alike.
+
+    Raises:
+        InputError: a folder was given twice.
+    """
+    whole = [folder.resolve() for folder in folders]
+    for folder, path in zip(folders, whole, strict=True):
+        if whole.count(path) > 1:
+            raise InputError(f"{folder}: this run was given twice; give each run once.")
+    names = [path.name for path in whole]
+    if len(set(names)) < len(names):
+        names = [f"{p.parents[1].name}/{p.name}" if names.count(p.name) > 1 else p.name for p in whole]
+    return [str(p) if names.count(name) > 1 else name for name, p in zip(names, whole, strict=True)]

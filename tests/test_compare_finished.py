@@ -1,0 +1,310 @@
+"""The command compare on finished runs: numbers of the reports, what is left out, what is refused."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from fault_scene import Done
+from neoseg.networks.build import build_network
+from neoseg.plan.plan import read_plan
+from neoseg.report.summary import paired_difference
+from small_run import SETS, called, read
+
+Neoseg = Callable[..., Done]
+Rows = list[dict[str, str]]
+
+
+def scores_of(run: Path) -> Rows:
+    return list(csv.DictReader((run / "scores.csv").read_text(encoding="utf-8").splitlines()))
+
+
+def dice_of(run: Path) -> dict[str, float]:
+    return {r["case"]: float(r["value"]) for r in scores_of(run) if r["metric"] == "dice" and r["method"] == "network"}
+
+
+def rewrite(run: Path, change: Callable[[dict[str, str]], dict[str, str] | None]) -> None:
+    """Change or drop rows of scores.csv."""
+    write(run, [new for row in scores_of(run) if (new := change(dict(row))) is not None])
+
+
+def write(run: Path, rows: Rows) -> None:
+    with (run / "scores.csv").open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def edit(path: Path, change: Callable[[Any], None]) -> None:
+    record = read(path)
+    change(record)
+    path.write_text(json.dumps(record), encoding="utf-8")
+
+
+@pytest.fixture
+def first(finished: Path) -> Path:
+    return finished / "runs" / "default"
+
+
+@pytest.fixture
+def second(first: Path) -> Path:
+    """A copy of the run with every Dice a tenth lower, one of them half."""
+    run = Path(shutil.copytree(first, first.with_name("second")))
+
+    def lower(row: dict[str, str]) -> dict[str, str]:
+        if row["metric"] == "dice":
+            row["value"] = repr(float(row["value"]) * (0.5 if row["case"] == "scan1" else 0.9))
+        return row
+
+    rewrite(run, lower)
+    return run
+
+
+def compared(neoseg: Neoseg, *words: object) -> dict[str, Any]:
+    done = neoseg("compare", *map(str, words), "--json")
+    assert done.code == 0, done.err
+    return json.loads(done.out)
+
+
+def refused(neoseg: Neoseg, *words: object) -> str:
+    done = neoseg("compare", *map(str, words))
+    assert done.code == 2 and not done.out
+    assert done.err.count("\n") == 1 and done.err.startswith("neoseg: ")
+    return done.err
+
+
+def test_numbers_are_those_of_the_report_and_of_the_records(neoseg: Neoseg, first: Path, second: Path) -> None:
+    found = compared(neoseg, second, first)
+    best, other = found["runs"]
+    assert (best["run"], other["run"], found["split"], best["n"]) == ("default", "second", "cv", 6)
+    summary = read(first / "summary.json")["cv"]["dice"]
+    assert {key: best[key] for key in summary} == summary
+    mine, theirs = dice_of(first), dice_of(second)
+    values = [[scores[case] for case in sorted(mine)] for scores in (theirs, mine)]
+    expected = paired_difference(*values, np.random.default_rng(0), resamples=100)
+    assert other["minus_best"] == expected.to_json()
+    assert other["p"] == other["p_holm"] == 2 / 2**6
+    plan = read_plan(first / "plan.json")
+    network = build_network(plan.network, in_channels=1, classes=2, patch=plan.patch)
+    assert best["parameters"] == sum(p.numel() for p in network.parameters())
+    assert (best["kind"], best["patch"]) == ("unetr_pp", [16, 16, 16])
+    logs = [json.loads(line) for f in first.glob("fold*/log.jsonl") for line in f.read_text().splitlines()]
+    assert best["peak_gib"] == max(line["peak_gib"] for line in logs)
+    seconds = [read(path)["seconds"] for path in first.glob("fold*/finished.json")]
+    assert best["training_seconds"] == pytest.approx(np.mean(seconds))
+    spent = [read(path)["seconds"] for path in first.glob("probabilities/cv/*.json")]
+    assert len(spent) == 6 and min(spent) > 0
+    assert best["prediction_seconds"] == pytest.approx(np.median(spent))
+
+
+def test_tables_on_stdout_and_four_files(neoseg: Neoseg, first: Path, second: Path, tmp_path: Path) -> None:
+    done = neoseg("compare", str(first), str(second), "--output", str(tmp_path / "out" / "both"))
+    assert done.code == 0, done.err
+    lines = done.out.splitlines()
+    assert lines[0] == "Dice, higher is better, on 6 cross-validated cases; best first."
+    rows = [line.split() for line in lines if line.lstrip().startswith(("default", "second"))]
+    assert [row[0] for row in rows] == ["default", "second"] * 2
+    assert rows[2][1] == "UNETR++"
+    assert sum("(Holm)" in line for line in lines) == 1
+    written = sorted(p.name for p in (tmp_path / "out").iterdir())
+    assert written == ["both.csv", "both.json", "both.md", "both.png"]
+    assert all(f"Written: {tmp_path / 'out' / name}" in lines for name in written)
+    assert neoseg("compare", str(first), str(second), "-o", str(tmp_path / "out")).code == 0
+    assert (tmp_path / "out" / "compare.json").is_file()
+
+
+def test_what_was_never_recorded_is_a_dash_and_said(neoseg: Neoseg, first: Path, second: Path) -> None:
+    for path in second.glob("probabilities/cv/*.json"):
+        edit(path, lambda record: record.pop("seconds"))
+    edit(next(first.glob("probabilities/cv/*.json")), lambda record: record.pop("seconds"))
+    for path in second.glob("fold*/log.jsonl"):
+        path.write_text(path.read_text().replace('"peak_gib"', '"other"'))
+    found = compared(neoseg, first, second)
+    assert found["runs"][1]["peak_gib"] is None and found["runs"][1]["prediction_seconds"] is None
+    assert "Shown as -, because no record of it is there: peak memory of second." in found["notes"]
+    assert "Shown as -, because no record of it is there: prediction of second." in found["notes"]
+    assert "The seconds of prediction of default are recorded for 5 of 6 cases." in found["notes"]
+    text = neoseg("compare", str(first), str(second)).out
+    row = [line for line in text.splitlines() if line.lstrip().startswith("second")][1]
+    assert row.split()[-1] == "-"
+
+
+def test_only_shared_cases_count_and_a_failed_one_is_named(neoseg: Neoseg, first: Path, second: Path) -> None:
+    rewrite(second, lambda row: None if row["case"] == "scan2" else row)
+    edit(second / "stages" / "prepare.json", lambda record: record["failed"].update(scan2="it was damaged"))
+    found = compared(neoseg, first, second)
+    assert found["cases"] == ["scan0", "scan1", "scan3", "scan4", "scan5"]
+    mine = dice_of(first)
+    assert found["runs"][0]["mean"] == pytest.approx(np.mean([mine[case] for case in found["cases"]]))
+    assert any("left out are of default scan2" in note for note in found["notes"])
+    assert any("second could not prepare scan2" in note for note in found["notes"])
+    assert any("p cannot be below 0.0625" in note for note in found["notes"])
+
+
+def emptied(alarm: bool) -> Callable[[dict[str, str]], dict[str, str]]:
+    """Return what the scores of scan3 are when its truth is empty, with or without something predicted."""
+    values = {"dice": 0.0, "sensitivity": math.nan} if alarm else {"dice": 1.0, "sensitivity": 1.0}
+
+    def change(row: dict[str, str]) -> dict[str, str]:
+        if row["case"] == "scan3" and row["metric"] in values:
+            row["value"] = repr(values[row["metric"]])
+        return row
+
+    return change
+
+
+def no_mask(run: Path) -> None:
+    path = run / "predictions" / "cv" / "scan3.nii.gz"
+    image = nib.load(path)
+    nib.save(nib.Nifti1Image(np.zeros(image.shape, np.uint8), image.affine), path)
+
+
+@pytest.mark.parametrize("alarms", [(False, True), (True, True), (False, False)])
+def test_cases_with_nothing_to_find_are_counted_apart(
+    neoseg: Neoseg, first: Path, second: Path, alarms: tuple[bool, bool]
+) -> None:
+    for run, alarm in zip((first, second), alarms, strict=True):
+        rewrite(run, emptied(alarm))
+        if not alarm:
+            no_mask(run)
+    found = compared(neoseg, first, second)
+    assert found["empty_cases"] == ["scan3"] and "scan3" not in found["cases"]
+    assert [run["false_alarms"] for run in found["runs"]] == list(map(int, alarms))
+    assert any(note.startswith("scan3 holds no ") for note in found["notes"])
+    amounts = compared(neoseg, first, second, "--metric", "false_positive_volume")
+    assert "scan3" in amounts["cases"] and amounts["better"] == "lower"
+
+
+def test_a_perfect_mask_is_no_empty_case(neoseg: Neoseg, first: Path, second: Path) -> None:
+    for run in (first, second):
+        rewrite(run, emptied(alarm=False))
+    assert "scan3" in compared(neoseg, first, second)["cases"]
+    for run in (first, second):
+        (run / "predictions" / "cv" / "scan3.nii.gz").unlink()
+    assert "the mask of scan3 is not there" in refused(neoseg, first, second)
+
+
+def test_signed_metrics_are_compared_by_size(neoseg: Neoseg, first: Path, second: Path) -> None:
+    value = {first: "-0.5", second: "0.1"}
+    for run in (first, second):
+        rewrite(run, lambda row, v=value[run]: {**row, "value": v} if row["metric"] == "volume_difference" else row)  # type: ignore[misc]
+    found = compared(neoseg, first, second, "--metric", "volume_difference")
+    assert [run["run"] for run in found["runs"]] == ["second", "default"]
+    assert [run["mean"] for run in found["runs"]] == pytest.approx([0.1, 0.5])
+
+
+def add_a_class(run: Path) -> None:
+    """Give the run a second class, "core", of Dice 0.25 and without a surface distance; scan5 has none of it."""
+    edit(run / "config.json", lambda record: record["labels"].update(core=2))
+    rows = scores_of(run)
+    for row in [dict(row) for row in rows]:
+        new = {"dice": "0.25", "masd": "nan"} if row["case"] != "scan5" else {"dice": "0.0", "sensitivity": "nan"}
+        rows.append({**row, "label": "core", "value": new.get(row["metric"], row["value"])})
+    write(run, rows)
+
+
+def test_a_class_by_its_name_and_the_mean_over_classes(neoseg: Neoseg, first: Path, second: Path) -> None:
+    for run in (first, second):
+        add_a_class(run)
+    (name,) = {row["label"] for row in scores_of(first)} - {"core"}
+    whole, core = compared(neoseg, first, second), compared(neoseg, first, second, "--label", "core")
+    assert core["runs"][0]["mean"] == 0.25 and core["runs"][0]["run"] == "default"
+    assert core["empty_cases"] == ["scan5"]
+    mine = dice_of_label(first, name)
+    expected = [mine[case] if case == "scan5" else (mine[case] + 0.25) / 2 for case in mine]
+    assert whole["runs"][0]["mean"] == pytest.approx(np.mean(expected))
+    distance = compared(neoseg, first, second, "--metric", "masd")["runs"][0]
+    assert distance["n_undefined"] == 5
+    assert "--label nothing" in refused(neoseg, first, second, "--label", "nothing")
+    edit(second / "config.json", lambda record: record["labels"].update(core=3))
+    assert "only runs with the same labels" in refused(neoseg, first, second)
+    assert compared(neoseg, first, second, "--label", name)["label"] == name
+
+
+def dice_of_label(run: Path, label: str) -> dict[str, float]:
+    return {r["case"]: float(r["value"]) for r in scores_of(run) if r["metric"] == "dice" and r["label"] == label}
+
+
+def test_held_out_cases_are_taken_where_every_run_has_them(neoseg: Neoseg, first: Path, second: Path) -> None:
+    assert "has no scored held-out cases" in refused(neoseg, first, second, "--split", "held_out")
+    for run in (first, second):
+        rewrite(run, lambda row: {**row, "split": "held_out"} if row["case"] in ("scan0", "scan1") else row)
+    found = compared(neoseg, first, second)
+    assert (found["split"], found["cases"]) == ("held_out", ["scan0", "scan1"])
+    assert len(compared(neoseg, first, second, "--split", "cv")["cases"]) == 4
+    rewrite(second, lambda row: {**row, "split": "cv"})
+    assert compared(neoseg, first, second)["split"] == "cv"
+
+
+def test_other_folds_and_machines_are_said(neoseg: Neoseg, first: Path, second: Path) -> None:
+    assert len(compared(neoseg, first, second)["notes"]) == 1
+    edit(second / "folds.json", lambda record: record.reverse())
+    edit(second / "environment.json", lambda record: record.update(cpu="another"))
+    notes = compared(neoseg, first, second)["notes"]
+    assert any("folds of the runs differ" in note for note in notes)
+    assert any("different machines" in note and "another" in note for note in notes)
+
+
+def test_a_run_alone_twice_or_unfinished_is_refused(neoseg: Neoseg, first: Path, second: Path) -> None:
+    assert "two or more" in refused(neoseg, first)
+    assert "given twice" in refused(neoseg, first, second, first / ".." / "default")
+    assert "there is no such folder" in refused(neoseg, first, first / "nowhere")
+    assert "give one of its runs (default, second)" in refused(neoseg, first, first.parents[1])
+    assert "no finished run" in refused(neoseg, first, first / "fold0")
+    assert "did you mean 'dice'" in refused(neoseg, first, second, "--metric", "dize")
+    assert "--split test" in refused(neoseg, first, second, "--split", "test")
+    (second / "stages" / "evaluate.json").unlink()
+    assert "'evaluate' has not finished" in refused(neoseg, first, second)
+
+
+def test_scores_of_other_weights_are_refused(neoseg: Neoseg, first: Path, second: Path) -> None:
+    shutil.copyfile(second / "fold1/best/model.safetensors", second / "fold0/best/model.safetensors")
+    assert "other weights than those of now" in refused(neoseg, first, second)
+
+
+def test_other_truths_cases_and_tolerances_are_refused(neoseg: Neoseg, first: Path, second: Path) -> None:
+    def other_truth(record: dict[str, Any]) -> None:
+        record["cases"]["scan4"]["files"]["label"] = "0123456789abcdef"
+
+    edit(second / "config.json", lambda record: record["evaluate"].update(tolerance_mm=1.0))
+    assert "different tolerances" in refused(neoseg, first, second, "--metric", "nsd")
+    assert compared(neoseg, first, second)["metric"] == "dice"
+    edit(second / "manifest.json", other_truth)
+    assert "label file of scan4 is not the same" in refused(neoseg, first, second)
+    rewrite(second, lambda row: {**row, "case": f"other_{row['case']}"})
+    assert "no case is among" in refused(neoseg, first, second)
+
+
+def test_runs_of_one_name_are_told_apart_by_their_workspace(neoseg: Neoseg, first: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(first, tmp_path / "elsewhere" / "runs" / "default"))
+    found = compared(neoseg, first, other)
+    assert [run["run"] for run in found["runs"]] == ["work/default", "elsewhere/default"]
+    assert found["runs"][1]["p"] == 1 and found["runs"][1]["minus_best"]["mean"] == 0
+
+
+def test_nothing_half_written_where_the_place_cannot_be_written(neoseg: Neoseg, first: Path, second: Path) -> None:
+    (first.parent / "file").write_text("")
+    assert "file" in refused(neoseg, first, second, "-o", first.parent / "file" / "compare")
+
+
+@pytest.mark.slow
+def test_two_trained_runs(neoseg: Neoseg, finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    more = ("--set", 'name="other"', "--set", "seed=1", "--steps", "6")
+    for command in ("plan", "prepare", "run"):
+        assert called(monkeypatch, command, finished, *SETS, *(more if command == "run" else more[:4])) == 0
+    found = compared(neoseg, finished / "runs" / "default", finished / "runs" / "other")
+    by_name = {run["run"]: run for run in found["runs"]}
+    for name, run in by_name.items():
+        summary = read(finished / "runs" / name / "summary.json")["cv"]["dice"]
+        assert {key: run[key] for key in summary} == summary
+        assert run["prediction_seconds"] > 0
+    assert by_name["default"]["mean"] != by_name["other"]["mean"]
