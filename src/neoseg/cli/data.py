@@ -94,10 +94,12 @@ def info(
 
         table = {k: {"title": e.title, "paper": e.paper, "forms": network_facts(k)} for k, e in NETWORKS.items()}
     elif networks:
+        from ..networks.facts import network_facts
+
         table = {}
         for kind, entry in NETWORKS.items():
             table[kind] = f"{entry.title}: {entry.paper}"
-            table |= {f"  {kind}, {name}": _size_line(facts) for name, facts in _usual(kind).items()}
+            table |= {f"  {kind}, {name}": _size_line(facts) for name, facts in network_facts(kind, 2).items()}
     else:
         from ..config import recipes
         from ..data.layouts import LAYOUTS
@@ -121,14 +123,6 @@ def info(
     else:
         width = max(len(key) for key in table)
         print_lines([f"{key:<{width}}  {value}" for key, value in table.items()])
-
-
-def _usual(kind: str) -> dict[str, dict[str, Any]]:
-    """Return the sizes of a network in its usual forms: with many forms the first one alone."""
-    from ..networks.facts import network_facts
-
-    found = network_facts(kind)
-    return found if len(found) <= 2 else dict([next(iter(found.items()))])
 
 
 def _size_line(facts: dict[str, Any]) -> str:

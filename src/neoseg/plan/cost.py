@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import TypeGuard
 
 from ..networks.configs import ConvUNet, DynUNetConfig, NetworkBase, UnetrPPConfig
-from ..networks.costs import macs_a_voxel, values_a_voxel
 from ..networks.layers import conv_layers
+from ..networks.voxel_costs import macs_a_voxel, values_a_voxel
 
 __all__ = ["step_core_seconds", "step_flops", "step_gib"]
 

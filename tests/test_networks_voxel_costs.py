@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from neoseg.errors import ConfigError
 from neoseg.networks.adopted import Adopted
 from neoseg.networks.configs import NETWORKS, NetworkBase, UnetrConfig, UnetrPPConfig
-from neoseg.networks.costs import macs_a_voxel, values_a_voxel
+from neoseg.networks.voxel_costs import macs_a_voxel, values_a_voxel
 from neoseg.networks.unetr import Unetr
 
 STRIDES = ((1, 1, 1), (2, 2, 1), (2, 2, 2), (2, 2, 2))
@@ -89,5 +89,5 @@ def test_another_network_has_no_costs_here() -> None:
 
 
 def test_costs_load_no_torch() -> None:
-    code = "import neoseg.networks.costs, sys; sys.exit('torch' in sys.modules)"
+    code = "import neoseg.networks.voxel_costs, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
