@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from neoseg.networks.build import build_network
 from neoseg.networks.configs import NETWORKS, ConvUNet
+from neoseg.networks.facts import network_facts
 from neoseg.networks.layers import Conv, conv_layers
 
 LEVELS = {"widths": (6, 8, 12), "strides": ((1, 1, 1), (2, 2, 1), (3, 2, 2))}
@@ -68,3 +69,16 @@ def test_a_layer_by_hand() -> None:
 def test_layers_load_no_torch() -> None:
     code = "import neoseg.networks.layers, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_facts_of_the_u_shaped_networks() -> None:
+    facts = network_facts("unet")
+    assert set(facts) == {"default, plain", "default, residual"}
+    plain = facts["default, plain"]
+    assert plain["patch"] == "1x128x128x128"
+    # What nnU-Net's plain and residual networks have for such patches, but for biases in front of normalisations.
+    assert plain["parameters"] == pytest.approx(31.2e6, rel=0.01)
+    assert facts["default, residual"]["parameters"] == pytest.approx(102.4e6, rel=0.01)
+    for kind in ("wide_unet", "unet_plus_plus", "attention_unet"):
+        (entry,) = network_facts(kind).values()
+        assert entry["gmacs_here"] > 100
