@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from neoseg.networks.build import build_network
 from neoseg.networks.configs import NETWORKS, ConvUNet
+from neoseg.networks.facts import network_facts
 from neoseg.networks.layers import Conv, conv_layers
 
 LEVELS = {"widths": (6, 8, 12), "strides": ((1, 1, 1), (2, 2, 1), (3, 2, 2))}
@@ -68,3 +69,20 @@ def test_a_layer_by_hand() -> None:
 def test_layers_load_no_torch() -> None:
     code = "import neoseg.networks.layers, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_facts_of_the_u_shaped_networks() -> None:
+    facts = network_facts("unet")
+    assert set(facts) == {"3-D", "2-D", "3-D, residual"}
+    plain = facts["3-D"]
+    assert plain["patch"] == "1x128x128x128"
+    # What nnU-Net's plain and residual networks have for such patches, but for biases in front of normalisations.
+    assert plain["parameters"] == pytest.approx(31.2e6, rel=0.01)
+    assert facts["3-D, residual"]["parameters"] == pytest.approx(102.4e6, rel=0.01)
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_every_network_has_a_size_to_show(kind: str) -> None:
+    entry = next(iter(network_facts(kind, 1).values()))
+    assert entry["parameters"] > 5e6
+    assert entry["gmacs_here"] > 40

@@ -55,6 +55,9 @@ def _forms(kind: str) -> dict[str, _Form]:
         config = _usual(kind, axes)
         patch = (96,) * 3 if kind == "unetr" and axes == 3 else LEVELS[axes][1]
         found[f"{axes}-D"] = (config, 1, 2, patch)
+    if kind == "unet":
+        residual = found["3-D"][0].model_copy(update={"encoder": "residual"})
+        found["3-D, residual"] = (residual, *found["3-D"][1:])
     return found
 
 
