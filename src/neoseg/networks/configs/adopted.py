@@ -18,6 +18,9 @@ __all__ = ["MEDNEXT_SIZES", "DynUNetConfig", "MedNeXtConfig", "MedNeXtSize", "Se
 GROUPS = 8
 """Groups of channels that norm "group" makes in MONAI's networks."""
 
+NORMS = ("batch", "instance", "group")
+"""Normalisations of a DynUNet."""
+
 Blocks = Annotated[tuple[Positive, ...], Field(min_length=2, max_length=8)]
 
 
@@ -91,10 +94,14 @@ class DynUNetConfig(ConvUNet, frozen=True, extra="forbid"):
     @model_validator(mode="after")
     def _monai_can_build_it(self) -> Self:
         """Refuse what MONAI has no place for."""
-        if self.skip_attention != "none":
-            raise ValueError(
-                f'skip_attention = "{self.skip_attention}", but a DynUNet has none: leave it out, or use kind = "unet"'
-            )
+        for name, only in (("skip_attention", "none"), ("down", "stride")):
+            if getattr(self, name, only) != only:
+                raise ValueError(
+                    f'{name} = "{getattr(self, name)}", but a DynUNet has no such part: leave it out, or use '
+                    'kind = "unet"'
+                )
+        if self.norm not in NORMS:
+            raise ValueError(f'norm = "{self.norm}", but a DynUNet has one of {", ".join(NORMS)}: choose one')
         for name in ("widths", "strides", "kernels"):
             value = getattr(self, name)
             if value is not None and len(value) < 3:
@@ -110,17 +117,24 @@ class DynUNetConfig(ConvUNet, frozen=True, extra="forbid"):
         return self
 
     @property
-    def levels(self) -> tuple[tuple[int, ...], tuple[tuple[int, ...], ...], tuple[tuple[int, ...], ...]]:
+    def widths_strides_kernels(
+        self,
+    ) -> tuple[tuple[int, ...], tuple[tuple[int, ...], ...], tuple[tuple[int, ...], ...]]:
         """Widths, strides and kernels of the levels.
 
         Raises:
-            ConfigError: there are no widths or no strides yet, or not as many of each.
+            ConfigError: there are no widths or no strides yet, not as many of each, or fewer than three.
         """
         if self.widths is None:
             raise ConfigError(f"network.widths of {self.kind!r} is not set: set it, or let the plan choose it")
         if self.strides is None:
             raise ConfigError(f"network.strides of {self.kind!r} is not set: set it, or let the plan choose it")
         kernels = self.kernels or ((3,) * self.spatial_dims,) * len(self.widths)
+        if not 3 <= len(self.widths) == len(self.strides) == len(kernels):
+            raise ConfigError(
+                f"network.widths of {self.kind!r} has {len(self.widths)} entries, strides {len(self.strides)} and "
+                f"kernels {len(kernels)}: give one entry for each level, and 3 levels or more"
+            )
         return self.widths, self.strides, kernels
 
 
