@@ -312,6 +312,9 @@ def test_what_the_plan_has_to_fill_is_named() -> None:
     for fields, missing in (({"strides": STRIDES}, "widths"), ({"widths": (8, 8, 16)}, "strides")):
         with pytest.raises(ConfigError, match=rf"network\.{missing}"):
             Adopted(DynUNetConfig.model_validate(fields), in_channels=1, classes=2, patch=(8, 8, 4))
+    planned = DynUNetConfig(widths=(8, 8, 16, 16)).model_copy(update={"strides": STRIDES})
+    with pytest.raises(ConfigError, match="4 entries, strides 3 and kernels 4"):
+        Adopted(planned, in_channels=1, classes=2, patch=(8, 8, 4))
 
 
 def test_learns_a_bright_ball(kind: str) -> None:

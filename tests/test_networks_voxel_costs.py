@@ -68,7 +68,7 @@ def test_arithmetic_of_the_published_widths() -> None:
     cases = {
         "unetr": ({"patch_size": (16, 16, 16)}, (96, 96, 96)),
         "segresnet": ({}, (96, 96, 96)),
-        "mednext": ({"size": "L", "kernel": 5}, (128, 128, 128)),
+        "mednext": ({"size": "M", "kernel": 5}, (96, 96, 96)),
     }
     for kind, (fields, patch) in cases.items():
         config = NETWORKS[kind].config.model_validate(fields)

@@ -103,8 +103,7 @@ def _segresnet(config: SegResNetConfig, in_channels: int, classes: int) -> nn.Mo
 def _dynunet(config: DynUNetConfig, in_channels: int, classes: int) -> nn.Module:
     from monai.networks.nets.dynunet import DynUNet
 
-    levels = config.levels
-    widths, strides, kernels = ([getattr(level, n) for level in levels] for n in ("width", "stride", "kernel"))
+    widths, strides, kernels = config.widths_strides_kernels
     slope = {"negative_slope": 0.01} if config.activation == "leaky_relu" else {}
     network: nn.Module = DynUNet(
         spatial_dims=config.spatial_dims,

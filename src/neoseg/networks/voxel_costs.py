@@ -136,8 +136,7 @@ def _segresnet(config: SegResNetConfig, in_channels: int) -> _Cost:
 
 
 def _dynunet(config: DynUNetConfig, in_channels: int) -> _Cost:
-    levels = config.levels
-    widths, strides, kernels = ([getattr(level, name) for level in levels] for name in ("width", "stride", "kernel"))
+    widths, strides, kernels = config.widths_strides_kernels
     shares = [1 / n for n in itertools.accumulate((math.prod(stride) for stride in strides), lambda a, b: a * b)]
     total, before = _Cost(widths[0] * CLASSES, 0), in_channels
     for width, stride, kernel, share in zip(widths, strides, kernels, shares, strict=True):

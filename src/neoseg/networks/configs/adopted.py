@@ -8,6 +8,8 @@ from typing import Annotated, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
+from neoseg.errors import ConfigError
+
 from .base import NetworkBase, Norm, Positive, Share
 from .unets import ConvUNet
 
@@ -15,6 +17,9 @@ __all__ = ["MEDNEXT_SIZES", "DynUNetConfig", "MedNeXtConfig", "MedNeXtSize", "Se
 
 GROUPS = 8
 """Groups of channels that norm "group" makes in MONAI's networks."""
+
+NORMS = ("batch", "instance", "group")
+"""Normalisations of a DynUNet."""
 
 Blocks = Annotated[tuple[Positive, ...], Field(min_length=2, max_length=8)]
 
@@ -90,14 +95,14 @@ class DynUNetConfig(ConvUNet, frozen=True, extra="forbid"):
     @model_validator(mode="after")
     def _monai_can_build_it(self) -> Self:
         """Refuse what MONAI has no place for."""
-        if self.skip_attention != "none":
-            raise ValueError(
-                f'skip_attention = "{self.skip_attention}", but a DynUNet has none: leave it out, or use kind = "unet"'
-            )
-        if self.down != "stride":
-            raise ValueError(
-                f'down = "{self.down}", but a DynUNet halves by strides: leave it out, or use kind = "unet"'
-            )
+        for name, only in (("skip_attention", "none"), ("down", "stride")):
+            if getattr(self, name, only) != only:
+                raise ValueError(
+                    f'{name} = "{getattr(self, name)}", but a DynUNet has no such part: leave it out, or use '
+                    'kind = "unet"'
+                )
+        if self.norm not in NORMS:
+            raise ValueError(f'norm = "{self.norm}", but a DynUNet has one of {", ".join(NORMS)}: choose one')
         for name in ("widths", "strides", "kernels"):
             value = getattr(self, name)
             if value is not None and len(value) < 3:
@@ -111,6 +116,20 @@ class DynUNetConfig(ConvUNet, frozen=True, extra="forbid"):
                     "kernel plus 1"
                 )
         return self
+
+    @property
+    def widths_strides_kernels(
+        self,
+    ) -> tuple[tuple[int, ...], tuple[tuple[int, ...], ...], tuple[tuple[int, ...], ...]]:
+        """Widths, strides and kernels of the levels.
+
+        Raises:
+            ConfigError: as `levels`, or there are fewer than three.
+        """
+        levels = self.levels
+        if len(levels) < 3:
+            raise ConfigError(f"network.widths of {self.kind!r} has {len(levels)} entries: give 3 or more")
+        return tuple(n for n, _, _ in levels), tuple(n for _, n, _ in levels), tuple(n for _, _, n in levels)
 
 
 class MedNeXtSize(NamedTuple):
