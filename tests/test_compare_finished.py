@@ -16,12 +16,30 @@ import pytest
 
 from fault_scene import Done
 from neoseg.networks.build import build_network
+from neoseg.networks.cost import NetworkCost
+from neoseg.pipeline.finished_runs import FinishedRun
 from neoseg.plan.plan import read_plan
 from neoseg.report.summary import paired_difference
 from small_run import SETS, called, read
 
 Neoseg = Callable[..., Done]
 Rows = list[dict[str, str]]
+
+
+COUNTED: dict[str, NetworkCost] = {}
+
+
+@pytest.fixture(autouse=True)
+def counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Count each network once for all tests; that takes longer than all the rest of a comparison."""
+    count = FinishedRun.network_cost
+
+    def once(run: FinishedRun) -> NetworkCost:
+        if run.architecture not in COUNTED:
+            COUNTED[run.architecture] = count(run)
+        return COUNTED[run.architecture]
+
+    monkeypatch.setattr(FinishedRun, "network_cost", once)
 
 
 def scores_of(run: Path) -> Rows:
@@ -227,6 +245,7 @@ def test_a_class_by_its_name_and_the_mean_over_classes(neoseg: Neoseg, first: Pa
     assert "--label nothing" in refused(neoseg, first, second, "--label", "nothing")
     edit(second / "config.json", lambda record: record["labels"].update(core=3))
     assert "only runs with the same labels" in refused(neoseg, first, second)
+    assert "only runs with the same labels" in refused(neoseg, first, second, "--label", "core")
     assert compared(neoseg, first, second, "--label", name)["label"] == name
 
 
@@ -262,6 +281,8 @@ def test_a_run_alone_twice_or_unfinished_is_refused(neoseg: Neoseg, first: Path,
     assert "no finished run" in refused(neoseg, first, first / "fold0")
     assert "did you mean 'dice'" in refused(neoseg, first, second, "--metric", "dize")
     assert "--split test" in refused(neoseg, first, second, "--split", "test")
+    (second / "folds.json").write_text("[")
+    assert "folds.json: this file is damaged" in refused(neoseg, first, second)
     (second / "stages" / "evaluate.json").unlink()
     assert "'evaluate' has not finished" in refused(neoseg, first, second)
 

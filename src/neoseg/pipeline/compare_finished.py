@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..atomic import read_json
-from ..errors import ConfigError, InputError, nearest
+from ..errors import ConfigError, InputError, StateError, nearest
 from ..metrics import Metric, metric_named
 from ..report.compare import RunScores, standings
 from ..report.comparison_table import Comparison, RunCost
@@ -243,11 +244,19 @@ def _about_test(cases: int, best: str, runs: int) -> list[str]:
 def _about_folds(runs: Mapping[str, FinishedRun], split: str) -> list[str]:
     if split != CV:
         return []
-    files = [run.run.folder / "folds.json" for run in runs.values()]
-    folds = [read_json(path) if path.is_file() else None for path in files]
+    folds = [_folds_of(run.run.folder / "folds.json") for run in runs.values()]
     if all(fold == folds[0] for fold in folds):
         return []
     return ["The folds of the runs differ, so a case was predicted by networks trained on other cases."]
+
+
+def _folds_of(path: Path) -> Any:
+    try:
+        return read_json(path) if path.is_file() else None
+    except ValueError as error:
+        raise StateError(
+            f"{path}: this file is damaged ({error}); copy it back from where the run was made."
+        ) from error
 
 
 def _about_costs(

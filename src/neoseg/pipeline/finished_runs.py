@@ -185,8 +185,8 @@ def read_finished(folder: Path) -> FinishedRun:
     for row in read_rows(run.scores):
         if row.method == NETWORK:
             scores.setdefault(row.split, {})[row.case, row.label, row.metric] = Value(row.value, row.worst)
-    cases = read_manifest(run)["cases"]
-    truth = {name: facts["files"]["label"] for name, facts in cases.items() if "label" in facts.get("files", {})}
+    files = {name: facts.get("files", {}) for name, facts in read_manifest(run)["cases"].items()}
+    truth = {name: hashes["label"] for name, hashes in files.items() if "label" in hashes}
     failed = dict((run.stage_record("prepare") or {}).get("failed", {}))
     return FinishedRun(run, load_resolved(run.config), read_plan(run.plan), scores, truth, failed)
 
