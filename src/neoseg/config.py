@@ -213,7 +213,12 @@ def _apply(tree: dict[str, Any], change: str) -> None:
         raise ConfigError(f"--set {change}: a change is written as key=value, such as network.fusion=sum.")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except tomllib.TOMLDecodeError as error:
+        if text.lstrip().startswith(("[", "{")):
+            raise ConfigError(
+                f"--set {change}: the value is not valid TOML ({error}); put texts in a list or table in double quotes, "
+                "and the whole change in single ones."
+            ) from error
         value = text
     *parents, last = key.strip().split(".")
     node: Any = tree
@@ -248,33 +253,50 @@ LONGEST = 200
 def _first_problem(error: ValidationError) -> str:
     # A misspelt key is often the cause of a missing one, so it is told first.
     first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-    parts = [str(part) for part in first["loc"]]
+    parts, models = _follow([str(part) for part in first["loc"]])
     key = ".".join(parts)
-    if first["type"] == "extra_forbidden":
-        return f"the key {key!r} is not known{nearest(parts[-1], _fields_at(parts[:-1]))}; correct or remove it."
-    if first["type"] == "missing":
-        return f"the key {key!r} is missing; add it."
+    match first["type"]:
+        case "extra_forbidden":
+            fields = [field for model in models for field in model.model_fields]
+            return f"the key {key!r} is not known{nearest(parts[-1], fields)}; correct or remove it."
+        case "missing":
+            return f"the key {key!r} is missing; add it."
+        case "union_tag_not_found":
+            return f"the key '{key}.kind' is missing{nearest('', map(_kind, models))}; add it."
+        case "union_tag_invalid":
+            tag = str(first["ctx"]["tag"])
+            return f"{key}.kind = {tag!r} is not known{nearest(tag, map(_kind, models))}; correct it."
     message = first["msg"].removeprefix("Value error, ")
     given = repr(first["input"])
     shown = f"{key} = {given if len(given) <= LONGEST else given[:LONGEST] + ' ...'}: " if key else ""
     return f"{shown}{message[:1].lower()}{message[1:]}; correct it."
 
 
-def _fields_at(parts: Iterable[str]) -> list[str]:
-    """Return the valid keys of the table at a path, as far as it can be followed."""
-    model: Any = RunConfig
+def _follow(parts: Iterable[str]) -> tuple[list[str], list[type[BaseModel]]]:
+    """Return the keys on a path of pydantic, and the tables that its end may be a key of or stand for.
+
+    Where a table is one of several kinds, pydantic puts the kind into the path; it is no key and is left out.
+    """
+    keys: list[str] = []
+    models: list[type[BaseModel]] = [RunConfig]
     for part in parts:
-        info = model.model_fields.get(part) if isinstance(model, type) and issubclass(model, BaseModel) else None
-        if info is None:
+        if len(models) > 1 and (chosen := [model for model in models if _kind(model) == part]):
+            models = chosen
             continue
-        model = _model_in(info.annotation)
-    return list(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
+        keys.append(part)
+        annotations = [model.model_fields[part].annotation for model in models if part in model.model_fields]
+        if annotations:  # else the place in a list, a name of the user's, or an unknown key
+            models = [model for annotation in annotations for model in _models_in(annotation)]
+    return keys, models
 
 
-def _model_in(annotation: Any) -> Any:
+def _kind(model: type[BaseModel]) -> str:
+    """Return the kind of a table that is one of several, or nothing."""
+    field = model.model_fields.get("kind")
+    return "" if field is None else str(field.default)
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for inner in getattr(annotation, "__args__", ()):
-        if (found := _model_in(inner)) is not None:
-            return found
-    return None
+        return [annotation]
+    return [model for inner in getattr(annotation, "__args__", ()) for model in _models_in(inner)]
