@@ -216,8 +216,8 @@ def _apply(tree: dict[str, Any], change: str) -> None:
     except tomllib.TOMLDecodeError as error:
         if text.lstrip().startswith(("[", "{")):
             raise ConfigError(
-                f"--set {change}: the value is not valid TOML ({error}); put texts in a list or table in double quotes, "
-                "and the whole change in single ones."
+                f"--set {change}: the value is not valid TOML ({error}); put the texts in it in double quotes, and the "
+                "whole change in single ones."
             ) from error
         value = text
     *parents, last = key.strip().split(".")

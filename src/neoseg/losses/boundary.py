@@ -16,10 +16,10 @@ def boundary_loss(logits: Tensor, target: Tensor, config: BoundaryTerm) -> Tenso
     """Return the mean over voxels, samples and foreground classes of d (p - g), 0 (perfect) or more, in voxels.
 
     p is the softmax of the logits, g the truth as 0 and 1, d the signed distance from the boundary of g in voxels,
-    negative inside. Kervadec et al., Boundary loss for highly unbalanced segmentation, MIDL 2019:
-    half the squared distance between the boundaries of p and g, integrated over the boundary of g. Their loss is the
-    mean of d p; the mean of d g, which they drop because it does not depend on p, is kept here, so that a perfect
-    prediction costs 0. The gradient is the same. Their code, and MONAI's BoundaryLoss, let the boundary run through
+    negative inside. Kervadec et al., Boundary loss for highly unbalanced segmentation, MIDL 2019: the sum is half the
+    squared distance between the boundaries of p and g, summed along that of g. Their loss has d p alone and drops d g,
+    which does not depend on p; it is kept here, so that a perfect prediction costs 0. The gradient is the same. Their
+    code, and MONAI's BoundaryLoss, let the boundary run through
     the outermost voxels inside, which then cost nothing when they are missed; here it runs between the voxels. A class
     that is absent, or fills the patch, has d = 0.5 or -0.5; theirs is 0, which teaches nothing there.
 
