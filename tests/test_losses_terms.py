@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import re
+import tomllib
 import typing
+from pathlib import Path
 
 import pydantic
 import pytest
@@ -221,6 +224,15 @@ def test_what_has_no_meaning_is_refused(fields: dict[str, object], message: str)
         LossConfig.model_validate({"terms": [fields]})
 
 
+def test_the_page_on_losses_has_every_term_and_its_example_is_valid() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "explanation" / "losses.md").read_text(encoding="utf-8")
+    for kind, entry in TERMS.items():
+        (row,) = (line for line in page.splitlines() if line.startswith(f"| `{kind}` |") and entry.paper in line)
+        assert row.count("|") == 5
+    examples = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    assert [len(LossConfig.model_validate(tomllib.loads(text)["loss"]).terms) for text in examples] == [2]
+
+
 def test_a_sum_needs_a_weight() -> None:
     nothing = {"dice_weight": 0, "cross_entropy_weight": 0}
     with pytest.raises(pydantic.ValidationError, match="are both 0 and there are no terms"):
@@ -235,3 +247,15 @@ def test_configs_survive_json_and_none_is_stored_as_before() -> None:
     config = LossConfig.model_validate({"terms": [{"kind": kind} for kind in TERMS]})
     assert LossConfig.model_validate_json(config.model_dump_json()) == config
     assert LossConfig.model_validate_json(LossConfig().model_dump_json()) == LossConfig()
+
+
+@every
+def test_a_term_alone_teaches_the_truth(kind: str, fields: dict[str, object]) -> None:
+    target = truth("every class", (1, 9, 8, 6), 3)
+    logits = torch.zeros(1, 3, 9, 8, 6).requires_grad_()
+    loss, optimiser = term(kind, fields), torch.optim.Adam([logits], lr=0.3)
+    for _ in range(60):
+        optimiser.zero_grad()
+        loss(logits, target).backward()
+        optimiser.step()
+    assert torch.equal(logits.argmax(1), target)
