@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from neoseg.losses.binary_cross_entropy import binary_cross_entropy_loss
 from neoseg.losses.boundary import boundary_loss
+from neoseg.losses.bounded_power import bounded_log, bounded_power
 from neoseg.losses.configs import (
     BinaryCrossEntropyTerm,
     BoundaryTerm,
@@ -263,3 +264,26 @@ def test_boundary_loss_has_the_gradient_of_the_printed_one() -> None:
     printed = torch.from_numpy(np.where(masks, -away, away)) * torch.softmax(again, 1)[:, 1:]
     printed.mean().backward()
     torch.testing.assert_close(given.grad, again.grad)
+
+
+@pytest.mark.parametrize("exponent", [0.0, 0.3, 0.75, 1.0, 2.5])
+def test_a_bounded_power_is_the_power_above_its_floor_and_a_line_below(exponent: float) -> None:
+    base = torch.tensor([0.0, 1e-12, 5e-7, 1e-6, 2e-6, 0.5, 1.0], dtype=torch.float64).requires_grad_()
+    power = bounded_power(base, exponent)
+    plain = base.detach() ** exponent
+    assert power[3:].tolist() == pytest.approx(plain[3:].tolist(), rel=1e-12)
+    if 0 < exponent < 1:
+        assert power[:3].tolist() == pytest.approx([0, 1e-12 * 1e-6 ** (exponent - 1), plain[3].item() / 2], rel=1e-12)
+    else:
+        assert torch.equal(power, plain)
+    power.sum().backward()
+    assert torch.isfinite(base.grad).all()
+
+
+def test_a_bounded_logarithm_goes_on_as_its_tangent() -> None:
+    value = torch.tensor([-1.0, 0.0, 0.05, 0.3], dtype=torch.float64).requires_grad_()
+    logarithm = bounded_log(value)
+    edge = math.log(0.05)
+    assert logarithm.tolist() == pytest.approx([edge - 1.05 / 0.05, edge - 1, edge, math.log(0.3)])
+    logarithm.sum().backward()
+    assert value.grad.tolist() == pytest.approx([20, 20, 20, 1 / 0.3])
