@@ -173,29 +173,34 @@ def attributes(docstring: str) -> tuple[str, dict[str, str]]:
     return " ".join(text.split()), found
 
 
-def _model_lines(path: str, model: Schema, models: Mapping[str, Schema]) -> Iterator[str]:
-    """Yield the section of one table and those of the tables below it."""
-    summary = attributes(model["description"])[0]
-    meanings = meanings_of(model["title"])
-    kind = _kind(model)
-    yield f"## {_heading(path)}" + (f' with `kind = "{kind}"`' if kind else "")
+def _model_lines(path: str, model: Schema, models: Mapping[str, Schema], kind: str = "") -> Iterator[str]:
+    """Yield the section of one table, or of one kind of it, and those of the tables below it."""
+    summary, meanings = attributes(model["description"])[0], meanings_of(model["title"])
+    yield f"## {_heading(path, kind)}"
     yield ""
     yield summary
     yield ""
     yield "| field | type | default | meaning |"
     yield "|---|---|---|---|"
-    below: list[tuple[str, Schema]] = []
+    below: list[tuple[str, Schema, str]] = []
     for name, field in model["properties"].items():
-        if kinds := [models[part["$ref"].removeprefix("#/$defs/")] for part in field.get("oneOf", ())]:
-            child_path = f"{path}.{name}" if path else name
-            named = ", ".join(f'`"{_kind(child)}"`' for child in kinds)
-            yield f"| `{name}` | table, by its `kind` one of those below: {named} | {_toml(field['default']['kind'])} | see each. |"
-            below += [(child_path, child) for child in kinds]
-            continue
-        inner = _reference(field)
+        inner, *others = _references(field) or [None]
         if inner is None:
-            default = _toml(field["default"]) if "default" in field else "required"
+            given = "default" in field and not (kind and name == "kind")
+            default = _toml(field["default"]) if given else "required"
             yield f"| `{name}` | {_type(field)} | {default} | {_cell(meanings[name])} |"
+            continue
+        if others:
+            listed = field.get("type") == "array"
+            place = f"{path}.{name}" if path else name
+            place = f"[{place}]" if listed else place
+            several = [models[reference.removeprefix("#/$defs/")] for reference in (inner, *others)]
+            kinds = {child["properties"]["kind"]["const"]: child for child in several}
+            links = ", ".join(f"[`{kind}`](#{_anchor(_heading(place, kind))})" for kind in kinds)
+            form, default = ("list of tables", "none") if listed else ("table", f"`{field['default']['kind']}`")
+            meaning = _cell(meanings[name].replace("see each.", "one of these kinds."))
+            yield f"| `{name}` | {form}, each of a kind: {links} | {default} | {meaning} |"
+            below += [(place, child, kind) for kind, child in kinds.items()]
             continue
         child = models[inner.removeprefix("#/$defs/")]
         child_path = f"{path}.{name}" if path else name
@@ -211,19 +216,13 @@ def _model_lines(path: str, model: Schema, models: Mapping[str, Schema]) -> Iter
         meaning = child["description"].partition("\n\n")[0] if meaning in ("", "see each.") else meaning
         heading = _heading(child_path)
         yield f"| `{name}` | {kind}, see [{heading}](#{_anchor(heading)}) | {default} | {_cell(meaning)} |"
-        below.append((child_path, child))
+        below.append((child_path, child, ""))
         own = {key: value["default"] for key, value in child["properties"].items() if "default" in value}
-        if kind == "table" and not off and field.get("default", own) != own:
+        if kind == "table" and not off and own | field.get("default", {}) != own:
             raise ValueError(f"{child_path}: its default here differs from the class'; this page cannot show that.")
     yield ""
-    for child_path, child in below:
-        yield from _model_lines(child_path, child, models)
-
-
-def _kind(model: Schema) -> str | None:
-    """Return what tells a table from others that may stand in its place."""
-    kind = model["properties"].get("kind", {})
-    return kind.get("const") if isinstance(kind, Mapping) else None
+    for child_path, child, child_kind in below:
+        yield from _model_lines(child_path, child, models, child_kind)
 
 
 def meanings_of(title: str) -> dict[str, str]:
@@ -248,18 +247,20 @@ def _models_of(annotation: Any) -> list[type[BaseModel]]:
     return [part for inner in getattr(annotation, "__args__", ()) for part in _models_of(inner)]
 
 
-def _heading(path: str) -> str:
-    return f"`[{path}]`" if path else "The whole"
+def _heading(path: str, kind: str = "") -> str:
+    table = f"`[{path}]`" if path else "The whole"
+    return f"{table} of kind `{kind}`" if kind else table
 
 
 def _anchor(heading: str) -> str:
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
-def _reference(field: Schema) -> str | None:
-    """Return the model that a field holds, in itself, in a list, by name or as an option."""
+def _references(field: Schema) -> list[str]:
+    """Return the models that a field holds, in itself, in a list, by name or as an option: several if told by kind."""
     candidates = [field, field.get("items", {}), field.get("additionalProperties", {}), *field.get("anyOf", [])]
-    return next((c["$ref"] for c in candidates if isinstance(c, Mapping) and "$ref" in c), None)
+    places = [c for c in candidates if isinstance(c, Mapping)]
+    return [c["$ref"] for place in places for c in (place, *place.get("oneOf", [])) if "$ref" in c]
 
 
 def _type(field: Schema) -> str:

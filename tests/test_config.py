@@ -88,3 +88,45 @@ def test_false_switches_an_optional_step_off() -> None:
     assert prepare.ffd is None
     assert prepare.bias_field is None
     assert prepare.zmap is not None
+
+
+def test_terms_of_the_loss_by_file_and_by_change(tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text('[labels]\nlesion = 1\n[loss]\ndice_weight = 0\n[[loss.terms]]\nkind = "focal"\ngamma = 3.0\n')
+    (term,) = load_config(path).loss.terms
+    assert term.model_dump() == {"kind": "focal", "weight": 1.0, "gamma": 3.0, "alpha": None}
+    change = 'loss.terms=[{kind = "tversky", alpha = 0.4}, {kind = "hausdorff", weight = 0.1, logarithm = true}]'
+    config = load_config(path, [change])
+    assert [(term.kind, term.weight) for term in config.loss.terms] == [("tversky", 1.0), ("hausdorff", 0.1)]
+    stored = tmp_path / "config.json"
+    stored.write_text(config.model_dump_json())
+    assert load_resolved(stored) == config
+    assert load_config(path, ["loss.terms=[]"]).loss.terms == ()
+
+
+@pytest.mark.parametrize(
+    ("value", "sentence"),
+    [
+        (
+            '[{kind = "focl"}]',
+            r"run\.toml: loss\.terms\.0\.kind = 'focl' is not known \(did you mean 'focal'\?\); corr",
+        ),
+        (
+            '[{kind = "boundary"}, {kind = "jacard"}]',
+            r"loss\.terms\.1\.kind = 'jacard' .* \(did you mean 'jaccard'\?\)",
+        ),
+        ('[{kind = "tversky", bta = 1}]', r"the key 'loss\.terms\.0\.bta' is not known \(did you mean 'beta'\?\)"),
+        ("[{gamma = 1.0}]", r"the key 'loss\.terms\.0\.kind' is missing \(valid: binary_cross_entropy, .*tversky\)"),
+        ('[{kind = "focal", gamma = -1}]', r"loss\.terms\.0\.gamma = -1: .*greater than or equal to 0"),
+        ('[{kind = "ms_ssim", window = 4}]', r"loss\.terms\.0 = .*: window = 4 is even .* use 3 or 5"),
+        ('[{kind = "dice"}]', r"loss\.terms = .*kind = 'dice' is set by dice_weight and \[loss\.dice\]"),
+        ("[{kind = focal}]", r"--set loss\.terms=\[\{kind = focal\}\]: the value is not valid TOML .*double quotes"),
+        ("focal", r"loss\.terms = 'focal': .*tuple"),
+    ],
+)
+def test_a_wrong_term_of_the_loss_is_one_clear_sentence(value: str, sentence: str, tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text("[labels]\nlesion = 1\n")
+    with pytest.raises(ConfigError, match=sentence) as caught:
+        load_config(path, [f"loss.terms={value}"])
+    assert "\n" not in str(caught.value)

@@ -12,8 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from neoseg.errors import ConfigError
 from neoseg.networks.adopted import Adopted
 from neoseg.networks.configs import NETWORKS, NetworkBase, UnetrConfig, UnetrPPConfig
-from neoseg.networks.voxel_costs import macs_a_voxel, values_a_voxel
 from neoseg.networks.unetr import Unetr
+from neoseg.networks.voxel_costs import macs_a_voxel, values_a_voxel
 
 STRIDES = ((1, 1, 1), (2, 2, 1), (2, 2, 2), (2, 2, 2))
 KERNELS = ((3, 3, 1), (3, 3, 3), (3, 3, 3), (5, 3, 3))

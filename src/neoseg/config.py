@@ -218,7 +218,12 @@ def _apply(tree: dict[str, Any], change: str) -> None:
         raise ConfigError(f"--set {change}: a change is written as key=value, such as network.fusion=sum.")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except tomllib.TOMLDecodeError as error:
+        if text.lstrip().startswith(("[", "{")):
+            raise ConfigError(
+                f"--set {change}: the value is not valid TOML ({error}); put the texts in it in double quotes, and the "
+                "whole change in single ones."
+            ) from error
         value = text
     *parents, last = key.strip().split(".")
     node: Any = tree
@@ -253,39 +258,47 @@ LONGEST = 200
 def _first_problem(error: ValidationError) -> str:
     # A misspelt key is often the cause of a missing one, so it is told first.
     first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-    parts, fields = _followed(first["loc"])
+    parts, models = _follow([str(part) for part in first["loc"]])
     key = ".".join(parts)
-    if first["type"] == "extra_forbidden":
-        return f"the key {key!r} is not known{nearest(parts[-1], fields)}; correct or remove it."
-    if first["type"] == "missing":
-        return f"the key {key!r} is missing; add it."
-    if first["type"] == "union_tag_invalid":
-        kind, kinds = str(first["ctx"]["tag"]), [k.strip("' ") for k in first["ctx"]["expected_tags"].split(",")]
-        return f"{key}.kind = {kind!r} is not known{nearest(kind, kinds)}; correct it."
+    match first["type"]:
+        case "extra_forbidden":
+            fields = [field for model in models for field in model.model_fields]
+            return f"the key {key!r} is not known{nearest(parts[-1], fields)}; correct or remove it."
+        case "missing":
+            return f"the key {key!r} is missing; add it."
+        case "union_tag_not_found":
+            return f"the key '{key}.kind' is missing{nearest('', map(_kind, models))}; add it."
+        case "union_tag_invalid":
+            tag = str(first["ctx"]["tag"])
+            return f"{key}.kind = {tag!r} is not known{nearest(tag, map(_kind, models))}; correct it."
     message = first["msg"].removeprefix("Value error, ")
     given = repr(first["input"])
     shown = f"{key} = {given if len(given) <= LONGEST else given[:LONGEST] + ' ...'}: " if key else ""
     return f"{shown}{message[:1].lower()}{message[1:]}; correct it."
 
 
-def _followed(loc: Sequence[int | str]) -> tuple[list[str], list[str]]:
-    """Return the path of a problem as the user writes it, and the keys that are valid in its last table.
+def _follow(parts: Iterable[str]) -> tuple[list[str], list[type[BaseModel]]]:
+    """Return the keys on a path of pydantic, and the tables that its end may be a key of or stand for.
 
-    Where a table may be of several kinds pydantic puts the kind into the path, which is left out.
+    Where a table is one of several kinds, pydantic puts the kind into the path; it is no key and is left out.
     """
-    parts: list[str] = []
-    found: list[type[BaseModel]] = [RunConfig]
-    fields: list[str] = []
-    for part in loc:
-        if len(found) > 1 and (chosen := [m for m in found if m.model_fields["kind"].default == part]):
-            found = chosen
+    keys: list[str] = []
+    models: list[type[BaseModel]] = [RunConfig]
+    for part in parts:
+        if len(models) > 1 and (chosen := [model for model in models if _kind(model) == part]):
+            models = chosen
             continue
-        fields = list(dict.fromkeys(name for model in found for name in model.model_fields))
-        infos = [model.model_fields[str(part)] for model in found if part in model.model_fields]
-        if infos:
-            found = [model for info in infos for model in _models_in(info.annotation)]
-        parts.append(str(part))
-    return parts, fields
+        keys.append(part)
+        annotations = [model.model_fields[part].annotation for model in models if part in model.model_fields]
+        if annotations:  # else the place in a list, a name of the user's, or an unknown key
+            models = [model for annotation in annotations for model in _models_in(annotation)]
+    return keys, models
+
+
+def _kind(model: type[BaseModel]) -> str:
+    """Return the kind of a table that is one of several, or nothing."""
+    field = model.model_fields.get("kind")
+    return "" if field is None else str(field.default)
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:

@@ -9,6 +9,7 @@ from torch import Tensor
 from neoseg.losses.configs import LossConfig
 from neoseg.losses.cross_entropy import cross_entropy_loss
 from neoseg.losses.deep_supervision import supervise
+from neoseg.losses.registry import TERMS
 from neoseg.losses.soft_dice import soft_dice_loss
 
 __all__ = ["Loss", "build_loss"]
@@ -17,13 +18,14 @@ Loss = Callable[[Sequence[Tensor], Tensor], Tensor]
 
 
 def build_loss(config: LossConfig) -> Loss:
-    """Return soft Dice plus cross-entropy, weighted, as a function of a network's outputs and the truth.
+    """Return the weighted sum of soft Dice, cross-entropy and further terms, of a network's outputs and the truth.
 
     The function takes logits (B, K, ...), full size first, as a network returns them, and class indices int64
-    (B, ...) of full size, and returns a scalar; its sums are in float32 under autocast too.
+    (B, ...) of full size, and returns a scalar; its sums are in float32 under autocast too. A term of weight 0 is not
+    computed.
 
     Args:
-        config: weights of the two terms, and how overlap is measured.
+        config: the terms with their weights, and how overlap is measured.
     """
 
     def one_head(logits: Tensor, target: Tensor) -> Tensor:
@@ -32,7 +34,13 @@ def build_loss(config: LossConfig) -> Loss:
             terms.append(config.dice_weight * soft_dice_loss(logits, target, config.dice))
         if config.cross_entropy_weight:
             terms.append(config.cross_entropy_weight * cross_entropy_loss(logits, target))
-        return terms[0] if len(terms) == 1 else terms[0] + terms[1]
+        for term in config.terms:
+            if term.weight:
+                terms.append(term.weight * TERMS[term.kind].function(logits, target, term))
+        total = terms[0]
+        for further in terms[1:]:
+            total = total + further
+        return total
 
     def loss(logits: Sequence[Tensor], target: Tensor) -> Tensor:
         return supervise(one_head, logits, target)
