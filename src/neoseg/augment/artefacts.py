@@ -18,9 +18,9 @@ def ghost_copies(n: int, period: int) -> list[tuple[int, float]]:
     """Return the copies of an axis of n voxels: cyclic shift in voxels, and sign. Never the image itself.
 
     A phase that swings with the period from line to line of k-space is, for a small w, a factor of line k of
-    ``1 - 2 i w sin(2 pi k s / n)`` with ``s = n / period``: it adds w of the image shifted by s and takes away w of that
-    shifted by -s. Line 0 is not touched, so the sum of the image stays. Period 2 is a difference of odd and even lines,
-    a factor ``1 + w cos(pi k)``: one copy, half the field away.
+    ``1 - 2 i w sin(2 pi k s / n)`` with ``s = n / period``: it adds w of the image shifted by s and takes away as much
+    of that shifted by -s. Line 0 is not touched, so the sum of the image stays. Period 2 is a difference of odd and
+    even lines, a factor ``1 + w cos(pi k)``: one copy, half the field away.
 
     Source: Wood and Henkelman, Medical Physics 12 (1985), on the places of ghosts of periodic disturbances.
     """
