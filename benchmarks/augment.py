@@ -1,5 +1,7 @@
 """Random rotation and scaling of one batch: ours against MONAI's RandAffined, on the demo's patch, alternating.
 
+Also every transform that is off by default, alone, and the elastic one with the affine.
+
 python benchmarks/augment.py   writes benchmarks/results/augment.json
 """
 
@@ -7,6 +9,8 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +24,7 @@ from neoseg.augment.configs import AugmentConfig
 
 RESULT = Path(__file__).parent / "results" / "augment.json"
 SHAPE = (2, 2, 80, 64, 32)
+OFF_BY_DEFAULT = ("elastic", "anisotropy", "ghosting", "bias_field", "dropped_modality")
 OFF = {name: 0.0 for name in AugmentConfig.model_fields if name.endswith("_probability")}
 
 
@@ -28,6 +33,12 @@ def main() -> None:
     image = torch.from_numpy(generator.normal(size=SHAPE).astype(np.float32))
     label = torch.from_numpy(generator.integers(0, 2, size=(SHAPE[0], *SHAPE[2:])).astype(np.uint8))
     always = AugmentConfig.model_validate({**OFF, "rotation_probability": 1.0, "scaling_probability": 1.0})
+    every_channel = {**OFF, "channel_probability": 1.0}
+    alone = {
+        name: Augmentation(AugmentConfig.model_validate({**every_channel, f"{name}_probability": 1.0}))
+        for name in OFF_BY_DEFAULT
+    }
+    bent = Augmentation(always.model_copy(update={"elastic_probability": 1.0}))
     ours, full = Augmentation(always), Augmentation(AugmentConfig())
     theirs = RandAffined(
         keys=["image", "label"],
@@ -42,11 +53,14 @@ def main() -> None:
         for one, mask in zip(image, label, strict=True):
             theirs({"image": one, "label": mask[None]})
 
-    calls = {
+    calls: dict[str, Callable[[], object]] = {
         "affine_ours": lambda: ours(image, label, generator, spacing_mm=(1.4, 1.4, 2.6)),
         "affine_monai": monai_batch,
+        "affine_and_elastic_ours": lambda: bent(image, label, generator, spacing_mm=(1.4, 1.4, 2.6)),
         "everything_by_default_ours": lambda: full(image, label, generator, spacing_mm=(1.4, 1.4, 2.6)),
     }
+    for name, one in alone.items():
+        calls[f"{name}_ours"] = partial(one, image, label, generator, spacing_mm=(1.4, 1.4, 2.6))
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for round_number in range(45):
         for name, call in calls.items():
@@ -59,7 +73,7 @@ def main() -> None:
     write_json(
         RESULT,
         {
-            "what": f"milliseconds a batch of shape {SHAPE}, image and label; affine with probability 1; 40 rounds",
+            "what": f"milliseconds a batch of shape {SHAPE}, image and label; what is named always happens; 40 rounds",
             "machine": machine(),
             "median_ms": medians,
             "mean_ms": means,

@@ -8,6 +8,7 @@ The names of the transforms stand in the picture's metadata too, from which a te
 from __future__ import annotations
 
 import io
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,17 @@ from PIL import Image, PngImagePlugin
 from neoseg.atomic import replacing
 from neoseg.augment.augmentation import AUGMENTATIONS, Augmentation
 from neoseg.augment.configs import AugmentConfig
+from neoseg.augment.modality import DROPPED_MODALITY
 from neoseg.augment.transform import BatchInfo, Parameters
 from neoseg.phantom.config import HeadConfig
 from neoseg.phantom.head import make_head
 
 PICTURE = Path(__file__).parent / "explanation" / "augmentation.png"
 DRAWS = 4
+SEED = 290
+"""One with which no row shows a picture twice, or unchanged."""
+MANY = 4
+"""Of more numbers than this only the largest is told."""
 ALWAYS = AugmentConfig.model_validate(
     {name: 1.0 for name in AugmentConfig.model_fields if name.endswith("_probability")} | {"flip_probability": 0.5}
 )
@@ -32,24 +38,31 @@ ALWAYS = AugmentConfig.model_validate(
 
 
 def phantom() -> tuple[torch.Tensor, torch.Tensor, tuple[float, ...]]:
-    """Return a head as a network sees it, ``(1, x, y, z)`` with its label ``(x, y, z)``, and the spacing in mm."""
+    """Return a head as a network sees it, ``(2, x, y, z)`` with its label ``(x, y, z)``, and the spacing in mm.
+
+    The channels are the ADC and the same without noise and receive field, upside down, for a second modality.
+    """
     head = make_head(np.random.default_rng(7), HeadConfig(), lesion_burden=6.0)
     brain = head.brain.array[0] > 0
     box = tuple(slice(np.flatnonzero(a).min(), np.flatnonzero(a).max() + 1) for a in _sides(brain))
-    values, inside = head.adc.array[0][box], brain[box]
-    image = np.where(inside, (values - values[inside].mean()) / values[inside].std(), 0).astype(np.float32)
-    return torch.from_numpy(image)[None], torch.from_numpy(head.label.array[0][box].copy()), head.adc.grid.spacing
+    channels, inside = [head.adc.array[0][box], -head.clean.array[0][box]], brain[box]
+    image = np.stack([np.where(inside, (v - v[inside].mean()) / v[inside].std(), 0) for v in channels])
+    label = torch.from_numpy(head.label.array[0][box].copy())
+    return torch.from_numpy(image.astype(np.float32)), label, head.adc.grid.spacing
 
 
 def rows() -> dict[str, tuple[torch.Tensor, torch.Tensor, Parameters]]:
     """Return for each transform, by name, the images and labels after :data:`DRAWS` draws, and what was drawn."""
     image, label, spacing = phantom()
-    info = BatchInfo(DRAWS, 1, tuple(label.shape), spacing, 0.0)
     images, labels = image[None].repeat(DRAWS, 1, 1, 1, 1), label[None].repeat(DRAWS, 1, 1, 1)
     result = {}
-    for number, transform in enumerate(AUGMENTATIONS):
-        drawn = transform.sample(ALWAYS, np.random.default_rng([281, number]), info)
-        after, moved = Augmentation(ALWAYS).apply(images, labels, {transform.name: drawn}, info)
+    for transform in AUGMENTATIONS:
+        # one channel is enough, except to do without another
+        shown = images if transform is DROPPED_MODALITY else images[:, :1]
+        info = BatchInfo(DRAWS, shown.shape[1], tuple(label.shape), spacing, 0.0)
+        # the name, and not the place in the list, so that a new row leaves the others as they are
+        drawn = transform.sample(ALWAYS, np.random.default_rng([SEED, *transform.name.encode()]), info)
+        after, moved = Augmentation(ALWAYS).apply(shown, labels, {transform.name: drawn}, info)
         result[transform.name] = (after, moved, drawn)
     return result
 
@@ -58,9 +71,12 @@ def told(drawn: Parameters, sample: int) -> str:
     """Return the parameters of one sample in words."""
     parts = []
     for key, values in drawn.items():
-        if key != "seed":
-            parts.append(f"{key} {' '.join(f'{value:.2g}' for value in np.atleast_1d(values[sample]).ravel())}")
-    return ", ".join(parts)
+        numbers = np.atleast_1d(values[sample]).ravel()
+        if len(numbers) > MANY:
+            parts.append(f"{key} up to {np.abs(numbers).max():.2g}")
+        elif key != "seed":
+            parts.append(f"{key} {' '.join(f'{value:.2g}' for value in numbers)}")
+    return textwrap.fill(", ".join(parts), 30)
 
 
 def main() -> None:
@@ -76,9 +92,10 @@ def main() -> None:
     grid: Any = figure.subplots(len(after), DRAWS + 1)
     for line, (name, (images, labels, drawn)) in zip(grid, after.items(), strict=True):
         words = [told(drawn, sample) for sample in range(DRAWS)]
-        cells = [(image, label, f"{name}: before"), *zip(images, labels, words, strict=True)]
+        cells = [(image[: images.shape[1]], label, f"{name}: before"), *zip(images, labels, words, strict=True)]
         for axes, (values, mask, title) in zip(line, cells, strict=True):
-            _draw(axes, values[0, ..., plane].numpy(), mask[..., plane].numpy(), spacing)
+            # several channels side by side
+            _draw(axes, np.concatenate(list(values[..., plane].numpy())), mask[..., plane].numpy(), spacing)
             axes.set_title(title, fontsize=6)
     drawing = io.BytesIO()
     figure.savefig(drawing, dpi=80)

@@ -26,7 +26,7 @@ def test_every_transform_is_in_the_picture_and_in_the_text() -> None:
     names = [transform.name for transform in AUGMENTATIONS]
     with Image.open(DOCS / "explanation" / "augmentation.png") as picture:
         assert picture.info["transforms"].split() == names, "run `python docs/make_contact_sheet.py`"
-    assert (DOCS / "explanation" / "augmentation.png").stat().st_size < 300_000
+    assert (DOCS / "explanation" / "augmentation.png").stat().st_size < 400_000
     text = (DOCS / "explanation" / "augmentation.md").read_text(encoding="utf-8")
     assert [line.split("`")[1] for line in text.splitlines() if line.startswith("| `")] == names
 

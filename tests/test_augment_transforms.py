@@ -64,6 +64,16 @@ class TestEveryTransform:
         assert changed
         assert torch.equal(image, before[0]) and torch.equal(label, before[1])
 
+    def test_empty_surroundings_stay_empty_and_the_image_alone_changes_unless_voxels_move(self, transform, kind):
+        image, label, info = batch(kind)
+        image[:, :, :5] = image[:, :, :, 12:] = info.fill
+        empty = (image == info.fill).all(dim=1, keepdim=True).expand_as(image)
+        drawn = {transform.name: transform.sample(ALWAYS, np.random.default_rng(2), info)}
+        found, mask = Augmentation(ALWAYS).apply(image, label, drawn, info)
+        if not transform.moves:
+            assert (found[empty] == info.fill).all() and torch.equal(mask, label)
+        assert not torch.equal(found[~empty], image[~empty])
+
     def test_the_same_generator_gives_the_same_bits(self, transform, kind):
         image, label, info = batch(kind)
         results = []

@@ -3,21 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from .artefacts import BIAS_FIELD, GHOSTING
 from .configs import AugmentConfig
 from .intensity import BRIGHTNESS, CONTRAST, GAMMA, NOISE
-from .resolution import BLUR, LOW_RESOLUTION
-from .spatial import AFFINE, FLIP
+from .modality import DROPPED_MODALITY
+from .resolution import ANISOTROPY, BLUR, LOW_RESOLUTION
+from .spatial import AFFINE, ELASTIC, FLIP, warp
 from .transform import BatchInfo, Parameters
 
 __all__ = ["AUGMENTATIONS", "Augmentation"]
 
-AUGMENTATIONS = (AFFINE, FLIP, BLUR, LOW_RESOLUTION, BRIGHTNESS, CONTRAST, GAMMA, NOISE)
-"""Every transform, in the order in which they are applied."""
+AUGMENTATIONS = (
+    AFFINE,
+    ELASTIC,
+    FLIP,
+    BLUR,
+    LOW_RESOLUTION,
+    ANISOTROPY,
+    GHOSTING,
+    BIAS_FIELD,
+    BRIGHTNESS,
+    CONTRAST,
+    GAMMA,
+    NOISE,
+    DROPPED_MODALITY,
+)
+"""Every transform, in the order in which they are drawn and applied.
+
+Space comes first: the artefacts of a scanner lie along the axes of its grid, so slices, ghosts and noise must not be
+turned or interpolated with the head. Then sharpness and artefacts, which act on the signal: they come before the
+values are bent, and a ghost, a copy of what the scanner resolves, after the resolution. Then intensity: the field of
+the coil, and the scale of the values. Noise follows, since it is as fine as a voxel and nothing may smooth it again. A
+dropped modality is last, since it has to stay exactly empty.
+
+Affine and elastic are neighbours, and one resampling does both.
+"""
 
 
 class Augmentation:
@@ -56,13 +82,16 @@ class Augmentation:
         self, image: Tensor, label: Tensor, parameters: Mapping[str, Parameters], info: BatchInfo
     ) -> tuple[Tensor, Tensor]:
         """Apply the transforms that have parameters, in the order of :data:`AUGMENTATIONS`."""
+        waiting = [transform for transform in AUGMENTATIONS if transform.name in parameters]
+        if AFFINE in waiting and ELASTIC in waiting:
+            image, label = warp(image, label, parameters[AFFINE.name], parameters[ELASTIC.name], info)
+            waiting = [transform for transform in waiting if transform not in (AFFINE, ELASTIC)]
         background: Tensor | None = None
-        for transform in AUGMENTATIONS:
-            if transform.name not in parameters:
-                continue
-            if not transform.moves and background is None and self.config.keep_background:
-                background = (image == info.fill).all(dim=1, keepdim=True)
+        for transform in waiting:
+            if not transform.moves and background is None:
+                background = replace(info, background=None).outside(image)
+                info = replace(info, background=background)
             image, label = transform.apply(image, label, parameters[transform.name], info)
-        if background is not None:
+        if background is not None and self.config.keep_background:
             image = torch.where(background, info.fill, image)
         return image, label

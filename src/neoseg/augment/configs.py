@@ -2,33 +2,63 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import math
+from collections.abc import Iterator
+from typing import Annotated, Self
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
-__all__ = ["AugmentConfig", "Probability"]
+__all__ = ["LARGEST_MOVE", "AugmentConfig", "Probability"]
 
 Probability = Annotated[float, Field(ge=0, le=1)]
+
+LARGEST_MOVE = 0.4
+"""Largest displacement of a control point along an axis, in control spacings, that cannot fold the image.
+
+Source: Choi and Lee, Graphical Models 62 (2000): cubic B-splines are one to one below 0.4033 spacings in 3-D, 0.4886 in
+2-D.
+"""
 
 
 class AugmentConfig(BaseModel, frozen=True, extra="forbid"):
     """Probability and range of each transform; probability 0 switches one off.
 
     A probability counts for a sample of the batch; ranges are drawn for each channel where the text says so. The
-    defaults follow nnU-Net v2 except for smaller rotations out of the slice plane.
+    defaults follow nnU-Net v2 except for smaller rotations out of the slice plane. Elastic deformation, anisotropy,
+    ghosting, bias field and dropped modality are off by default: whether they help hangs on how the scans were made.
 
     Attributes:
         rotation_probability: of a rotation about all three axes, in mm, around the patch centre.
         rotation_degrees: largest angle about x, y and z; a 2-D image turns by the last one.
         scaling_probability: of a zoom.
         scaling_range: zoom factor, drawn log-uniformly, equal along all axes; above 1 enlarges.
+        elastic_probability: of a smooth deformation, by a grid of control points that move at random.
+        elastic_spacing_mm: distance of the control points.
+        elastic_displacement_mm: most that a control point moves along an axis, drawn for the sample; at most 0.4 of
+            ``elastic_spacing_mm``, so that the image cannot fold.
         flip_probability: of a flip along each of the axes.
         flip_axes: axes that may be flipped; 0 is left-right.
         blur_probability: of a Gaussian blur.
         blur_sigma: its standard deviation in voxels, drawn for each channel.
         low_resolution_probability: of sampling down (nearest) and up again (linear).
         low_resolution_range: factor of the number of voxels along each axis, drawn for each channel.
-        channel_probability: share of the channels that blur and low resolution touch when they happen.
+        anisotropy_probability: of thicker slices: averages along one axis, the one with the thickest voxels or,
+            among equals, a drawn one, sampled up again (linear).
+        anisotropy_range: thickness of a slice in voxels, at least 1, drawn for each channel.
+        ghosting_probability: of motion ghosts: along the phase-encoding axis a weak copy is added on one side and
+            taken away on the other.
+        ghosting_axes: axes that may be the phase-encoding one; 0 is left-right, 1 back-front. A 2-D image has no
+            axis 2.
+        ghosting_period: of the disturbance in lines of k-space, at least 2; the copies lie one period-th of the patch
+            away. 2 is the ghost of echo-planar images, one copy half a patch away.
+        ghosting_strength: of a copy as a share of the image, 0 to 1, drawn for each channel, with either sign.
+        channel_probability: share of the channels that blur, low resolution, anisotropy and ghosting touch when they
+            happen.
+        bias_field_probability: of a smooth factor, as from the sensitivity of a coil. It cancels in an ADC map, which
+            is a ratio of images, so leave it off there.
+        bias_field_ratio: of its largest to its smallest value inside the image, at least 1, drawn log-uniformly for
+            each channel; the geometric mean is 1.
+        bias_field_order: degree of the polynomial that is its logarithm.
         brightness_probability: of a multiplication.
         brightness_range: its factor, drawn for each channel.
         contrast_probability: of a multiplication around the mean, clipped to the range before.
@@ -38,6 +68,8 @@ class AugmentConfig(BaseModel, frozen=True, extra="forbid"):
         gamma_inverted_share: share of those in which the image is turned upside down for the power.
         noise_probability: of Gaussian noise.
         noise_sd: its standard deviation, drawn uniformly for each channel, in units of the normalised image.
+        dropped_modality_probability: that one channel of a sample is set to the fill value, as if it had not been
+            taken; nothing happens to an image of one channel.
         keep_background: voxels at the fill value in all channels stay at it through the intensity changes, so that
             skull-stripped surroundings stay empty.
     """
@@ -46,13 +78,25 @@ class AugmentConfig(BaseModel, frozen=True, extra="forbid"):
     rotation_degrees: tuple[float, float, float] = (15.0, 15.0, 30.0)
     scaling_probability: Probability = 0.2
     scaling_range: tuple[float, float] = (0.7, 1.4)
+    elastic_probability: Probability = 0.0
+    elastic_spacing_mm: float = Field(default=32.0, gt=0, allow_inf_nan=False)
+    elastic_displacement_mm: tuple[float, float] = (2.0, 8.0)
     flip_probability: Probability = 0.5
     flip_axes: tuple[int, ...] = (0, 1, 2)
     blur_probability: Probability = 0.2
     blur_sigma: tuple[float, float] = (0.5, 1.0)
     low_resolution_probability: Probability = 0.25
     low_resolution_range: tuple[float, float] = (0.5, 1.0)
+    anisotropy_probability: Probability = 0.0
+    anisotropy_range: tuple[float, float] = (1.5, 4.0)
+    ghosting_probability: Probability = 0.0
+    ghosting_axes: tuple[int, ...] = (0, 1)
+    ghosting_period: tuple[int, int] = (2, 6)
+    ghosting_strength: tuple[float, float] = (0.05, 0.25)
     channel_probability: Probability = 0.5
+    bias_field_probability: Probability = 0.0
+    bias_field_ratio: tuple[float, float] = (1.1, 1.8)
+    bias_field_order: int = Field(default=3, ge=1, le=6)
     brightness_probability: Probability = 0.15
     brightness_range: tuple[float, float] = (0.75, 1.25)
     contrast_probability: Probability = 0.15
@@ -62,4 +106,43 @@ class AugmentConfig(BaseModel, frozen=True, extra="forbid"):
     gamma_inverted_share: Probability = 0.25
     noise_probability: Probability = 0.1
     noise_sd: tuple[float, float] = (0.0, 0.1)
+    dropped_modality_probability: Probability = 0.0
     keep_background: bool = True
+
+    @model_validator(mode="after")
+    def _ranges_that_can_be_drawn_from(self) -> Self:
+        for problem in self._problems():
+            raise ValueError(problem)
+        return self
+
+    def _problems(self) -> Iterator[str]:
+        least = {
+            "elastic_displacement_mm": (0.0, "0 mm: it is a length"),
+            "anisotropy_range": (1.0, "1 voxel: a slice cannot become thinner"),
+            "ghosting_period": (2.0, "2 lines, the fastest change there is"),
+            "ghosting_strength": (0.0, "0: the sign is drawn"),
+            "bias_field_ratio": (1.0, "1: it is the largest value over the smallest"),
+        }
+        for name, (bound, reason) in least.items():
+            low, high = getattr(self, name)
+            if not (math.isfinite(low) and math.isfinite(high)):
+                yield f"{name} has to be two finite numbers, but it is {low:g}, {high:g}"
+            if low > high:
+                yield f"{name} has to run from the smaller to the larger number, but it is {low:g}, {high:g}"
+            if low < bound:
+                yield f"{name} has to be at least {reason}; but it begins at {low:g}"
+        if self.ghosting_strength[1] > 1:
+            yield (
+                f"ghosting_strength ends at {self.ghosting_strength[1]:g}, but a ghost is at most as strong as the "
+                "image, 1"
+            )
+        if wrong := [axis for axis in self.ghosting_axes if axis not in (0, 1, 2)]:
+            yield f"ghosting_axes holds {wrong[0]}, but the axes are 0, 1 and 2"
+        if self.ghosting_probability > 0 and not self.ghosting_axes:
+            yield "ghosting_axes is empty, but ghosting_probability is above 0: name at least one axis"
+        largest = LARGEST_MOVE * self.elastic_spacing_mm
+        if self.elastic_displacement_mm[1] > largest:
+            yield (
+                f"elastic_displacement_mm ends at {self.elastic_displacement_mm[1]:g}, but beyond {LARGEST_MOVE:g} of "
+                f"elastic_spacing_mm, here {largest:g}, the image may fold: lower the one or raise the other"
+            )

@@ -1,8 +1,9 @@
-"""Changes of sharpness: blur and low resolution, both a small matrix along each axis."""
+"""Changes of sharpness: blur, low resolution and thick slices, each a small matrix along its axes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import ceil
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 from .configs import AugmentConfig
 from .transform import BatchInfo, Parameters, Transform, gated
 
-__all__ = ["BLUR", "LOW_RESOLUTION", "blur_matrix", "low_resolution_matrix"]
+__all__ = ["ANISOTROPY", "BLUR", "LOW_RESOLUTION", "blur_matrix", "low_resolution_matrix", "thick_slice_matrix"]
 
 _Matrix = Callable[[int, float], NDArray[np.float64]]
 
@@ -37,15 +38,40 @@ def low_resolution_matrix(n: int, zoom: float) -> NDArray[np.float64]:
     return matrix
 
 
-def _along_axes(image: Tensor, values: NDArray[np.float64], nothing: float, matrix: _Matrix) -> Tensor:
-    """Multiply each axis of the samples and channels whose value is not ``nothing`` with the value's matrix."""
+def thick_slice_matrix(n: int, thickness: float) -> NDArray[np.float64]:
+    """Return ``(n, n)``: average over slices of that many voxels, side by side, then n voxels again (linear).
+
+    The slices lie symmetrically about the middle; an outer one that reaches over the border averages what is inside.
+    """
+    m = ceil(n / thickness)
+    first = (n - m * thickness) / 2 + np.arange(m)[:, None] * thickness
+    overlap = np.minimum(first + thickness, np.arange(n) + 1) - np.maximum(first, np.arange(n))
+    down = np.clip(overlap, 0, None)
+    down /= down.sum(axis=1, keepdims=True)
+    place = np.clip((np.arange(n) + 0.5 - first[0, 0]) / thickness - 0.5, 0, m - 1)
+    low = np.minimum(place.astype(int), max(0, m - 2))
+    share = (place - low)[:, None]
+    return np.asarray((1 - share) * down[low] + share * down[np.minimum(low + 1, m - 1)])
+
+
+def _along_axes(
+    image: Tensor,
+    values: NDArray[np.float64],
+    nothing: float,
+    matrix: _Matrix,
+    axes: NDArray[np.intp] | None = None,
+) -> Tensor:
+    """Multiply the samples and channels whose value is not ``nothing`` with the value's matrix.
+
+    Along every axis, or along the one that is given for the sample.
+    """
     if not (values != nothing).any():
         return image
     image = image.clone()
     for i, j in np.argwhere(values != nothing):
         part = image[i, j]
-        for axis, n in enumerate(part.shape):
-            operator = torch.from_numpy(matrix(n, float(values[i, j]))).to(part.device, part.dtype)
+        for axis in range(part.ndim) if axes is None else [int(axes[i])]:
+            operator = torch.from_numpy(matrix(part.shape[axis], float(values[i, j]))).to(part.device, part.dtype)
             part = torch.tensordot(operator, part.movedim(axis, 0), dims=1).movedim(0, axis)
         image[i, j] = part
     return image
@@ -84,5 +110,29 @@ def _apply_low(image: Tensor, label: Tensor, parameters: Parameters, info: Batch
     return _along_axes(image, parameters["zoom"], 1.0, low_resolution_matrix), label
 
 
+def _sample_anisotropy(config: AugmentConfig, generator: np.random.Generator, info: BatchInfo) -> Parameters:
+    if config.anisotropy_probability == 0:
+        return _identity_anisotropy(info)
+    thickness, touched = _sample_channels(config, generator, info, config.anisotropy_range)
+    # voxels that differ by rounding of a header count as equal
+    thickest = np.flatnonzero(np.array(info.spacing_mm) >= 0.99 * max(info.spacing_mm))
+    axis = thickest[generator.integers(len(thickest), size=info.batch)]
+    values = np.where(touched, thickness, 1.0)
+    return {
+        "axis": axis.astype(np.float64),
+        "thickness": gated(generator, config.anisotropy_probability, values, 1.0),
+    }
+
+
+def _identity_anisotropy(info: BatchInfo) -> Parameters:
+    return {"axis": np.zeros(info.batch), "thickness": np.ones((info.batch, info.channels))}
+
+
+def _apply_anisotropy(image: Tensor, label: Tensor, parameters: Parameters, info: BatchInfo) -> tuple[Tensor, Tensor]:
+    axes = parameters["axis"].astype(np.intp)
+    return _along_axes(image, parameters["thickness"], 1.0, thick_slice_matrix, axes), label
+
+
 BLUR = Transform("blur", False, _sample_blur, _identity_blur, _apply_blur)
 LOW_RESOLUTION = Transform("low_resolution", False, _sample_low, _identity_low, _apply_low)
+ANISOTROPY = Transform("anisotropy", False, _sample_anisotropy, _identity_anisotropy, _apply_anisotropy)

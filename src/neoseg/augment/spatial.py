@@ -1,4 +1,4 @@
-"""Changes that move voxels: rotation with zoom in one resampling, and flips."""
+"""Changes that move voxels: rotation, zoom and elastic deformation in one resampling, and flips."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from .configs import AugmentConfig
+from .elastic import displacement_mm, identity_elastic, sample_elastic
 from .transform import BatchInfo, Parameters, Transform, gated
 
-__all__ = ["AFFINE", "FLIP", "rotation_matrix"]
+__all__ = ["AFFINE", "ELASTIC", "FLIP", "rotation_matrix", "warp"]
 
 
 def rotation_matrix(degrees: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -47,13 +48,27 @@ def _identity_affine(info: BatchInfo) -> Parameters:
     return {"degrees": np.zeros((info.batch, 3 if len(info.shape) == 3 else 1)), "zoom": np.ones(info.batch)}
 
 
-def _apply_affine(image: Tensor, label: Tensor, parameters: Parameters, info: BatchInfo) -> tuple[Tensor, Tensor]:
-    """Resample the samples that turn or zoom: the image linearly, the label by linear shares of its classes.
+def warp(
+    image: Tensor, label: Tensor, affine: Parameters, elastic: Parameters, info: BatchInfo
+) -> tuple[Tensor, Tensor]:
+    """Resample, once, the samples that move: the image linearly, the label by linear shares of its classes.
+
+    The value at p comes from ``A^-1 (p + u(p))``, A the rotation with its zoom and u the elastic displacement in mm:
+    the Jacobian determinant is that of ``1 + Du`` over that of A, so where u folds nothing, nothing folds.
 
     A rigid turn in mm is a sheared map of voxel indices where voxels are not cubes, hence the spacing.
+
+    Args:
+        image: ``(b, c, x, y, z)`` or ``(b, c, x, y)``.
+        label: ``(b, x, y, z)`` or ``(b, x, y)``.
+        affine: parameters of :data:`AFFINE`.
+        elastic: parameters of :data:`ELASTIC`.
+        info: of the batch.
     """
-    degrees, zoom = parameters["degrees"], parameters["zoom"]
-    chosen = np.flatnonzero(degrees.any(axis=1) | (zoom != 1))
+    degrees, zoom = affine["degrees"], affine["zoom"]
+    control = elastic["control_mm"]
+    bent = (control != 0).any(axis=tuple(range(1, control.ndim)))
+    chosen = np.flatnonzero(degrees.any(axis=1) | (zoom != 1) | bent)
     if not len(chosen):
         return image, label
     sides, spacing = np.array(info.shape, dtype=np.float64), np.array(info.spacing_mm)
@@ -70,6 +85,11 @@ def _apply_affine(image: Tensor, label: Tensor, parameters: Parameters, info: Ba
     shares = [(old == value)[:, None].to(image.dtype) for value in range(1, classes + 1)]
     stacked = torch.cat([image[index] - info.fill, *shares], dim=1)
     grid = functional.affine_grid(theta, list(stacked.shape), align_corners=False)
+    per_mm = torch.from_numpy(2 / (sides * spacing)).to(image.device, torch.float32)
+    for row, i in enumerate(chosen):
+        if bent[i]:
+            move = displacement_mm({key: values[i] for key, values in elastic.items()}, info, image.device)
+            grid[row] += (move * per_mm).flip(-1) @ theta[row, :, :-1].T
     moved = functional.grid_sample(stacked, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
     image, label = image.clone(), label.clone()
     image[index] = moved[:, : info.channels] + info.fill
@@ -82,6 +102,14 @@ def _apply_affine(image: Tensor, label: Tensor, parameters: Parameters, info: Ba
         background = 1 - found.sum(dim=1, keepdim=True)
         label[index] = torch.cat([background, found], dim=1).argmax(dim=1).to(label.dtype)
     return image, label
+
+
+def _apply_affine(image: Tensor, label: Tensor, parameters: Parameters, info: BatchInfo) -> tuple[Tensor, Tensor]:
+    return warp(image, label, parameters, identity_elastic(info), info)
+
+
+def _apply_elastic(image: Tensor, label: Tensor, parameters: Parameters, info: BatchInfo) -> tuple[Tensor, Tensor]:
+    return warp(image, label, _identity_affine(info), parameters, info)
 
 
 def _sample_flip(config: AugmentConfig, generator: np.random.Generator, info: BatchInfo) -> Parameters:
@@ -105,4 +133,5 @@ def _apply_flip(image: Tensor, label: Tensor, parameters: Parameters, info: Batc
 
 
 AFFINE = Transform("affine", True, _sample_affine, _identity_affine, _apply_affine)
+ELASTIC = Transform("elastic", True, sample_elastic, identity_elastic, _apply_elastic)
 FLIP = Transform("flip", True, _sample_flip, _identity_flip, _apply_flip)

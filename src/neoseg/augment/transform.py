@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,8 @@ class BatchInfo:
         shape: spatial, ``(x, y, z)`` or ``(x, y)``.
         spacing_mm: voxel size.
         fill: image value outside.
+        background: ``(b, 1, x, y, z)``, where all channels were at the fill value before the first change of values;
+            ``None``: where they are so now. A blur spreads values over the surroundings, hence this memory.
     """
 
     batch: int
@@ -34,6 +36,13 @@ class BatchInfo:
     shape: tuple[int, ...]
     spacing_mm: tuple[float, ...]
     fill: float = 0.0
+    background: Tensor | None = field(default=None, compare=False, repr=False)
+
+    def outside(self, image: Tensor) -> Tensor:
+        """Return where the image is empty, ``(b, 1, x, y, z)`` bool."""
+        if self.background is not None:
+            return self.background
+        return (image == self.fill).all(dim=1, keepdim=True)
 
 
 @dataclass(frozen=True)

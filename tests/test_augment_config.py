@@ -1,0 +1,115 @@
+"""What is off draws nothing, ranges that cannot be drawn from are refused, and the order is the one that is told."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+
+from neoseg.augment.augmentation import AUGMENTATIONS, Augmentation
+from neoseg.augment.configs import AugmentConfig
+from neoseg.augment.transform import BatchInfo
+
+OFF_BY_DEFAULT = ("elastic", "anisotropy", "ghosting", "bias_field", "dropped_modality")
+BY_NAME = {transform.name: transform for transform in AUGMENTATIONS}
+INFO = BatchInfo(3, 2, (12, 10, 6), (1.0, 1.0, 2.0))
+
+
+def a_batch():
+    generator = np.random.default_rng(0)
+    image = torch.from_numpy(generator.normal(0, 1, (3, 2, *INFO.shape)).astype(np.float32))
+    return image, torch.from_numpy(generator.integers(0, 3, (3, *INFO.shape)).astype(np.uint8))
+
+
+@pytest.mark.parametrize("name", OFF_BY_DEFAULT)
+def test_what_is_off_leaves_the_generator_to_the_others(name):
+    config = AugmentConfig()
+    assert getattr(config, f"{name}_probability") == 0
+    generator = np.random.default_rng(0)
+    before = generator.bit_generator.state
+    BY_NAME[name].sample(config, generator, INFO)
+    assert generator.bit_generator.state == before
+
+
+def test_the_default_is_bit_by_bit_that_of_the_eight_first_transforms():
+    names = "affine", "flip", "blur", "low_resolution", "brightness", "contrast", "gamma", "noise"
+    first = [BY_NAME[name] for name in names]
+    config = AugmentConfig(rotation_probability=0.7, blur_probability=0.7, noise_probability=0.7)
+    for seed in range(6):
+        image, label = a_batch()
+        found, mask = Augmentation(config)(image, label, np.random.default_rng(seed), spacing_mm=INFO.spacing_mm)
+        generator = np.random.default_rng(seed)
+        drawn = [transform.sample(config, generator, INFO) for transform in first]
+        background = None
+        for transform, parameters in zip(first, drawn, strict=True):
+            if not transform.moves and background is None:
+                background = (image == 0).all(dim=1, keepdim=True)
+            image, label = transform.apply(image, label, parameters, INFO)
+        image = torch.where(background, 0.0, image)
+        assert torch.equal(found, image) and torch.equal(mask, label)
+
+
+def test_the_numbers_that_the_default_draws_are_the_ones_it_always_drew():
+    names = "rotation", "scaling", "blur", "low_resolution", "brightness", "contrast", "gamma", "noise"
+    config = AugmentConfig(**{f"{name}_probability": 1.0 for name in names})
+    drawn = Augmentation(config).sample(np.random.default_rng(3), INFO)
+    for name, sums in RECORDED.items():
+        assert {key: values.sum() for key, values in drawn[name].items()} == pytest.approx(sums, rel=1e-12), name
+
+
+RECORDED = {
+    "affine": {"degrees": -12.735069644202781, "zoom": 2.6769448413313097},
+    "flip": {"flip": 5.0},
+    "blur": {"sigma": 1.2022949205704712},
+    "low_resolution": {"zoom": 5.054837018772996},
+    "brightness": {"factor": 5.944288148833613},
+    "contrast": {"factor": 6.592690718030903},
+    "gamma": {"exponent": 5.427290021177585, "inverted": 0.0},
+    "noise": {"sd": 0.29406905413138773, "seed": 8384398951922405.0},
+}
+"""Sums of what was drawn before there were transforms that are off by default."""
+
+
+def test_moves_come_first_then_sharpness_and_artefacts_then_values():
+    names = [transform.name for transform in AUGMENTATIONS]
+    kinds = [
+        ("affine", "elastic", "flip"),
+        ("blur", "low_resolution", "anisotropy", "ghosting"),
+        ("bias_field", "brightness", "contrast", "gamma", "noise"),
+        ("dropped_modality",),
+    ]
+    assert names == [name for kind in kinds for name in kind]
+    assert [transform.name for transform in AUGMENTATIONS if transform.moves] == list(kinds[0])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"elastic_probability": 1.5}, "less than or equal to 1"),
+        ({"elastic_spacing_mm": 0.0}, "greater than 0"),
+        ({"elastic_displacement_mm": (5.0, 2.0)}, "elastic_displacement_mm has to run from the smaller to the larger"),
+        ({"elastic_displacement_mm": (-1.0, 2.0)}, "elastic_displacement_mm has to be at least 0 mm"),
+        ({"elastic_displacement_mm": (1.0, 14.0)}, "beyond 0.4 of elastic_spacing_mm, here 12.8, the image may fold"),
+        ({"elastic_displacement_mm": (1.0, float("inf"))}, "elastic_displacement_mm has to be two finite numbers"),
+        ({"anisotropy_range": (0.5, 2.0)}, "anisotropy_range has to be at least 1 voxel"),
+        ({"anisotropy_range": (3.0, 2.0)}, "anisotropy_range has to run from"),
+        ({"ghosting_period": (1, 4)}, "ghosting_period has to be at least 2 lines"),
+        ({"ghosting_period": (5, 4)}, "ghosting_period has to run from"),
+        ({"ghosting_strength": (-0.1, 0.2)}, "ghosting_strength has to be at least 0"),
+        ({"ghosting_strength": (0.1, 1.2)}, "ghosting_strength ends at 1.2"),
+        ({"ghosting_axes": (0, 3)}, "ghosting_axes holds 3"),
+        ({"ghosting_axes": (), "ghosting_probability": 0.1}, "ghosting_axes is empty"),
+        ({"bias_field_ratio": (0.8, 1.2)}, "bias_field_ratio has to be at least 1"),
+        ({"bias_field_ratio": (float("nan"), 1.2)}, "bias_field_ratio has to be two finite numbers"),
+        ({"bias_field_order": 0}, "greater than or equal to 1"),
+        ({"dropped_modality_probability": -0.1}, "greater than or equal to 0"),
+    ],
+)
+def test_ranges_that_cannot_be_drawn_from_are_refused_in_words(wrong, message):
+    with pytest.raises(ValidationError, match=message):
+        AugmentConfig(**wrong)
+
+
+def test_the_displacement_may_reach_the_bound():
+    assert AugmentConfig(elastic_spacing_mm=20.0, elastic_displacement_mm=(0.0, 8.0)).elastic_spacing_mm == 20
