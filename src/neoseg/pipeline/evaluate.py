@@ -18,7 +18,7 @@ from ..config import RunConfig
 from ..data.store import CaseStore
 from ..errors import ConfigError, InputError, nearest
 from ..inference.configs import PostprocessSearch
-from ..io import read_volume
+from ..io import read_label
 from ..methods.choice import Choice
 from ..methods.configs import RuleConfig
 from ..methods.threshold import apply_rule, choose_rule, rule_table
@@ -173,7 +173,7 @@ def _rule_table_of(
 def _score_one(job: _Job, *, store: CaseStore, config: RunConfig, channels: Sequence[str]) -> list[ScoredRow]:
     case = PreparedCase(store, job.case)
     truth = np.asarray(case.truth)
-    written: Volume = read_volume(job.mask)
+    written: Volume = read_label(job.mask)
     # The file's own spacing, digit by digit: scores have to equal those of any other scorer.
     labels, spacing = config.label_set, written.grid.spacing
     masks = {NETWORK: labels.encode(written.array[0], str(job.mask))}

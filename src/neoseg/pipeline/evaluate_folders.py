@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import GeometryError, InputError
-from ..io import endings, read_volume, strip_ending
+from ..io import endings, is_planar, read_label, strip_ending
 from ..metrics import METRICS, Score, metric_named, preset_named, score_case, worst_value, write_scores
 from ..progress import Progress
 from ..report.summary import summarise
@@ -55,7 +55,7 @@ def evaluate_folders(
     worst: dict[tuple[str, str], float] = {}
     with progress.track("Scoring", len(pairs)) as advance:
         for name, (truth_file, prediction_file) in pairs.items():
-            reference, found = read_volume(truth_file), read_volume(prediction_file)
+            reference, found = read_label(truth_file), read_label(prediction_file)
             if chosen is not None:
                 _note_geometry(notes, name, reference, found)
                 stored = reference.grid.stored
@@ -97,11 +97,10 @@ def _masks_in(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise InputError(f"{folder}: there is no such folder; correct the path.")
     files: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        stem = strip_ending(path.name)
-        if stem is None or path.name.startswith("."):
-            continue
-        name = _ROLE.sub("", stem)
+    there = [p for p in sorted(folder.iterdir()) if strip_ending(p.name) is not None and not p.name.startswith(".")]
+    volumes = [p for p in there if not is_planar(p)]
+    for path in volumes or there:  # pictures beside volumes are previews
+        name = _ROLE.sub("", str(strip_ending(path.name)))
         if name in files:
             raise InputError(f"{folder}: {files[name].name} and {path.name} are both masks of {name!r}; keep one.")
         files[name] = path

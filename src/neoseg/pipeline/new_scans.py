@@ -185,7 +185,8 @@ def predict_scans(
     if told := other_versions(Run(folder)):
         progress.say(told)
     stacked = Run(folder).stacked
-    files = scans_in(source, channels, _stacked(stacked) if stacked.is_file() else None)
+    axes = len(predictor.ensemble.plan.spacing_mm)
+    files = scans_in(source, channels, _stacked(stacked) if stacked.is_file() else None, axes=axes)
     if options.brain_masks is not None:
         files = with_masks(files, options.brain_masks, channels)
     scans = files.scans

@@ -15,7 +15,7 @@ from ..cluster.local import run_all
 from ..config import RunConfig
 from ..data.cases import Case
 from ..errors import InputError
-from ..io import read_grid, read_volume
+from ..io import read_grid, read_label
 from ..metrics import METRICS
 from ..plan.plan import Plan
 from ..prepare.configs import ADC
@@ -163,8 +163,8 @@ def _result(
     store, run, config, plan = session_parts
     labels = config.label_set
     prepared = PreparedCase(store, name)
-    mask = labels.encode(read_volume(mask_path(run, split, cases[name])).array[0], name)
-    ml, brain = prepared.native.voxel_volume / 1000, max(prepared.record["brain_ml"], 1e-9)
+    mask = labels.encode(read_label(mask_path(run, split, cases[name])).array[0], name)
+    ml, brain = prepared.native.voxel_size, max(prepared.record["brain_ml"], 1e-9)
     truth_ml = prepared.record["label_ml"]
     volumes = []
     for index, label in enumerate(labels.names, start=1):

@@ -16,21 +16,22 @@ BACKWARD = 3
 def step_flops(config: UnetrPPConfig, patch: Sequence[int], channels: int) -> float:
     """Return floating-point operations of a training step on one patch (2 per multiply-add).
 
-    Counted are the 3x3x3 convolutions, the linear layers of the attention and the up-convolutions, which are more
+    Counted are the 3x3x3 (3x3) convolutions, the linear layers of the attention and the up-convolutions, which are more
     than nine tenths of the work.
     """
     assert config.stem is not None
     voxels = math.prod(patch)
     tokens = voxels / math.prod(config.stem)
     f = config.feature_size
-    macs = voxels * 27 * (channels * f + 3 * f * f)
+    kernel, octants = 3**config.spatial_dims, 2**config.spatial_dims
+    macs = voxels * kernel * (channels * f + 3 * f * f)
     for level, (dim, depth, slots) in enumerate(zip(config.dims, config.depths, config.proj, strict=True)):
-        n = tokens / 8**level
-        block = n * dim * dim * (27 * 2 * config.conv_blocks + 4 + 1 + 1) + 4 * n * dim * slots
+        n = tokens / octants**level
+        block = n * dim * dim * (kernel * 2 * config.conv_blocks + 4 + 1 + 1) + 4 * n * dim * slots
         decoder = depth if level < len(config.dims) - 1 else 0
         macs += block * (depth + decoder)
         if level:
-            macs += 2 * n * 8 * config.dims[level - 1] * dim
+            macs += 2 * n * octants * config.dims[level - 1] * dim
     macs += voxels * f * config.dims[0]
     return 2.0 * BACKWARD * macs
 
@@ -47,7 +48,7 @@ def step_gib(config: UnetrPPConfig, patch: Sequence[int], batch: int) -> float:
     values = 24.0 * voxels * config.feature_size
     for level, (dim, depth) in enumerate(zip(config.dims, config.depths, strict=True)):
         blocks = depth * (2 if level < len(config.dims) - 1 else 1)
-        values += 30.0 * blocks * dim * tokens / 8**level
+        values += 30.0 * blocks * dim * tokens / 2 ** (config.spatial_dims * level)
     return values * 4 * batch / 2**30
 
 
