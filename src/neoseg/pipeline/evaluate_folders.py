@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import GeometryError, InputError
 from ..io import endings, is_planar, read_label, strip_ending
-from ..metrics import METRICS, Score, metric_named, preset_named, score_case, worst_value, write_scores
+from ..metrics import METRICS, Score, in_units_of, metric_named, preset_named, score_case, worst_value, write_scores
 from ..progress import Progress
 from ..report.summary import summarise
 from ..volume import Volume, same_grid, to_stored
@@ -66,7 +66,8 @@ def evaluate_folders(
             else:
                 rows += _scores(name, reference, found, prediction_file, tolerance_mm)
             for metric in {row.metric for row in rows}:
-                worst[name, metric] = worst_value(metric, reference.grid.shape, reference.grid.spacing)
+                least = worst_value(metric, reference.grid.shape, reference.grid.spacing)
+                worst[name, metric] = in_units_of(reference.grid, least, metric_named(metric).unit)[0]
             advance(1, name)
     if output is not None:
         write_scores(rows, output)
@@ -126,7 +127,9 @@ def _scores(name: str, reference: Volume, found: Volume, file: Path, tolerance_m
     rows = []
     for value in values or [1]:
         scores = score_case(true == value, mine == value, reference.grid.spacing, tolerance_mm=tolerance_mm)
-        rows += [Score(name, f"{value:g}", m.name, scores[m.name], m.unit) for m in METRICS]
+        for metric in METRICS:
+            found_value, unit = in_units_of(reference.grid, scores[metric.name], metric.unit)
+            rows.append(Score(name, f"{value:g}", metric.name, found_value, unit))
     return rows
 
 
