@@ -41,7 +41,7 @@ _GREY = ("1", "L", "LA", "I", "F")
 _COLOUR = ("RGB", "RGBA", "RGBX")
 _DAMAGE = (
     OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, AttributeError, OverflowError, RuntimeError,
-    AssertionError, struct.error, zlib.error,
+    AssertionError, struct.error, zlib.error, UserWarning,
 )  # fmt: skip
 """What Pillow raises on damaged files."""
 
@@ -144,6 +144,7 @@ def _opened(path: Path) -> Iterator[Image]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # on unknown tags, and on large pictures, which are measured here
+            warnings.filterwarnings("error", ".*([Tt]runcated|[Cc]orrupt)")
             with Image.open(path, formats=[_name(path)]) as image:
                 _look(path, image)
                 yield image
