@@ -295,6 +295,58 @@ def nrrd_files() -> Sequence[Files]:
     ]
 
 
+def picture_files(ending: str) -> Sequence[Files]:
+    import io
+
+    from PIL import Image
+
+    ramp = np.arange(60, dtype=np.uint8).reshape(6, 10)
+    palette = Image.fromarray(ramp % 4).convert("P")
+    palette.putpalette([10, 20, 30, 200, 0, 0, 0, 200, 0, 0, 0, 200])
+    images = {
+        "a": Image.fromarray(ramp),
+        "b": Image.fromarray(ramp.astype(np.uint16) * 999),
+        "c": Image.fromarray(np.stack([ramp, 2 * ramp, 255 - ramp], axis=-1)),
+        "d": Image.fromarray(np.stack([ramp, ramp, ramp, np.full_like(ramp, 255)], axis=-1)),
+        "e": palette,
+        "f": Image.fromarray(ramp > 20),
+    }
+    files = []
+    for name, image in images.items():
+        stream = io.BytesIO()
+        if ending == ".tif":
+            image.save(stream, "TIFF", compression="tiff_lzw" if name in "ac" else None)
+        else:
+            image.save(stream, "PNG")
+        files.append({f"{name}{ending}": stream.getvalue()})
+    return files
+
+
+def png_files() -> Sequence[Files]:
+    return picture_files(".png")
+
+
+def tiff_files() -> Sequence[Files]:
+    return picture_files(".tif")
+
+
+def change_png(generator: Generator, content: bytes) -> bytes:
+    """Change bytes, and often set the checksums right afterwards, so that the change itself is what is read."""
+    import zlib
+
+    data = bytearray(change_bytes(generator, content))
+    if generator.random() < 0.6:
+        place = 8
+        while place + 12 <= len(data):
+            length = int.from_bytes(data[place : place + 4], "big")
+            if place + 12 + length > len(data):
+                break
+            checksum = zlib.crc32(data[place + 4 : place + 8 + length])
+            data[place + 8 + length : place + 12 + length] = checksum.to_bytes(4, "big")
+            place += 12 + length
+    return bytes(data)
+
+
 def config_files() -> Sequence[Files]:
     from fault_scene import CONFIG
 
@@ -438,6 +490,8 @@ READERS = (
     Reader("nifti", nifti_files, change_nifti, read_image),
     Reader("metaimage", metaimage_files, change_text, read_image),
     Reader("nrrd", nrrd_files, change_text, read_image),
+    Reader("png", png_files, change_png, read_image),
+    Reader("tiff", tiff_files, change_bytes, read_image),
     Reader("config", config_files, change_text, read_settings),
     Reader("cases", table_files, change_text, read_table),
     Reader("plan", plan_files, change_json, read_a_plan),

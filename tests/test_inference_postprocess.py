@@ -237,4 +237,4 @@ def test_entropy_and_spread_by_hand():
     wanted = [0.0, np.std([0, 1, 0], ddof=1), np.std([0.1, 0.9, 0.1], ddof=1)]
     np.testing.assert_allclose(spread(members), wanted, atol=1e-6)
     mask = np.array([0, 1, 1, 2], dtype=np.uint8)
-    assert range_ml([mask, np.ones_like(mask)], 1, 500.0) == (1.0, 2.0)
+    assert range_ml([mask, np.ones_like(mask)], 1, 0.5) == (1.0, 2.0)

@@ -6,10 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from neoseg.config import load_config
 from neoseg.data.cases import read_cases, write_cases
-from neoseg.data.layouts import LAYOUTS, guess_layout, import_data
-from neoseg.errors import ConfigError, InputError
+from neoseg.data.layouts import LAYOUTS, ImportedData, ImportOptions, guess_layout, import_data
+from neoseg.errors import ConfigError, GeometryError, InputError
 from neoseg.io import read_volume, write_volume
+from neoseg.pipeline.import_data import import_folder
 from neoseg.volume import Grid, Volume
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -66,7 +68,32 @@ def tree_bonbid(root: Path) -> None:
         label(folder / "3LABEL" / f"{name}_lesion.mha", 1)
 
 
-TREES = {"folders": tree_folders, "decathlon": tree_decathlon, "bonbid": tree_bonbid}
+def picture(path: Path, *values: int, shape: tuple[int, ...] = GRID.shape[:2]) -> Path:
+    """Write a PNG of (x, y) pixels: noise, grey or in colour, or a mask of the values given."""
+    from PIL import Image
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    x, y, *colours = shape
+    array = np.random.default_rng(len(path.name)).integers(0, 256, (y, x, *colours)).astype(np.uint8)
+    if values:
+        array = np.zeros((y, x), np.uint16 if max(values) > 255 else np.uint8)
+        array.flat[: len(values)] = values
+    Image.fromarray(array).save(path)
+    return path
+
+
+def tree_planar_folders(root: Path) -> None:
+    for name in ("p1", "p2"):
+        picture(root / "images" / f"{name}.png")
+        picture(root / "masks" / f"{name}.png", 255)
+
+
+TREES = {
+    "planar_folders": tree_planar_folders,
+    "folders": tree_folders,
+    "decathlon": tree_decathlon,
+    "bonbid": tree_bonbid,
+}
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.name)
@@ -84,7 +111,8 @@ def test_every_layout_keeps_its_contract(tmp_path: Path, layout) -> None:
         assert set(case.images) == set(data.channels)
         for channel, file in case.images.items():
             assert file.is_absolute()
-            assert read_volume(file, volume_index=case.channel_index.get(channel)).grid.shape == GRID.shape
+            shape = read_volume(file, volume_index=case.channel_index.get(channel)).grid.shape
+            assert shape == GRID.shape[: len(shape)]
         assert case.label is not None
         assert case.label.is_file()
         assert case.split in ("train", "test")
@@ -227,6 +255,139 @@ def test_hippocampus_unpaired() -> None:
         "1 images have no label: hippocampus_118.",
         "2 labels have no image: hippocampus_010, hippocampus_281.",
     ]
+
+
+# planar_folders
+
+
+def planar(root: Path, **options: str) -> ImportedData:
+    return import_data(root, "planar_folders", ImportOptions(**options))
+
+
+@pytest.mark.parametrize("values", [(255,), (1,)])
+def test_a_binary_mask_is_declared_with_its_own_value(tmp_path: Path, values: tuple[int, ...]) -> None:
+    picture(tmp_path / "Images" / "a.png")
+    picture(tmp_path / "Labels" / "a_mask.png", *values)
+    data = planar(tmp_path)
+    assert data.labels == {"foreground": values[0]}
+    assert data.channels == {"grey": "mr"}
+    assert data.cases[0].channel_index == {}
+    assert data.cases[0].label == tmp_path / "Labels" / "a_mask.png"
+
+
+def test_masks_of_1_and_of_255_are_one_class_and_told(tmp_path: Path) -> None:
+    for name, value in (("a", 1), ("b", 255)):
+        picture(tmp_path / "images" / f"{name}.png")
+        picture(tmp_path / "masks" / f"{name}.png", value)
+    data = planar(tmp_path)
+    assert data.labels == {"foreground": [255, 1]}
+    assert any("Some masks hold 1 and others 255" in note for note in data.notes)
+
+
+def test_values_are_classes_and_many_have_to_be_told(tmp_path: Path) -> None:
+    picture(tmp_path / "images" / "a.png", shape=(9, 9))
+    picture(tmp_path / "masks" / "a.png", 1, 2, 7, shape=(9, 9))
+    data = planar(tmp_path)
+    assert data.labels == {"label_1": 1, "label_2": 2, "label_7": 7}
+    assert any("--masks instances" in note for note in data.notes)
+    picture(tmp_path / "masks" / "a.png", *range(1, 40), shape=(9, 9))
+    with pytest.raises(InputError, match=r"39 different values .*--masks instances .*--masks classes"):
+        planar(tmp_path)
+    assert len(planar(tmp_path, masks="classes").labels) == 39
+    data = planar(tmp_path, masks="instances")
+    assert (data.labels, data.instances) == ({"foreground": 255}, True)
+    (tmp_path / "masks").rename(tmp_path / "instance_labels")
+    data = planar(tmp_path)
+    assert (data.labels, data.instances) == ({"foreground": 255}, True)
+    assert any("By the name instance_labels/" in note for note in data.notes)
+    with pytest.raises(ConfigError, match="'folders' does not take this option"):
+        import_data(tmp_path, "folders", ImportOptions(masks="instances"))
+
+
+def test_one_file_an_instance_becomes_one_mask(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    picture(root / "images" / "a.png", shape=(6, 4))
+    picture(root / "masks" / "a" / "n1.png", 255, shape=(6, 4))
+    picture(root / "masks" / "a" / "n2.png", 0, 0, 9, shape=(6, 4))
+    picture(root / "images" / "b.png", shape=(6, 4))
+    data = planar(root)
+    assert data.merged == {"a": [root / "masks" / "a" / "n1.png", root / "masks" / "a" / "n2.png"]}
+    assert "2 files with one instance each are merged to 1 masks of one class." in data.notes
+    assert "1 images have no mask: b." in data.notes
+    done = import_folder(root, tmp_path / "work")
+    first, second = read_cases(done.cases)
+    assert second.label is None
+    assert first.label == tmp_path / "work" / "labels" / "a.png"
+    assert read_volume(first.label).array[0].T.ravel()[:4].tolist() == [255, 0, 255, 0]
+    assert load_config(done.config).labels == {"foreground": 255}
+    picture(root / "masks" / "a" / "n3.png", 1, shape=(6, 5))
+    with pytest.raises(GeometryError, match=r"n3\.png: .*\(6, 5\) pixels, but n1\.png beside it has \(6, 4\)"):
+        import_folder(root, tmp_path / "again")
+    assert not (tmp_path / "again" / "cases.csv").exists()
+
+
+def test_one_picture_in_colour_makes_all_red_green_and_blue(tmp_path: Path) -> None:
+    picture(tmp_path / "images" / "grey.png")
+    picture(tmp_path / "images" / "red.png", shape=(*GRID.shape[:2], 3))
+    data = planar(tmp_path)
+    assert list(data.channels) == ["red", "green", "blue"]
+    assert all(case.channel_index == {"red": 0, "green": 1, "blue": 2} for case in data.cases)
+    assert any(note.startswith("1 of 2 images are grey;") for note in data.notes)
+
+
+def test_the_subject_is_what_the_pattern_finds(tmp_path: Path) -> None:
+    for name in ("SC-N-02-IM-1", "SC-N-02-IM-2", "SC-HF-I-1-IM-1"):
+        picture(tmp_path / "images" / f"{name}.png")
+    assert any("--subject-pattern" in note for note in planar(tmp_path).notes)
+    data = planar(tmp_path, subject_pattern=r"^(SC-.*)-IM")
+    assert [case.subject for case in data.cases] == ["SC-HF-I-1", "SC-N-02", "SC-N-02"]
+    assert not any("--subject-pattern" in note for note in data.notes)
+    with pytest.raises(ConfigError, match=r"finds no subject in 1 of 3 names \(SC-HF-I-1-IM-1\)"):
+        planar(tmp_path, subject_pattern="SC-N-..")
+    with pytest.raises(ConfigError, match="no regular expression"):
+        planar(tmp_path, subject_pattern="(")
+
+
+def test_train_and_test_folders_and_what_lacks_a_partner(tmp_path: Path) -> None:
+    for part, name in (("train", "a"), ("train", "b"), ("test", "c")):
+        picture(tmp_path / part / "images" / f"{name}.png")
+        picture(tmp_path / part / "masks" / f"{name}.png", 255)
+    (tmp_path / "train" / "masks" / "b.png").rename(tmp_path / "train" / "masks" / "z.png")
+    data = planar(tmp_path)
+    assert [(c.case, c.split, bool(c.images), bool(c.label)) for c in data.cases] == [
+        ("a", "train", True, True),
+        ("b", "train", True, False),
+        ("c", "test", True, True),
+        ("z", "train", False, True),
+    ]
+    assert {"1 images have no mask: b.", "1 masks have no image: z."} <= set(data.notes)
+
+
+def test_pictures_beside_volumes_are_previews(tmp_path: Path) -> None:
+    tree_folders(tmp_path)
+    picture(tmp_path / "images" / "p1.png")
+    assert guess_layout(tmp_path)[0] == "folders"
+    assert [case.images["image"].name for case in import_data(tmp_path, "folders").cases] == ["p1.nii.gz", "p2.nii.gz"]
+
+
+@needs_data
+def test_nuclei() -> None:
+    root = DATA / "dsb2018_nuclei"
+    assert guess_layout(root) == ("planar_folders", "it holds images/ and instance_labels/, 77 pictures")
+    data = import_data(root, "planar_folders")
+    assert (len(data.cases), data.labels, data.instances) == (77, {"foreground": 255}, True)
+    assert list(data.channels) == ["red", "green", "blue"]
+    assert any(note.startswith("60 of 77 images are grey;") for note in data.notes)
+
+
+@needs_data
+def test_heart_slices_of_one_patient_are_one_subject() -> None:
+    root = DATA / "sunnybrook_lv_2d"
+    data = planar(root, subject_pattern=r"^(SC-.*-\d+)-IM")
+    assert (len(data.cases), len({case.subject for case in data.cases})) == (526, 30)
+    assert data.labels == {"foreground": 255}
+    assert list(data.channels) == ["grey"]
+    assert data.notes == []
 
 
 # decathlon

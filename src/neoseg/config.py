@@ -71,6 +71,7 @@ class RunConfig(BaseModel, frozen=True, extra="forbid"):
         device: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:1".
         labels: class name to stored value, or to several values that mean it.
         label_tolerance: how far a stored value may lie from a declared one.
+        label_instances: the values of the labels number the instances of one class: each above 0 is that class.
         channels: channels that the network sees, in this order; omitted: those of the table of cases, and "zadc" when
             [prepare.zmap] makes it.
         folds, plan, prepare, atlas, network, loss, augment, training, window, postprocess, rules, evaluate: see each.
@@ -88,6 +89,7 @@ class RunConfig(BaseModel, frozen=True, extra="forbid"):
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     labels: dict[str, int | list[float]]
     label_tolerance: float = Field(0.0, ge=0, lt=0.5)
+    label_instances: bool = False
     channels: tuple[str, ...] | None = None
     folds: FoldsConfig = FoldsConfig()
     plan: PlanConfig = PlanConfig()
@@ -121,7 +123,12 @@ class RunConfig(BaseModel, frozen=True, extra="forbid"):
     @property
     def label_set(self) -> LabelSet:
         """The classes with their stored values."""
-        return LabelSet.of(self.labels, self.label_tolerance)
+        return LabelSet.of(self.labels, self.label_tolerance, instances=self.label_instances)
+
+    @property
+    def label_key(self) -> float | str:
+        """How stored values are told to be those of a class, for hashes."""
+        return "instances" if self.label_instances else self.label_tolerance
 
 
 def load_config(

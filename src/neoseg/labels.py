@@ -22,18 +22,22 @@ class LabelSet:
         names: one name a class.
         values: for each class the stored values that mean it; the first is the one that predictions are written with.
         tolerance: how far a stored value may lie from a declared one (0: exactly equal).
+        instances: every whole number above 0 means the one class: the values number its instances.
     """
 
     names: tuple[str, ...]
     values: tuple[tuple[float, ...], ...]
     tolerance: float = 0.0
+    instances: bool = False
 
     @staticmethod
-    def of(mapping: Mapping[str, float | Sequence[float]], tolerance: float = 0.0) -> LabelSet:
+    def of(
+        mapping: Mapping[str, float | Sequence[float]], tolerance: float = 0.0, *, instances: bool = False
+    ) -> LabelSet:
         """Make a label set from ``{"lesion": 1}`` or ``{"lesion": [1, 255]}``.
 
         Raises:
-            ConfigError: no class, a value used twice, or the background value 0 used.
+            ConfigError: no class, a value used twice, the background value 0 used, or instances of several classes.
         """
         values = tuple(
             tuple(float(v) for v in (value if isinstance(value, Sequence) else (value,))) for value in mapping.values()
@@ -48,7 +52,12 @@ class LabelSet:
                 f"labels: the first value of each class is written into masks, so it must be a whole number from 1 to "
                 f"65535, but {[group[0] for group in values]} were given."
             )
-        return LabelSet(tuple(mapping), values, tolerance)
+        if instances and (len(values) > 1 or tolerance):
+            raise ConfigError(
+                f"labels: with label_instances = true every value is an instance of one class, without a "
+                f"label_tolerance, but {list(mapping)} with {tolerance:g} were given."
+            )
+        return LabelSet(tuple(mapping), values, tolerance, instances)
 
     @property
     def count(self) -> int:
@@ -63,6 +72,8 @@ class LabelSet:
     def unknown(self, array: NDArray[Any]) -> list[float]:
         """Return the stored values (at most ten, sorted) that no class declares; NaN counts as unknown."""
         found = np.unique(array).astype(np.float64)
+        if self.instances:
+            return [float(v) for v in found[~((found >= 0) & (found == np.rint(found)))][:10]]
         declared = np.array([0.0] + [v for group in self.values for v in group])
         gaps = np.abs(found[:, None] - declared).min(axis=1)
         return [float(v) for v in found[~(gaps <= self.tolerance)][:10]]
@@ -84,6 +95,8 @@ class LabelSet:
                 f"{name}: the label holds the values {unknown}, but only 0 and {declared} are declared; add the values "
                 "to [labels] (or a label_tolerance for rounded ones) or correct the file."
             )
+        if self.instances:
+            return np.asarray(array > 0, dtype=np.uint8)
         classes = np.zeros(array.shape, dtype=np.uint8)
         for index, group in enumerate(self.values, start=1):
             for value in group:

@@ -4,13 +4,15 @@ Inside neoseg every array is ``(c, x, y, z)`` (2-D: ``(c, x, y)``) with its axes
 patient's right, y to anterior, z to superior, as near as the stored axes allow (RAS+). World coordinates are RAS
 millimetres. Files store axes in any order and direction; :func:`canonical` is the one door in and :func:`to_stored`
 the one door out, so a result returns to exactly the grid that came in.
+
+Pictures (PNG, TIFF) have no patient: their x is the column, y the row from the top, and their world is in pixels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +40,7 @@ class Stored:
     """How a file kept a volume, complete enough to write another array onto the very same grid.
 
     Attributes:
-        file_format: the file format that the volume came from ("nifti", "mha", "nrrd").
+        file_format: the file format that the volume came from ("nifti", "mha", "nrrd", "png", "tiff").
         shape: spatial shape in file order.
         affine: file voxel indices to RAS mm, exactly as read (not repaired).
         axes: ``axes[i]`` is the file axis that became canonical axis ``i``.
@@ -62,11 +64,14 @@ class Grid:
         shape: voxels along the canonical axes, ``(x, y, z)`` or ``(x, y)``.
         affine: ``(d+1, d+1)``, voxel indices to RAS mm; its columns are orthogonal.
         stored: how the file kept it; ``None`` for a grid that was made here.
+        unit: of the world: "mm", or "px" where the file does not tell how large a pixel is. What is documented as mm
+            is in this unit.
     """
 
     shape: tuple[int, ...]
     affine: NDArray[np.float64]
     stored: Stored | None = None
+    unit: Literal["mm", "px"] = "mm"
 
     def __post_init__(self) -> None:
         d = len(self.shape)
@@ -109,6 +114,16 @@ class Grid:
         """Volume of one voxel in mm3 (2-D: area in mm2)."""
         return float(abs(np.linalg.det(self.affine[:-1, :-1])))
 
+    @property
+    def size_unit(self) -> Literal["mL", "mm²", "px²"]:
+        """Unit that the size of a structure is told in: mL in a volume, an area in a plane."""
+        return "mL" if self.ndim == 3 else "mm²" if self.unit == "mm" else "px²"
+
+    @property
+    def voxel_size(self) -> float:
+        """Size of one voxel in :attr:`size_unit`."""
+        return self.voxel_volume / 1000 if self.ndim == 3 else self.voxel_volume
+
     def to_world(self, index: NDArray[Any]) -> NDArray[np.float64]:
         """Map voxel indices ``(..., d)`` to RAS mm."""
         return np.asarray(np.asarray(index) @ self.affine[:-1, :-1].T + self.affine[:-1, -1], dtype=np.float64)
@@ -122,7 +137,7 @@ class Grid:
         """Return the sub-lattice (or, for negative starts, the extension) that begins at voxel ``start``."""
         affine = self.affine.copy()
         affine[:-1, -1] = self.to_world(np.asarray(start, dtype=np.float64))
-        return Grid(shape, affine)
+        return Grid(shape, affine, unit=self.unit)
 
     def with_spacing(self, spacing_mm: tuple[float, ...]) -> Grid:
         """Return a grid over the same field of view (outer voxel faces) with the nearest whole number of voxels.
@@ -135,7 +150,7 @@ class Grid:
         affine = self.affine.copy()
         affine[:-1, :-1] = self.directions * new
         affine[:-1, -1] = self.centre - affine[:-1, :-1] @ ((shape - 1) / 2)
-        return Grid(tuple(int(n) for n in shape), affine)
+        return Grid(tuple(int(n) for n in shape), affine, unit=self.unit)
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,7 +207,13 @@ def repair_affine(affine: NDArray[Any], name: str = "the affine") -> NDArray[np.
 
 
 def canonical(
-    array: NDArray[Any], affine: NDArray[Any], *, file_format: str, name: str, header: Mapping[str, Any] | None = None
+    array: NDArray[Any],
+    affine: NDArray[Any],
+    *,
+    file_format: str,
+    name: str,
+    header: Mapping[str, Any] | None = None,
+    unit: Literal["mm", "px"] = "mm",
 ) -> Volume:
     """Turn an array in file order into a Volume in canonical order that remembers the file's grid.
 
@@ -202,6 +223,7 @@ def canonical(
         file_format: "nifti", "mha", "nrrd".
         name: the file, for errors.
         header: see :class:`Stored`.
+        unit: of the affine.
 
     Raises:
         GeometryError: the affine is sheared or degenerate.
@@ -218,7 +240,7 @@ def canonical(
         to_file[axis, i] = -1 if flip else 1
         to_file[axis, -1] = shape[axis] - 1 if flip else 0
     stored = Stored(file_format, shape, exact, axes, flips, dict(header or {}))
-    return Volume(np.ascontiguousarray(moved), Grid(moved.shape[1:], repaired @ to_file, stored))
+    return Volume(np.ascontiguousarray(moved), Grid(moved.shape[1:], repaired @ to_file, stored, unit))
 
 
 def to_stored(volume: Volume) -> NDArray[Any]:
@@ -257,7 +279,7 @@ def upright(grid: Grid) -> Grid:
     spacing = np.round(grid.spacing, 4)
     affine = np.diag([*spacing, 1.0])
     affine[:-1, -1] = -spacing * (np.asarray(grid.shape) - 1) / 2
-    return Grid(grid.shape, affine)
+    return Grid(grid.shape, affine, unit=grid.unit)
 
 
 def _nearest_axes(affine: NDArray[np.float64]) -> tuple[tuple[int, ...], tuple[bool, ...]]:

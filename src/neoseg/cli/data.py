@@ -16,17 +16,36 @@ __all__ = ["check", "import_", "info"]
 def import_(
     folder: Annotated[Path, typer.Argument(help="Folder of scans in a known layout.")],
     layout: Annotated[
-        str | None, typer.Option("--layout", help="bonbid, decathlon or folders; default: guessed.")
+        str | None,
+        typer.Option("--layout", help="bonbid, decathlon, planar_folders or folders; default: guessed."),
     ] = None,
     recipe: Annotated[str | None, typer.Option("--recipe", help="Shipped recipe to become neoseg.toml.")] = None,
     workspace: WorkspaceFolder = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace cases.csv and neoseg.toml.")] = False,
+    subject_pattern: Annotated[
+        str | None,
+        typer.Option(
+            "--subject-pattern",
+            metavar="REGEX",
+            help="Regular expression that finds the subject in the name of a case: its first group, else all of it.",
+        ),
+    ] = None,
+    masks: Annotated[
+        str | None,
+        typer.Option("--masks", help="What the values of picture masks are: classes or instances; default: told."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Write cases.csv and neoseg.toml for a folder of scans; copies and renames nothing."""
+    from ..data.layouts import ImportOptions
+    from ..errors import ConfigError
     from ..pipeline.import_data import import_folder
 
-    done = import_folder(folder, workspace or Path(), layout, recipe=recipe, overwrite=overwrite)
+    if masks not in (None, "classes", "instances"):
+        raise ConfigError(f"--masks {masks}: classes or instances is wanted.")
+    meaning: Any = masks
+    options = ImportOptions(subject_pattern=subject_pattern, masks=meaning)
+    done = import_folder(folder, workspace or Path(), layout, recipe=recipe, overwrite=overwrite, options=options)
     data = done.data
     labelled = sum(c.label is not None for c in data.cases)
     if as_json:
@@ -35,6 +54,7 @@ def import_(
                 "layout": done.layout,
                 "reason": done.reason,
                 "cases": len(data.cases),
+                "subjects": len({c.subject for c in data.cases}),
                 "labelled": labelled,
                 "labels": data.labels,
                 "channels": data.channels,
@@ -44,7 +64,9 @@ def import_(
         )
         return
     print_lines([f"Layout {done.layout}" + (f": {done.reason}" if done.reason else "")])
-    print_lines([f"{len(data.cases)} cases, {labelled} with a label; channels {data.channels}; labels {data.labels}"])
+    subjects = len({c.subject for c in data.cases})
+    told = f"{len(data.cases)} cases of {subjects} subjects, {labelled} with a label"
+    print_lines([f"{told}; channels {data.channels}; labels {data.labels}"])
     print_lines([f"note: {note}" for note in data.notes])
     print_lines([f"Written: {done.cases} and {done.config}", f"Next: neoseg run {done.config}"])
 

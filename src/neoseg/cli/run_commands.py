@@ -242,10 +242,11 @@ def _show_scans(found: Iterable[PredictedScan], as_json: bool) -> None:
 
 
 def _volume(scan: PredictedScan, name: str) -> str:
-    text = f"{name} {scan.volumes_ml[name]:.2f} mL"
+    digits = ".2f" if scan.unit == "mL" else ".0f"
+    text = f"{name} {scan.volumes_ml[name]:{digits}} {scan.unit}"
     if name in scan.ranges_ml:
         low, high = scan.ranges_ml[name]
-        text += f" ({low:.2f} to {high:.2f} by the single folds)"
+        text += f" ({low:{digits}} to {high:{digits}} by the single folds)"
     return text
 
 

@@ -51,8 +51,11 @@ def head_levels(image: NDArray[Any]) -> tuple[float, float]:
 def foreground_mask(array: NDArray[Any]) -> NDArray[np.bool_]:
     """Return ``(x, y, z)``: where any channel of ``(c, x, y, z)`` is finite and not 0, with enclosed holes filled.
 
-    In a skull-stripped image this is the brain; an image without exact zeros is foreground everywhere.
+    In a skull-stripped image this is the brain; an image without exact zeros is foreground everywhere. So is a plane
+    ``(c, x, y)``: in a picture 0 is black, a grey level like others.
     """
+    if array.ndim == 3:
+        return np.ones(array.shape[1:], dtype=np.bool_)
     from scipy.ndimage import binary_fill_holes
 
     mask = (np.isfinite(array) & (array != 0)).any(axis=0)

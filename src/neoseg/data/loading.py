@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import GeometryError, InputError
-from ..io import read_volume
+from ..io import read_label, read_volume
 from ..labels import LabelSet
 from ..volume import Volume, same_grid
 from .brain_mask import Origin, brain_mask
@@ -97,7 +97,7 @@ def load_mask(path: Path, image: Volume) -> NDArray[np.bool_]:
         InputError: the file is missing or unreadable, holds NaN, or is 0 everywhere.
         GeometryError: it lies on another grid than the image.
     """
-    volume = read_volume(path)
+    volume = read_label(path)
     if not same_grid(volume.grid, image.grid):
         raise GeometryError(
             f"{path}: the mask has the grid {_shown(volume)}, but its image has {_shown(image)}; resample the mask "
@@ -157,7 +157,7 @@ def load_label(case: Case, labels: LabelSet, grid_of: Volume) -> Volume:
     """
     if case.label is None:
         raise InputError(f"case {case.case}: no label is given in cases.csv, but this step needs one.")
-    volume = read_volume(case.label)
+    volume = read_label(case.label)
     if not same_grid(volume.grid, grid_of.grid):
         raise GeometryError(
             f"{case.label}: the label has the grid {_shown(volume)}, but its image has {_shown(grid_of)}; "
@@ -170,4 +170,4 @@ def _shown(volume: Volume) -> str:
     size = "x".join(str(n) for n in volume.grid.shape)
     spacing = "x".join(f"{s:.4g}" for s in volume.spacing)
     origin = ", ".join(f"{o:.1f}" for o in volume.grid.affine[:-1, -1])
-    return f"{size} at {spacing} mm from ({origin})"
+    return size if volume.grid.unit == "px" else f"{size} at {spacing} mm from ({origin})"

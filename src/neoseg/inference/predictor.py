@@ -51,8 +51,8 @@ class Uncertainty:
         entropy: of the mean probabilities, 0..1, see :func:`neoseg.inference.uncertainty.entropy`.
         spread: of the foreground probability over the folds, see :func:`neoseg.inference.uncertainty.spread`;
             ``None`` with one fold.
-        ranges_ml: for each class the smallest and the largest volume in mL of the masks that the single folds give
-            with the same post-processing; empty with one fold.
+        ranges_ml: for each class the smallest and the largest volume in mL (of a plane: area) of the masks that the
+            single folds give with the same post-processing; empty with one fold.
     """
 
     entropy: Volume
@@ -316,7 +316,7 @@ class _Maps:
         ranges: dict[str, tuple[float, float]] = {}
         if self.spread is not None:
             masks = [clean(mask, grid.spacing, config) for mask in self.masks[1:]]
-            ranges = {n: range_ml(masks, i, grid.voxel_volume) for i, n in enumerate(labels.names, start=1)}
+            ranges = {n: range_ml(masks, i, grid.voxel_size) for i, n in enumerate(labels.names, start=1)}
         spread_map = Volume(self.spread, grid) if self.spread is not None else None
         return Uncertainty(Volume(self.entropy, grid), spread_map, ranges)
 

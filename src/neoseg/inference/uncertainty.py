@@ -43,10 +43,12 @@ def spread(members: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray((1 - members[:, 0]).std(axis=0, ddof=1), dtype=np.float32)
 
 
-def range_ml(masks: Sequence[NDArray[np.uint8]], index: int, voxel_mm3: float) -> tuple[float, float]:
-    """Return the smallest and the largest volume in mL that a class has in the masks of the single folds.
+def range_ml(masks: Sequence[NDArray[np.uint8]], index: int, voxel_ml: float) -> tuple[float, float]:
+    """Return the smallest and the largest volume that a class has in the masks of the single folds.
+
+    It is in the unit of ``voxel_ml``, mL of a voxel or the area of a pixel.
 
     It is no confidence interval: it says how far networks agree that saw different parts of the training cases.
     """
-    volumes = [float(np.count_nonzero(mask == index)) * voxel_mm3 / 1000 for mask in masks]
+    volumes = [float(np.count_nonzero(mask == index)) * voxel_ml for mask in masks]
     return min(volumes), max(volumes)

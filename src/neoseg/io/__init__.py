@@ -1,16 +1,31 @@
-"""Volumes from files and back, one format a file: NIfTI, MetaImage (MHA, MHD) and NRRD."""
+"""Volumes from files and back, one format a file: NIfTI, MetaImage (MHA, MHD), NRRD, and pictures (PNG, TIFF)."""
 
 from __future__ import annotations
 
 from .detached import detached_files
-from .formats import FORMATS, FileFormat, endings, read_grid, read_volume, strip_ending, volumes_in, write_volume
+from .formats import (
+    FORMATS,
+    FileFormat,
+    endings,
+    is_planar,
+    read_grid,
+    read_label,
+    read_volume,
+    strip_ending,
+    volumes_in,
+    write_volume,
+)
+from .planar import COLOURS
 
 __all__ = [
+    "COLOURS",
     "FORMATS",
     "FileFormat",
     "detached_files",
     "endings",
+    "is_planar",
     "read_grid",
+    "read_label",
     "read_volume",
     "strip_ending",
     "volumes_in",

@@ -9,9 +9,20 @@ from typing import TypeVar
 
 from ..errors import GeometryError, InputError, NeosegError
 from ..volume import Grid, Volume, same_grid
-from . import itk, nifti
+from . import itk, nifti, planar
 
-__all__ = ["FORMATS", "FileFormat", "endings", "read_grid", "read_volume", "strip_ending", "volumes_in", "write_volume"]
+__all__ = [
+    "FORMATS",
+    "FileFormat",
+    "endings",
+    "is_planar",
+    "read_grid",
+    "read_label",
+    "read_volume",
+    "strip_ending",
+    "volumes_in",
+    "write_volume",
+]
 
 
 _T = TypeVar("_T")
@@ -28,6 +39,8 @@ class FileFormat:
         read_grid: file to Grid, from the header only.
         volumes_in: file to the number of volumes it holds.
         write: (Volume whose ``grid.stored`` is honoured, file); whole or not at all.
+        read_label: file to Volume, where a label is read in another way than an image.
+        planar: its files are pictures.
     """
 
     name: str
@@ -36,18 +49,39 @@ class FileFormat:
     read_grid: Callable[[Path], Grid]
     volumes_in: Callable[[Path], int]
     write: Callable[[Volume, Path], None]
+    read_label: Callable[[Path], Volume] | None = None
+    planar: bool = False
 
 
 FORMATS: tuple[FileFormat, ...] = (
     FileFormat("nifti", (".nii.gz", ".nii"), nifti.read, nifti.read_grid, nifti.volumes_in, nifti.write),
     FileFormat("mha", (".mha", ".mhd"), itk.read_mha, itk.read_grid_mha, itk.volumes_in, itk.write),
     FileFormat("nrrd", (".nrrd", ".nhdr"), itk.read_nrrd, itk.read_grid_nrrd, itk.volumes_in, itk.write),
+    FileFormat(
+        "png", (".png",), planar.read, planar.read_grid, planar.volumes_in, planar.write, planar.read_label, True
+    ),
+    FileFormat(
+        "tiff",
+        (".tif", ".tiff"),
+        planar.read,
+        planar.read_grid,
+        planar.volumes_in,
+        planar.write,
+        planar.read_label,
+        True,
+    ),
 )
 
 
-def endings() -> tuple[str, ...]:
-    """Return every known ending, lower case, with the dot."""
-    return tuple(ending for file_format in FORMATS for ending in file_format.endings)
+def endings(*, planar: bool | None = None) -> tuple[str, ...]:
+    """Return every known ending, lower case, with the dot; those of pictures alone, or those of the others alone."""
+    chosen = (f for f in FORMATS if planar is None or f.planar == planar)
+    return tuple(ending for file_format in chosen for ending in file_format.endings)
+
+
+def is_planar(path: Path) -> bool:
+    """Tell whether a file is a picture, by its name."""
+    return path.name.lower().endswith(endings(planar=True))
 
 
 def strip_ending(name: str) -> str | None:
@@ -64,7 +98,8 @@ def read_volume(path: Path | str, *, volume_index: int | None = None) -> Volume:
     Args:
         path: a file with one of the known endings.
         volume_index: which volume of a 4-D (or vector) file, counted from 0; a file with several volumes is refused
-            without it, and an index other than 0 is refused for a file with one volume.
+            without it, and an index other than 0 is refused for a file with one volume. A picture has red, green and
+            blue as volumes 0, 1 and 2, a grey one the same values in each.
 
     Returns:
         A Volume of one channel. Integers keep their stored type; scaled integers and floating point are float32,
@@ -79,6 +114,15 @@ def read_volume(path: Path | str, *, volume_index: int | None = None) -> Volume:
     return _reading(file, lambda chosen: chosen.read(file, volume_index))
 
 
+def read_label(path: Path) -> Volume:
+    """Read a label or mask; as :func:`read_volume`, but of a picture with a palette the indices are the values.
+
+    Raises:
+        InputError, GeometryError: as :func:`read_volume`.
+    """
+    return _reading(path, lambda chosen: chosen.read_label(path) if chosen.read_label else chosen.read(path, None))
+
+
 def read_grid(path: Path | str) -> Grid:
     """Read only where the voxels of a file lie; the voxels themselves are not touched, so damage there stays unseen.
 
@@ -91,7 +135,7 @@ def read_grid(path: Path | str) -> Grid:
 
 
 def volumes_in(path: Path) -> int:
-    """Return how many volumes a file holds: 1, or the length of its fourth axis (or vector).
+    """Return how many volumes a file holds: 1, or the length of its fourth axis (or vector); 3 of a colour picture.
 
     Raises:
         InputError: as :func:`read_grid`.
@@ -103,8 +147,9 @@ def write_volume(volume: Volume, path: Path | str, *, like: Grid | None = None) 
     """Write a volume; the file is whole or absent.
 
     A volume whose grid came from a file goes back to exactly that file's axes and geometry: bit for bit in the same
-    format, as near as the format's numbers allow in another. Several channels become a fourth axis (NIfTI) or a
-    vector image (MHA, NRRD). Integer types are written as they are and without scaling.
+    format, as near as the format's numbers allow in another. Several channels become a fourth axis (NIfTI), a
+    vector image (MHA, NRRD) or, three of them, colours (PNG, TIFF). Integer types are written as they are and without
+    scaling.
 
     Args:
         volume: array ``(c, x, y, z)`` or ``(c, x, y)``; bool is written as uint8.

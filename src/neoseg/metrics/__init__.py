@@ -15,6 +15,7 @@ from .presets import PRESETS, Preset, bonbid, bonbid_aggregates, preset_named
 from .scores import Score, read_scores, write_scores
 from .surface import SurfaceDistances, assd, element_areas, hausdorff, masd, nsd, surface_distances
 from .table import METRICS, Empty, Metric, Pair, metric_named, score_case, worst_value
+from .units import in_units_of
 
 __all__ = [
     "METRICS",
@@ -35,6 +36,7 @@ __all__ = [
     "dice",
     "element_areas",
     "hausdorff",
+    "in_units_of",
     "iou",
     "lesion_f1",
     "lesion_precision",

@@ -23,7 +23,7 @@ class Score:
         label: name of the class or region that was scored.
         metric: name of the metric.
         value: in the unit; nan where the metric is undefined.
-        unit: "ratio", "mm", "mL" or "count".
+        unit: "ratio", "mm", "mL" or "count"; of a plane "px" and "mm²" or "px²" too.
     """
 
     case: str

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..atomic import read_json
 from ..data.store import file_digest
-from ..io import read_volume
+from ..io import read_label
 from ..volume import same_grid
 from ..workspace import Run
 from .evaluate import read_rows
@@ -103,7 +103,7 @@ def _masks(what: str, masks: Sequence[Path], others: Path) -> Compared:
         if not other.is_file():
             different.append(f"{path.name} is missing")
             continue
-        first, second = read_volume(path), read_volume(other)
+        first, second = read_label(path), read_label(other)
         if not same_grid(first.grid, second.grid) or first.array.shape != second.array.shape:
             different.append(f"{path.name} has another grid")
             continue

@@ -18,11 +18,11 @@ from ..config import RunConfig
 from ..data.store import CaseStore
 from ..errors import ConfigError, InputError, nearest
 from ..inference.configs import PostprocessSearch
-from ..io import read_volume
+from ..io import read_label
 from ..methods.choice import Choice
 from ..methods.configs import RuleConfig
 from ..methods.threshold import apply_rule, choose_rule, rule_table
-from ..metrics import METRICS, score_case, worst_value
+from ..metrics import METRICS, in_units_of, score_case, worst_value
 from ..volume import Volume
 from .predict import choices_by_fold, mask_path
 from .prepared import PreparedCase
@@ -173,7 +173,7 @@ def _rule_table_of(
 def _score_one(job: _Job, *, store: CaseStore, config: RunConfig, channels: Sequence[str]) -> list[ScoredRow]:
     case = PreparedCase(store, job.case)
     truth = np.asarray(case.truth)
-    written: Volume = read_volume(job.mask)
+    written: Volume = read_label(job.mask)
     # The file's own spacing, digit by digit: scores have to equal those of any other scorer.
     labels, spacing = config.label_set, written.grid.spacing
     masks = {NETWORK: labels.encode(written.array[0], str(job.mask))}
@@ -190,17 +190,8 @@ def _score_one(job: _Job, *, store: CaseStore, config: RunConfig, channels: Sequ
     for method, mask in masks.items():
         for index, label in enumerate(labels.names, start=1):
             scores = score_case(truth == index, mask == index, spacing, tolerance_mm=config.evaluate.tolerance_mm)
-            rows += [
-                ScoredRow(
-                    job.split,
-                    method,
-                    job.case,
-                    label,
-                    metric.name,
-                    scores[metric.name],
-                    worst_value(metric.name, truth.shape, spacing),
-                    metric.unit,
-                )
-                for metric in METRICS
-            ]
+            for metric in METRICS:
+                value, unit = in_units_of(written.grid, scores[metric.name], metric.unit)
+                worst, _ = in_units_of(written.grid, worst_value(metric.name, truth.shape, spacing), metric.unit)
+                rows.append(ScoredRow(job.split, method, job.case, label, metric.name, value, worst, unit))
     return rows

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import GeometryError, InputError
-from ..io import endings, read_volume, strip_ending
-from ..metrics import METRICS, Score, metric_named, preset_named, score_case, worst_value, write_scores
+from ..io import endings, is_planar, read_label, strip_ending
+from ..metrics import METRICS, Score, in_units_of, metric_named, preset_named, score_case, worst_value, write_scores
 from ..progress import Progress, Silent
 from ..report.summary import summarise
 from ..volume import Volume, same_grid, to_stored
@@ -55,7 +55,7 @@ def evaluate_folders(
     worst: dict[tuple[str, str], float] = {}
     with (progress or Silent()).track("Scoring", len(pairs)) as advance:
         for name, (truth_file, prediction_file) in pairs.items():
-            reference, found = read_volume(truth_file), read_volume(prediction_file)
+            reference, found = read_label(truth_file), read_label(prediction_file)
             if chosen is not None:
                 _note_geometry(notes, name, reference, found)
                 stored = reference.grid.stored
@@ -66,7 +66,8 @@ def evaluate_folders(
             else:
                 rows += _scores(name, reference, found, prediction_file, tolerance_mm)
             for metric in {row.metric for row in rows}:
-                worst[name, metric] = worst_value(metric, reference.grid.shape, reference.grid.spacing)
+                least = worst_value(metric, reference.grid.shape, reference.grid.spacing)
+                worst[name, metric] = in_units_of(reference.grid, least, metric_named(metric).unit)[0]
             advance(1, name)
     if output is not None:
         write_scores(rows, Path(output))
@@ -97,11 +98,10 @@ def _masks_in(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise InputError(f"{folder}: there is no such folder; correct the path.")
     files: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        stem = strip_ending(path.name)
-        if stem is None or path.name.startswith("."):
-            continue
-        name = _ROLE.sub("", stem)
+    there = [p for p in sorted(folder.iterdir()) if strip_ending(p.name) is not None and not p.name.startswith(".")]
+    volumes = [p for p in there if not is_planar(p)]
+    for path in volumes or there:  # pictures beside volumes are previews
+        name = _ROLE.sub("", str(strip_ending(path.name)))
         if name in files:
             raise InputError(f"{folder}: {files[name].name} and {path.name} are both masks of {name!r}; keep one.")
         files[name] = path
@@ -127,7 +127,9 @@ def _scores(name: str, reference: Volume, found: Volume, file: Path, tolerance_m
     rows = []
     for value in values or [1]:
         scores = score_case(true == value, mine == value, reference.grid.spacing, tolerance_mm=tolerance_mm)
-        rows += [Score(name, f"{value:g}", m.name, scores[m.name], m.unit) for m in METRICS]
+        for metric in METRICS:
+            found_value, unit = in_units_of(reference.grid, scores[metric.name], metric.unit)
+            rows.append(Score(name, f"{value:g}", metric.name, found_value, unit))
     return rows
 
 

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import numpy as np
 
 from ..atomic import replacing
 from ..config import recipe_text
 from ..data.cases import write_cases
 from ..data.layouts import guess_layout, import_data
-from ..data.layouts.imported import ImportedData
-from ..errors import InputError
+from ..data.layouts.imported import ImportedData, ImportOptions
+from ..data.layouts.planar_folders import MERGED
+from ..errors import GeometryError, InputError
+from ..io import read_label, write_volume
+from ..volume import Volume, same_grid
 
 __all__ = ["Imported", "import_folder"]
 
@@ -40,8 +47,11 @@ def import_folder(
     *,
     recipe: str | None = None,
     overwrite: bool = False,
+    options: ImportOptions | None = None,
 ) -> Imported:
     """Write ``cases.csv`` and ``neoseg.toml`` into the workspace; the images stay where they are.
+
+    Masks that lie as one file an instance are merged to ``labels/<case>.png`` in the workspace.
 
     Args:
         root: the data.
@@ -49,25 +59,72 @@ def import_folder(
         layout: name of the layout; None guesses.
         recipe: shipped recipe that becomes ``neoseg.toml``; None writes one that fits the data.
         overwrite: replace files that are there.
+        options: what the masks mean, and how names tell the subject.
 
     Raises:
         InputError: no layout fits, the folder holds no case, or the files are there already.
+        GeometryError: masks that are to be merged differ in size.
         ConfigError: there is no layout or recipe of that name.
     """
     root, workspace = Path(root), Path(workspace)
     text = recipe_text(recipe) if recipe else None
     name, reason = (layout, "") if layout else guess_layout(root)
-    data = import_data(root, name)
+    data = import_data(root, name, options)
     if not data.cases:
         raise InputError(f"{root}: the layout {name!r} found no image there; check the folder.")
     cases, config = workspace / "cases.csv", workspace / "neoseg.toml"
     there = [str(p) for p in (cases, config) if p.exists()]
     if there and not overwrite:
         raise InputError(f"{' and '.join(there)} exist; give --overwrite or another --workspace.")
+    data = _with_merged(data, workspace / "labels")
     write_cases(data.cases, cases)
     with replacing(config) as temporary:
-        temporary.write_text(text or _config_text(data), encoding="utf-8")
+        temporary.write_text(_with_labels(text, data) if text else _config_text(data), encoding="utf-8")
     return Imported(data, name, reason, cases, config)
+
+
+def _with_merged(data: ImportedData, folder: Path) -> ImportedData:
+    """Write the masks that are one file an instance as one file a case."""
+    made = {}
+    for name, files in data.merged.items():
+        made[name] = folder / f"{name}.png"
+        write_volume(_merged(files), made[name])
+    return replace(data, cases=[replace(c, label=made[c.case]) if c.case in made else c for c in data.cases])
+
+
+def _merged(files: Sequence[Path]) -> Volume:
+    first = read_label(files[0])
+    marked = first.array != 0
+    for file in files[1:]:
+        volume = read_label(file)
+        if not same_grid(volume.grid, first.grid):
+            raise GeometryError(
+                f"{file}: this mask has {volume.grid.shape} pixels, but {files[0].name} beside it has "
+                f"{first.grid.shape}; masks of one picture have to be of one size."
+            )
+        marked |= volume.array != 0
+    return Volume(np.where(marked, MERGED, 0).astype(np.uint8), first.grid)
+
+
+MARK = "# The import puts the labels of the data here."
+"""Line of a recipe after which its labels stand for those of any data."""
+
+
+def _with_labels(text: str, data: ImportedData) -> str:
+    """Return the text of a recipe with the labels of the data, where it leaves them to the import."""
+    found = re.search(re.escape(MARK) + r"\n(?:.+\n)*", text)
+    if found is None:
+        return text
+    return text[: found.start()] + "\n".join(_label_lines(data)) + "\n" + text[found.end() :]
+
+
+def _label_lines(data: ImportedData) -> list[str]:
+    lines = ["# The values number instances: each above 0 is the one class.", "label_instances = true", ""]
+    return [
+        *(lines if data.instances else []),
+        "[labels]",
+        *(f"{_key(name)} = {value}" for name, value in data.labels.items()),
+    ]
 
 
 def _config_text(data: ImportedData) -> str:
@@ -75,8 +132,7 @@ def _config_text(data: ImportedData) -> str:
         "# All fields: docs/reference/configuration.md. On the command line: --set table.field=value.",
         'cases = "cases.csv"',
         "",
-        "[labels]",
-        *(f"{_key(name)} = {value}" for name, value in data.labels.items()),
+        *_label_lines(data),
     ]
     healthy = any(c.group == "healthy" for c in data.cases)
     has_z = any("zadc" in c.images for c in data.cases)

@@ -53,11 +53,12 @@ class PredictedScan:
     Attributes:
         case: its name; of an image file that belongs to no scan, the file's name.
         mask: the written mask; None when it failed or belongs to no scan.
-        volumes_ml: volume of each class.
+        volumes_ml: volume of each class, in ``unit``.
         warnings: what a reader should know.
         error: the sentence that says why the scan failed.
         ranges_ml: with ``uncertainty`` and several folds, for each class the smallest and the largest volume of the
             masks that the single folds give; it says how far they agree and is no confidence interval.
+        unit: "mL", of a plane "mm²" or "px²".
     """
 
     case: str
@@ -66,6 +67,7 @@ class PredictedScan:
     warnings: tuple[str, ...]
     error: str | None = None
     ranges_ml: dict[str, tuple[float, float]] = field(default_factory=dict)
+    unit: str = "mL"
 
 
 @dataclass(frozen=True)
@@ -167,7 +169,7 @@ def predict_scans(
         source: see :func:`neoseg.pipeline.scan_files.scans_in`.
         output: where ``<scan>`` masks go, in the format and on the grid of the input.
         device: see the configuration.
-        probabilities: also write ``<scan>_probability_<class>``, float32 on the grid of the input.
+        probabilities: also write ``<scan>_probability_<class>``, float32 on the grid of the input; of a PNG as TIFF.
         options: uncertainty, the memory allowed, brain masks, processes.
         progress: the listener; default none.
 
@@ -187,7 +189,8 @@ def predict_scans(
     if told := other_versions(Run(folder)):
         progress.say(told)
     stacked = Run(folder).stacked
-    files = scans_in(source, channels, _stacked(stacked) if stacked.is_file() else None)
+    axes = len(predictor.ensemble.plan.spacing_mm)
+    files = scans_in(source, channels, _stacked(stacked) if stacked.is_file() else None, axes=axes)
     if options.brain_masks is not None:
         files = with_masks(files, options.brain_masks, channels)
     scans = files.scans
@@ -243,9 +246,11 @@ def _predict_one(
 def _written(predictor: Predictor, found: Prediction, scan: Case, mask: Path, notes: tuple[str, ...]) -> PredictedScan:
     write_volume(found.label, mask)
     for name, one in _maps(found, predictor.labels.names):
-        write_volume(one, mask.with_name(f"{scan.case}_{name}{_ending(scan)}"))
+        # PNG has no fractions
+        ending = ".tif" if mask.suffix.lower() == ".png" else _ending(scan)
+        write_volume(one, mask.with_name(f"{scan.case}_{name}{ending}"))
         Scratch.release(one.array)
-    to_ml = found.label.grid.voxel_volume / 1000
+    to_ml = found.label.grid.voxel_size
     stored = {n: int(v[0]) for n, v in zip(predictor.labels.names, predictor.labels.values, strict=True)}
     volumes = {n: float(np.count_nonzero(found.label.array == v) * to_ml) for n, v in stored.items()}
     doubt = orientation_doubt(found.label.grid)
@@ -253,7 +258,8 @@ def _written(predictor: Predictor, found: Prediction, scan: Case, mask: Path, no
     if found.uncertainty is not None and found.uncertainty.spread is None:
         warnings += ("This run has one fold, so there is no spread between folds and no range of volumes.",)
     ranges = dict(found.uncertainty.ranges_ml) if found.uncertainty is not None else {}
-    return PredictedScan(scan.case, mask, volumes, warnings, ranges_ml=ranges)
+    unit = found.label.grid.size_unit
+    return PredictedScan(scan.case, mask, volumes, warnings, ranges_ml=ranges, unit=unit)
 
 
 def _maps(found: Prediction, names: Sequence[str]) -> Iterator[tuple[str, Volume]]:

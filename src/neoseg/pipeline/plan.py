@@ -18,6 +18,7 @@ from ..plan.comparison import compared_with_nnunet
 from ..plan.fingerprint import FORMAT, CaseFacts, Fingerprint, case_facts, read_fingerprint, write_fingerprint
 from ..plan.plan import Plan, PlanConfig, Reason, make_plan, read_plan, write_plan
 from ..plan.topology import target_spacing
+from ..prepare.configs import PrepareConfig
 from ..prepare.standardise import Template
 from .prepare import template_of
 from .session import Session
@@ -57,6 +58,7 @@ def plan(session: Session) -> Plan:
     keys = _keys(session)
     fingerprint = _fingerprint(session, keys.data)
     facts = list(fingerprint.cases)
+    _require_volumes(config.prepare, facts)
     for name in config.prepare.normalise:
         if name not in session.channels:
             raise ConfigError(f"prepare.normalise.{name}: this is not a channel{nearest(name, session.channels)}.")
@@ -101,7 +103,10 @@ def compared(session: Session) -> tuple[Reason, ...]:
     Raises:
         InputError: too few training cases can be read.
     """
-    return compared_with_nnunet(_fingerprint(session, _keys(session).data).cases, session.labels.count)
+    facts = _fingerprint(session, _keys(session).data).cases
+    if len(facts[0].spacing_mm) == 2:
+        return (Reason(what="nnU-Net", value="not compared", why="its rules are kept here for volumes only"),)
+    return compared_with_nnunet(facts, session.labels.count)
 
 
 def plan_key(session: Session) -> str:
@@ -138,9 +143,7 @@ def _read(session: Session) -> Plan:
 
 def _keys(session: Session) -> _Keys:
     config = session.config
-    data = digest(
-        [[session.digests(c) for c in session.trainable], config.labels, config.label_tolerance, session.channels]
-    )
+    data = digest([[session.digests(c) for c in session.trainable], config.labels, config.label_key, session.channels])
     return _Keys(
         data=data,
         folds=digest([data, session.table_key, config.folds.model_dump(mode="json"), config.seed]),
@@ -167,6 +170,23 @@ def _as_in_template(facts: Sequence[CaseFacts], template: Template, config: Plan
     spacing = config.spacing_mm or target_spacing([f.spacing_mm for f in facts], [f.foreground_shape for f in facts])
     shape = template.grid(spacing).shape
     return [f.model_copy(update={"spacing_mm": spacing, "shape": shape, "foreground_shape": shape}) for f in facts]
+
+
+def _require_volumes(prepare: PrepareConfig, facts: Sequence[CaseFacts]) -> None:
+    """Refuse preparation steps that are for volumes where the images are planes.
+
+    Raises:
+        ConfigError: naming the step.
+    """
+    plane = next((f for f in facts if len(f.spacing_mm) == 2), None)
+    steps = {
+        "prepare.bias_field": prepare.bias_field is not None,
+        "prepare.zmap": prepare.zmap is not None,
+        'prepare.space = "template"': prepare.space == "template",
+    }
+    for step, wanted in steps.items():
+        if plane is not None and wanted:
+            raise ConfigError(f"{step}: this step is for volumes, but case {plane.case} is a 2-D image; remove it.")
 
 
 def _batch(session: Session) -> int | None:

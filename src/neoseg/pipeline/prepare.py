@@ -212,9 +212,9 @@ def _prepare_one(case: Case, *, keys: dict[str, str], store: CaseStore, steps: _
     label = load_label(case, labels, loaded.image) if case.label is not None else None
     try:
         physical = physical_maps(loaded, config, steps.atlas, want=settings.channels, template=template)
+        prepared = prepared_array(physical, config, settings, label, template=template)
     except InputError as error:
         raise InputError(f"case {case.case}: {error}") from error
-    prepared = prepared_array(physical, config, settings, label, template=template)
     start, shape = bounding_box(physical.mask, margin=1)
     box = tuple(slice(a, a + n) for a, n in zip(start, shape, strict=True))
     arrays: dict[str, Any] = {
@@ -231,10 +231,10 @@ def _prepare_one(case: Case, *, keys: dict[str, str], store: CaseStore, steps: _
 def _record(physical: Physical, prepared: Prepared, label: Volume | None, classes: int) -> dict[str, Any]:
     start, shape = bounding_box(physical.mask, margin=1)
     native, grid = physical.image.grid, prepared.space.grid
-    to_ml = native.voxel_volume / 1000
+    to_ml = native.voxel_size
     counts = np.bincount(label.array.reshape(-1), minlength=classes) if label is not None else np.zeros(1)
     return {
-        "native": {"shape": list(native.shape), "affine": native.affine.tolist()},
+        "native": {"shape": list(native.shape), "affine": native.affine.tolist(), "unit": native.unit},
         "box": {"start": list(start), "shape": list(shape)},
         "prepared": {
             "space": "native" if prepared.space.transform is None else "template",

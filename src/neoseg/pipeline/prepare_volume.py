@@ -197,8 +197,9 @@ def _require(job: VolumeJob) -> None:
             raise ConfigError(sentence)
     outputs = [p for p in (job.output, job.zmap, job.save_mask) if p is not None]
     for path in outputs:
-        if strip_ending(path.name) is None:
-            raise InputError(f"{path}: the ending is not one of {', '.join(endings())}; choose one of these.")
+        if not path.name.lower().endswith(endings(planar=False)):
+            known = ", ".join(endings(planar=False))
+            raise InputError(f"{path}: the ending is not one of {known}; choose one of these.")
     if job.save_transform is not None and job.save_transform.suffix not in (".npz", *ITK_ENDINGS):
         known = ", ".join((".npz", *ITK_ENDINGS))
         raise InputError(f"{job.save_transform}: the ending of a transform is one of {known}; choose one of these.")

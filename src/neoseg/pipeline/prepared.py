@@ -132,4 +132,4 @@ def _file(name: str) -> str:
 
 
 def _grid(record: dict[str, Any]) -> Grid:
-    return Grid(tuple(record["shape"]), np.asarray(record["affine"], dtype=np.float64))
+    return Grid(tuple(record["shape"]), np.asarray(record["affine"], dtype=np.float64), unit=record.get("unit", "mm"))

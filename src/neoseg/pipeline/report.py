@@ -9,13 +9,14 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..atomic import read_record, write_json
 from ..cluster.local import run_all
 from ..config import RunConfig
 from ..data.cases import Case
 from ..errors import InputError
-from ..io import read_grid, read_volume
+from ..io import read_grid, read_label
 from ..metrics import METRICS
 from ..plan.plan import Plan
 from ..prepare.configs import ADC
@@ -32,6 +33,7 @@ from ..report.content import (
 )
 from ..report.figures import case_panel, channel_of
 from ..report.html import write_report
+from ..report.pictures import picture_panel
 from ..report.scores import metric_notes, metric_title
 from ..training.log import read_log
 from .evaluate import NETWORK, ScoredRow, read_rows
@@ -106,6 +108,7 @@ def _content(
     predicted = [(CV, n) for f in folds for n in f.validation] + [(HELD_OUT, c.case) for c in session.held_out]
     jobs = [(split, name) for split, name in predicted if name not in failed]
     by_name = {c.case: c for c in session.cases}
+    grid = PreparedCase(session.store, jobs[0][1]).native
     work = partial(
         _result, session_parts=(session.store, run, config, plan), cases=by_name, judged=judged, rows=_by_case(rows)
     )
@@ -127,8 +130,10 @@ def _content(
         f"held-out cases, {len(session.healthy)} healthy; UNETR++ on {', '.join(plan.channels)}.",
         notice=notice,
         structure=session.labels.names[0] if len(session.labels.names) == 1 else "structure",
-        region="brain" if ADC in plan.channels else "foreground",
+        region="brain" if ADC in plan.channels else "foreground" if len(plan.patch) == 3 else "image",
         flag_ml=1.0 if ADC in plan.channels else None,
+        length_unit=grid.unit,
+        size_unit=grid.size_unit,
         evaluations=tuple(j.evaluation for j in judged.values()),
         config=config.model_dump(mode="json"),
         cases=tuple(_case_row(session, c, failed) for c in session.cases),
@@ -137,7 +142,9 @@ def _content(
         results=tuple(results),
         warnings=tuple(warnings),
         stages=tuple(StageRecord(name=name, seconds=record["seconds"]) for name, record in stages.items()),
-        metrics=metric_notes([m.name for m in METRICS]) if judged else (),
+        metrics=metric_notes([m.name for m in METRICS], length_unit=grid.unit, size_unit=grid.size_unit)
+        if judged
+        else (),
         cautions=(ADC_CAUTIONS if session.makes_zmap else ADC_CAUTIONS[:2]) if ADC in plan.channels else (),
         versions={"neoseg": environment["neoseg"], "python": environment["python"], **environment["packages"]},
     )
@@ -163,8 +170,8 @@ def _result(
     store, run, config, plan = session_parts
     labels = config.label_set
     prepared = PreparedCase(store, name)
-    mask = labels.encode(read_volume(mask_path(run, split, cases[name])).array[0], name)
-    ml, brain = prepared.native.voxel_volume / 1000, max(prepared.record["brain_ml"], 1e-9)
+    mask = labels.encode(read_label(mask_path(run, split, cases[name])).array[0], name)
+    ml, brain = prepared.native.voxel_size, max(prepared.record["brain_ml"], 1e-9)
     truth_ml = prepared.record["label_ml"]
     volumes = []
     for index, label in enumerate(labels.names, start=1):
@@ -189,27 +196,27 @@ def _result(
         if (label, metric) in own
     }
     score = judged[split].cases.get(name) if split in judged else None
-    units = {"adc": "1e-6 mm2/s", "zadc": "z"}
-    physical = np.asarray(prepared.physical)
-    channels = [channel_of(channel_title(c), physical[i], units.get(c, "")) for i, c in enumerate(plan.channels)]
-    box = tuple(slice(a, a + n) for a, n in zip(prepared.start, prepared.box.shape, strict=True))
-    panel = case_panel(
-        channels,
-        np.asarray(prepared.truth_in_box) if prepared.has_truth else None,
-        mask[box],
-        spacing_mm=prepared.native.spacing,
-        label_names=labels.names,
-    )
     return CaseResult(
         case=name,
         group=TITLES[split],
         volumes=tuple(volumes),
         scores=scores,
         risk=_risk(score),
-        panel=panel,
-        panel_text=f"Slices of {name} with the reference and the predicted outline.",
+        panel=_panel(prepared, mask, plan, labels.names),
+        panel_text=f"{name} with the reference and the predicted outline.",
         notes=tuple(prepared.record["warnings"]),
     )
+
+
+def _panel(prepared: PreparedCase, mask: NDArray[np.uint8], plan: Plan, names: Sequence[str]) -> bytes:
+    units = {"adc": "1e-6 mm2/s", "zadc": "z"}
+    physical = np.asarray(prepared.physical)
+    truth = np.asarray(prepared.truth_in_box) if prepared.has_truth else None
+    box = tuple(slice(a, a + n) for a, n in zip(prepared.start, prepared.box.shape, strict=True))
+    if prepared.native.ndim == 2:
+        return picture_panel(physical, truth, mask[box], label_names=names)
+    channels = [channel_of(channel_title(c), physical[i], units.get(c, "")) for i, c in enumerate(plan.channels)]
+    return case_panel(channels, truth, mask[box], spacing_mm=prepared.native.spacing, label_names=names)
 
 
 def _risk(score: CaseScore | None) -> float | None:

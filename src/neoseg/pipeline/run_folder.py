@@ -14,7 +14,7 @@ from ..config import load_resolved
 from ..data.cases import Case
 from ..data.store import file_digest
 from ..errors import StateError
-from ..io import volumes_in
+from ..io import COLOURS, is_planar, volumes_in
 from ..plan.plan import Plan, read_plan
 from ..prepare.standardise import Template
 from ..workspace import write_if_changed
@@ -28,8 +28,8 @@ from .session import Session
 __all__ = ["keep_config", "make_self_contained"]
 
 TRAINED_WITH = (
-    "seed", "labels", "label_tolerance", "channels", "folds", "prepare", "atlas", "network", "loss", "augment",
-    "training",
+    "seed", "labels", "label_tolerance", "label_instances", "channels", "folds", "prepare", "atlas", "network",
+    "loss", "augment", "training",
 )  # fmt: skip
 """Parts of the configuration that the weights of a run depend on."""
 
@@ -88,7 +88,10 @@ def _stack_of(case: Case) -> Stacked | None:
     files = set(case.images.values())
     if len(files) != 1 or not case.channel_index:
         return None
-    return Stacked(volumes_in(files.pop()), case.channel_index)
+    file = files.pop()
+    if is_planar(file):
+        return Stacked(len(COLOURS), case.channel_index, colours=True)
+    return Stacked(volumes_in(file), case.channel_index)
 
 
 def _copy_atlas(source: Path, target: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..data.cases import Case
 from ..errors import InputError
-from ..io import endings, strip_ending, volumes_in
+from ..io import endings, is_planar, strip_ending, volumes_in
 
 __all__ = ["ScanFiles", "Stacked", "scans_in"]
 
@@ -20,10 +20,16 @@ class Stacked:
     Attributes:
         count: volumes of each file.
         index: channel to the volume that it is, counted from 0.
+        colours: the files are pictures, of which a grey one has the same values in red, green and blue.
     """
 
     count: int
     index: dict[str, int]
+    colours: bool = False
+
+    def fits(self, path: Path, count: int | None) -> bool:
+        """Tell whether a file of so many volumes is stacked in this way."""
+        return count is not None and (is_planar(path) if self.colours else count == self.count)
 
 
 @dataclass(frozen=True)
@@ -39,7 +45,7 @@ class ScanFiles:
     left_out: dict[str, str]
 
 
-def scans_in(source: Path, channels: Sequence[str], stacked: Stacked | None = None) -> ScanFiles:
+def scans_in(source: Path, channels: Sequence[str], stacked: Stacked | None = None, *, axes: int = 3) -> ScanFiles:
     """Return the scans of a file or folder as cases.
 
     For one channel every image is a scan. For several channels a scan is one file a channel, whose stems end in
@@ -50,6 +56,7 @@ def scans_in(source: Path, channels: Sequence[str], stacked: Stacked | None = No
         source: the file or folder.
         channels: the channels that a scan has to bring, in the order of the network.
         stacked: the 4-D files of the training, where it had such.
+        axes: of the images of the training; pictures in a folder of volumes are previews, and left alone.
 
     Raises:
         InputError: nothing is there, no image is among it or belongs to a scan, a scan lacks a channel, or two files
@@ -58,10 +65,10 @@ def scans_in(source: Path, channels: Sequence[str], stacked: Stacked | None = No
     scans: dict[str, Case] = {}
     named: dict[str, dict[str, Path]] = {}
     left_out: dict[str, str] = {}
-    for path in _images(source):
+    for path in _images(source, axes):
         place = _place(path, channels)
         count = _volumes(path) if stacked is not None or place is None else None
-        if stacked is not None and (count == stacked.count or (count is None and place is None)):
+        if stacked is not None and (stacked.fits(path, count) or (count is None and place is None)):
             scans[_stem(path)] = _of_stacked(path, stacked)  # one that cannot be read: its prediction says why
         elif place is None:
             left_out[path.name] = _why(path, count, channels, stacked)
@@ -85,14 +92,15 @@ def scans_in(source: Path, channels: Sequence[str], stacked: Stacked | None = No
     return ScanFiles(tuple(scans[name] for name in sorted(scans)), left_out)
 
 
-def _images(source: Path) -> list[Path]:
+def _images(source: Path, axes: int) -> list[Path]:
     if source.is_file():
         return [source]
     if not source.is_dir():
         raise InputError(f"{source}: there is no such file or folder; correct --input.")
-    files = sorted(p for p in source.iterdir() if p.name.lower().endswith(endings()) and not p.name.startswith("."))
+    wanted = endings(planar=False) if axes == 3 else endings()
+    files = sorted(p for p in source.iterdir() if p.name.lower().endswith(wanted) and not p.name.startswith("."))
     if not files:
-        raise InputError(f"{source}: this folder holds no image ({', '.join(endings())}); correct --input.")
+        raise InputError(f"{source}: this folder holds no image ({', '.join(wanted)}); correct --input.")
     return files
 
 

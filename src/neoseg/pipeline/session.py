@@ -175,7 +175,7 @@ class Session:
                 self.config.atlas.model_dump(mode="json") if self.makes_zmap else None,
                 self.settings.model_dump(mode="json"),
                 self.config.labels,
-                self.config.label_tolerance,
+                self.config.label_key,
                 self.atlas_key,
                 __version__,
             ]

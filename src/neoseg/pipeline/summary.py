@@ -29,7 +29,7 @@ class CaseScore:
 
     Attributes:
         dice: mean Dice over the classes that the truth holds; None in a case without any.
-        predicted_ml: predicted volume of all classes.
+        predicted_ml: predicted volume of all classes; of a plane the area in mm² or px².
         percent: true share of the brain, percent.
     """
 
@@ -75,6 +75,8 @@ def judge(session: Session, split: str, rows: Sequence[ScoredRow], chosen: Mappi
     def generator() -> np.random.Generator:
         return np.random.default_rng([seed, 2])
 
+    sizes = next(row.unit for row in mine if row.metric == "volume_difference").replace("mL", "mm³")
+
     def system(method: str) -> System:
         scores = [cases[method][n] for n in names]
         full = [s for s in scores if s.dice is not None]
@@ -83,7 +85,7 @@ def judge(session: Session, split: str, rows: Sequence[ScoredRow], chosen: Mappi
         network = [cases[NETWORK][n].dice for n in names if cases[method][n].dice is not None]
         return System(
             name=_method_title(session, method),
-            detail=_detail(session, method, split, chosen),
+            detail=_detail(session, method, split, chosen, sizes),
             score=summarise(values, zeros, generator=generator(), resamples=resamples),
             difference=None
             if method == NETWORK
@@ -170,7 +172,7 @@ def _method_title(session: Session, method: str) -> str:
     return f"{channel_title(rule.channel)} {rule.side} a threshold"
 
 
-def _detail(session: Session, method: str, split: str, chosen: Mapping[str, Any]) -> str:
+def _detail(session: Session, method: str, split: str, chosen: Mapping[str, Any], sizes: str) -> str:
     picks = chosen["postprocess"] if method == NETWORK else chosen["rules"][method]
     if not picks:
         return "most probable class"
@@ -183,7 +185,7 @@ def _detail(session: Session, method: str, split: str, chosen: Mapping[str, Any]
     volumes = sorted({picks[k]["minimum_lesion_mm3"] for k in keys})
     what = "probability ≥" if method == NETWORK else ("value <" if _below(session, method) else "value >")
     shown = " / ".join(f"{t:g}" for t in thresholds)
-    return f"{what} {shown}, components of at least {' / '.join(f'{v:g}' for v in volumes)} mm³{largest}"
+    return f"{what} {shown}, components of at least {' / '.join(f'{v:g}' for v in volumes)} {sizes}{largest}"
 
 
 def _counts(session: Session, counts: Sequence[int]) -> str:

@@ -38,10 +38,17 @@ class Voxels:
     Attributes:
         spacing_mm: of a voxel along each axis.
         typical: median size of the training cases on that grid.
+        unit: of the spacing: "mm", or "px" of pictures that do not tell the size of a pixel.
     """
 
     spacing_mm: tuple[float, ...]
     typical: tuple[int, ...]
+    unit: str = "mm"
+
+    @property
+    def told(self) -> str:
+        """Both in words."""
+        return f"typical {as_text(self.typical)} voxels of {as_text(self.spacing_mm)} {self.unit}"
 
 
 @dataclass(frozen=True)
@@ -90,7 +97,7 @@ def _unetr_pp_shaped(network: UnetrPPConfig, voxels: Voxels, given: frozenset[st
         "given as network.stem"
         if network.stem
         else "2 along the finest axis, 4 above the limit of tokens; less along coarser axes",
-        "" if network.stem else _tokens(typical, spacing),
+        "" if network.stem else f"{voxels.told}, at most {MOST_TOKENS:,} tokens",
     )
     fixed = given & {"dims", "depths", "proj"}
     levels = len(network.dims) if fixed else levels_for(stem, typical)
@@ -137,7 +144,7 @@ def _conv_shaped(network: ConvUNet, voxels: Voxels, given: frozenset[str], decid
             "given as network.widths: so many levels"
             if asked
             else "nnU-Net's: the finest axes are halved while the lowest level keeps 4 voxels",
-            f"typical {as_text(voxels.typical)} voxels of {as_text(voxels.spacing_mm)} mm",
+            voxels.told,
         )
         if network.kernels is None:
             kernels = (*topology.kernels, *[(3,) * axes] * len(strides))[: len(strides) - 1]
@@ -146,7 +153,7 @@ def _conv_shaped(network: ConvUNet, voxels: Voxels, given: frozenset[str], decid
                 "kernels",
                 _listed(fields["kernels"]),
                 "1 along an axis until its voxels are less than twice the finest, then 3",
-                f"voxels of {as_text(voxels.spacing_mm)} mm",
+                voxels.told,
             )
     return network.model_copy(update=fields)
 
@@ -174,7 +181,7 @@ def _unetr_shaped(network: UnetrConfig, voxels: Voxels, given: frozenset[str], d
     if size is None:
         size = _token(voxels)
         why = "16 along the finest axis, as published, less along coarser ones and where the lowest grid is below 4"
-        decided("patch_size", size, why, f"typical {as_text(voxels.typical)} voxels of {as_text(voxels.spacing_mm)} mm")
+        decided("patch_size", size, why, voxels.told)
     return network.model_copy(update={"patch_size": size})
 
 
@@ -229,10 +236,6 @@ PLANNERS: Mapping[str, Planner] = MappingProxyType(
     }
 )
 """Every kind of network."""
-
-
-def _tokens(typical: Sequence[int], spacing: Sequence[float]) -> str:
-    return f"{as_text(tuple(typical))} voxels of {as_text(tuple(spacing))} mm, at most {MOST_TOKENS:,} tokens"
 
 
 def _listed(levels: Sequence[Sequence[int]]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,13 +66,14 @@ class CaseFacts(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     Attributes:
         case: its name.
         shape: voxels along the canonical axes.
-        spacing_mm: voxel size.
+        spacing_mm: voxel size, in ``unit``.
         foreground_shape: size in voxels of the box around the foreground, with a margin of one voxel.
         nonzero_shape: the same without the margin.
-        foreground_ml: volume of the foreground.
-        label_ml: volume of each class, in the order of the label set; empty without a label.
+        foreground_ml: volume of the foreground in mL, of a plane its area in mm² or px².
+        label_ml: the same of each class, in the order of the label set; empty without a label.
         channels: intensities by channel.
         notes: what was recognised or converted while reading.
+        unit: "mm", or "px" where the file does not tell the size of a pixel.
     """
 
     case: str
@@ -84,6 +85,7 @@ class CaseFacts(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     label_ml: tuple[float, ...]
     channels: dict[str, ChannelFacts]
     notes: tuple[str, ...]
+    unit: Literal["mm", "px"] = "mm"
 
     @property
     def burden(self) -> float:
@@ -107,19 +109,16 @@ def case_facts(case: Case, channels: Sequence[str], labels: LabelSet) -> CaseFac
     """Read a case once and return its facts.
 
     Raises:
-        InputError: as :func:`neoseg.data.loading.load_images` and ``load_label``; or the image holds only zeros
-            or has not three axes.
+        InputError: as :func:`neoseg.data.loading.load_images` and ``load_label``; or the image holds only zeros.
     """
     present = [c for c in channels if c in case.images]
     loaded = load_images(case, present)
     image, grid = loaded.image.array, loaded.image.grid
-    if grid.ndim != 3:
-        raise InputError(f"case {case.case}: its images have {grid.ndim} axes, but 3 are needed; leave the case out.")
     mask = foreground_mask(image)
-    if not mask.any():
+    if not image.any():
         files = ", ".join(case.images[c].name for c in present)
         raise InputError(f"case {case.case}: {files} holds only zeros; there is nothing to learn from, leave it out.")
-    to_ml = grid.voxel_volume / 1000
+    to_ml = grid.voxel_size
     volumes: tuple[float, ...] = ()
     labelled = np.zeros(grid.shape, dtype=np.bool_)
     if case.label is not None:
@@ -140,6 +139,7 @@ def case_facts(case: Case, channels: Sequence[str], labels: LabelSet) -> CaseFac
             for i, name in enumerate(present)
         },
         notes=loaded.notes,
+        unit=grid.unit,
     )
 
 

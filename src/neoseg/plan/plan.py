@@ -106,7 +106,8 @@ def make_plan(
         reasons.append(Reason(what=what, value=as_text(value), why=why, inputs=inputs))
 
     spacings, shapes = [f.spacing_mm for f in facts], [f.foreground_shape for f in facts]
-    axes = len(spacings[0])
+    axes = _axes_of(facts)
+    network = _of_axes(network, axes)
     spacing = _spacing(facts, config, decided)
     typical = median_shape(spacings, shapes, spacing)
     largest = tuple(int(n) for n in resampled_shapes(spacings, shapes, spacing).max(axis=0))
@@ -114,13 +115,11 @@ def make_plan(
     if min(largest) < 2:
         raise InputError(
             f"The training cases are single slices: at {as_text(spacing)} mm they have at most {as_text(largest)} "
-            "voxels, but a network for volumes needs several along every axis; 2-D images cannot be used yet."
+            "voxels, but a network for volumes needs several along every axis; save the slices as 2-D images."
         )
     given = frozenset(network.model_fields_set)
-    if "spatial_dims" not in given:
-        network = network.model_copy(update={"spatial_dims": axes})
     planner = PLANNERS[network.kind]
-    network = planner.shaped(network, Voxels(spacing, typical), given, decided)
+    network = planner.shaped(network, Voxels(spacing, typical, facts[0].unit), given, decided)
     if config.patch is not None:
         _axes("plan.patch", config.patch, axes)
     demand = Demand(typical, largest, given, len(channels), step)
@@ -164,7 +163,7 @@ def _spacing(facts: Sequence[CaseFacts], config: PlanConfig, decided: Decided) -
     spacings, shapes = [f.spacing_mm for f in facts], [f.foreground_shape for f in facts]
     table = np.asarray(spacings)
     lines = [f"{as_text(tuple(float(v) for v in row))}" for row in (np.median(table, 0), table.min(0), table.max(0))]
-    numbers = f"{len(facts)} training cases, mm: median {lines[0]}, finest {lines[1]}, coarsest {lines[2]}"
+    numbers = f"{len(facts)} training cases, {facts[0].unit}: median {lines[0]}, finest {lines[1]}, coarsest {lines[2]}"
     if config.spacing_mm is not None:
         spacing = _axes("plan.spacing_mm", config.spacing_mm, len(spacings[0]))
         decided("spacing", spacing, "given as plan.spacing_mm", numbers)
@@ -173,7 +172,7 @@ def _spacing(facts: Sequence[CaseFacts], config: PlanConfig, decided: Decided) -
     decided(
         "spacing",
         spacing,
-        "median in mm; 10th % of an axis over 3 times coarser than the others with under a third of their voxels",
+        "median; 10th % of an axis over 3 times coarser than the others with under a third of their voxels",
         numbers,
     )
     return spacing
@@ -278,6 +277,37 @@ def _statistics(facts: Sequence[CaseFacts], channel: str, rule: Rule) -> Channel
             "leave it out of `channels`, or check its files."
         )
     return ChannelStatistics(mean=mean, sd=sd, low=low, high=high)
+
+
+def _of_axes(network: NetworkBase, axes: int) -> NetworkBase:
+    """Return the network for images of so many axes, which it follows unless the user set it."""
+    if network.spatial_dims == axes:
+        return network
+    if "spatial_dims" in network.model_fields_set:
+        raise ConfigError(
+            f"network.spatial_dims = {network.spatial_dims}, but the images have {axes} axes; leave it out, and it "
+            "follows the images."
+        )
+    try:
+        return type(network).model_validate({**network.model_dump(exclude_unset=True), "spatial_dims": axes})
+    except ValidationError as error:
+        raise ConfigError(f"network, for images of {axes} axes: {_first_problem(error)}; correct it.") from error
+
+
+def _axes_of(facts: Sequence[CaseFacts]) -> int:
+    """Return how many axes the images have; one network takes one number, and spacings of one unit."""
+    first = facts[0]
+    for other in facts[1:]:
+        for what, one, two in (
+            ("axes", len(first.spacing_mm), len(other.spacing_mm)),
+            ("spacings in", first.unit, other.unit),
+        ):
+            if one != two:
+                raise InputError(
+                    f"The images of case {first.case} have {what}: {one}, those of case {other.case} {what}: {two}; "
+                    "train on one kind and leave the other out."
+                )
+    return len(first.spacing_mm)
 
 
 def _axes(key: str, value: tuple[Any, ...], axes: int) -> tuple[Any, ...]:

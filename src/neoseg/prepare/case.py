@@ -157,7 +157,16 @@ def prepared_array(
         settings: spacing and statistics.
         label: classes on the scan's grid.
         template: the one that the maps were registered to, in template space.
+
+    Raises:
+        InputError: the image has other axes than those that the plan was made for.
     """
+    axes, wanted = physical.image.grid.ndim, len(settings.spacing_mm)
+    if axes != wanted:
+        raise InputError(
+            f"the image has {axes} axes {physical.image.grid.shape}, but the plan was made for images with {wanted}; "
+            "leave it out."
+        )
     start, shape = bounding_box(physical.mask, margin=1)
     box = tuple(slice(a, a + n) for a, n in zip(start, shape, strict=True))
     cropped, mask = physical.image.grid.cropped(start, shape), physical.mask[box]

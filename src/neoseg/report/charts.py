@@ -59,7 +59,7 @@ def dice_by_burden(systems: Sequence[System], metric: str = "Dice", region: str 
         names = [f"{burden.name}\nn = {burden.summary.n}" for burden in bins]
         axes.set_xticks(range(len(bins)), names)
         axes.set(
-            xlabel=f"true volume, share of the {region}",
+            xlabel=f"true size, share of the {region}",
             ylabel=metric,
             ylim=(-0.02, 1.02),
             xlim=(-0.5, len(bins) - 0.5),
@@ -68,13 +68,18 @@ def dice_by_burden(systems: Sequence[System], metric: str = "Dice", region: str 
         return _svg(figure)
 
 
-def bland_altman(true_ml: Sequence[float], predicted_ml: Sequence[float], flag_ml: float | None = 1.0) -> str:
+def bland_altman(
+    true_ml: Sequence[float], predicted_ml: Sequence[float], flag_ml: float | None = 1.0, unit: str = "mL"
+) -> str:
     """Draw predicted against true volume, and their difference against their mean with its limits of agreement.
+
+    Other units than mL are those of areas.
 
     Volumes spread over four decades, so both axes of volume are linear up to 0.1 mL and logarithmic above. Limits:
     mean difference and 1.96 standard deviations to both sides (Bland and Altman, Lancet 1986).
     """
     true, predicted = np.asarray(true_ml, dtype=np.float64), np.asarray(predicted_ml, dtype=np.float64)
+    amount = "volume" if unit == "mL" else "area"
     with plain_style():
         figure, (left, right) = _figure(9.6, 3.6, 2)
         top = max(float(np.max([true, predicted], initial=0.2)) * 1.5, 0.2)
@@ -85,7 +90,8 @@ def bland_altman(true_ml: Sequence[float], predicted_ml: Sequence[float], flag_m
         left.plot(true, predicted, "o", color=COLOURS[0], markersize=4.5, alpha=0.75)
         left.set_xscale("symlog", linthresh=0.1)
         left.set_yscale("symlog", linthresh=0.1)
-        left.set(xlabel="true volume (mL)", ylabel="predicted volume (mL)", xlim=(-0.02, top), ylim=(-0.02, top))
+        left.set(xlabel=f"true {amount} ({unit})", ylabel=f"predicted {amount} ({unit})")
+        left.set(xlim=(-0.02, top), ylim=(-0.02, top))
         difference = predicted - true
         right.plot((true + predicted) / 2, difference, "o", color=COLOURS[0], markersize=4.5, alpha=0.75)
         right.axhline(0, color="#999999", linewidth=1)
@@ -94,7 +100,8 @@ def bland_altman(true_ml: Sequence[float], predicted_ml: Sequence[float], flag_m
             for level, style in ((centre, "-"), (centre - spread, "--"), (centre + spread, "--")):
                 right.axhline(level, color=COLOURS[1], linewidth=1.1, linestyle=style)
         right.set_xscale("symlog", linthresh=0.1)
-        right.set(xlabel="mean of true and predicted (mL)", ylabel="predicted − true (mL)", xlim=(-0.02, top))
+        right.set(xlabel=f"mean of true and predicted ({unit})", ylabel=f"predicted − true ({unit})")
+        right.set(xlim=(-0.02, top))
         for axis in (left.xaxis, left.yaxis, right.xaxis):
             axis.set_major_formatter(lambda value, _: f"{value:g}")
         return _svg(figure)

@@ -1,7 +1,8 @@
 """What a report shows, as frozen records of plain data: the pipeline fills them, the page only lays them out.
 
-Every part is optional: no labels means no evaluations, no held-out group means one evaluation less. Volumes are mL,
-shares are percent, spacings are mm, times are seconds. A missing number is None.
+Every part is optional: no labels means no evaluations, no held-out group means one evaluation less. Volumes are mL
+(of planes: areas, in the content's ``size_unit``), shares are percent, spacings are mm (or ``length_unit``), times are
+seconds. A missing number is None.
 """
 
 from __future__ import annotations
@@ -249,6 +250,8 @@ class ReportContent:
         structure: what is segmented, singular ("lesion", "hippocampus").
         region: what shares are shares of ("brain").
         flag_ml: predicted volumes above this are flagged; None for no flag.
+        length_unit: of spacings: "mm", or "px".
+        size_unit: of all that is called a volume: "mL", of planes "mm²" or "px²".
         evaluations: the most important first (held-out before cross-validation).
         config: the resolved configuration, JSON values.
         cautions: what a reader has to know, :data:`ADC_CAUTIONS` where ADC is shown.
@@ -262,6 +265,8 @@ class ReportContent:
     structure: str = "lesion"
     region: str = "brain"
     flag_ml: float | None = 1.0
+    length_unit: str = "mm"
+    size_unit: str = "mL"
     evaluations: tuple[Evaluation, ...] = ()
     config: Mapping[str, Any] = field(default_factory=dict)
     cases: tuple[CaseRow, ...] = ()

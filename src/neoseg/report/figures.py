@@ -185,7 +185,7 @@ def _drawn(
     scale = min(tile / widest, 1.25 * tile / tallest)
     heights = [size[0] * scale for size in sizes]
     width = GAP_PX + len(columns) * (tile + GAP_PX)
-    lines = _wrapped(footer, width)
+    lines = wrapped(footer, width)
     foot = BAR_PX + LINE_PX * len(lines)
     height = HEAD_PX + sum(heights) + GAP_PX * len(heights) + foot
     figure = Figure(figsize=(width / 100, height / 100), dpi=100, facecolor="black")
@@ -206,7 +206,7 @@ def _drawn(
         top = bottom - GAP_PX
     _bars(figure, columns, (width, height), (tile, foot - 14))
     for number, line in enumerate(lines):
-        _line_below(figure, line, (width, height), 6 + LINE_PX * (len(lines) - 1 - number))
+        line_below(figure, line, (width, height), 6 + LINE_PX * (len(lines) - 1 - number))
     canvas.draw()
     return _png(np.asarray(canvas.buffer_rgba()), _palette(columns, footer))
 
@@ -219,7 +219,7 @@ def _picture(axes: Any, column: _Column, where: Slice, convention: Convention) -
         shown, cmap=_colours(channel), vmin=channel.low, vmax=channel.high, aspect="auto", interpolation="nearest"
     )
     if column.filled is not None:
-        _fill(axes, cut(column.filled, where, convention), column.colours)
+        fill_mask(axes, cut(column.filled, where, convention), column.colours)
     _both_outlines(axes, column, where, convention)
     letters = sides(where, convention)
     _write(axes, (0.015, 0.5), letters.left, LETTERS, ("left", "center"))
@@ -236,19 +236,19 @@ def _write(axes: Any, at: tuple[float, float], text: str, colour: str, align: tu
     axes.text(*at, text, transform=axes.transAxes, **style)
 
 
-def _fill(axes: Any, mask: NDArray[Any], colours: Sequence[str]) -> None:
+def fill_mask(axes: Any, mask: NDArray[Any], colours: Sequence[str]) -> None:
     from matplotlib.colors import to_rgb
 
     layer = np.zeros((*mask.shape, 4), dtype=np.float32)
     for value, colour in enumerate(colours, start=1):
         layer[mask == value] = (*to_rgb(colour), FILL)
     axes.imshow(layer, aspect="auto", interpolation="nearest")
-    _outlines(axes, mask, colours)
+    draw_outlines(axes, mask, colours)
 
 
-def _outlines(axes: Any, mask: NDArray[Any], colours: Sequence[str]) -> None:
+def draw_outlines(axes: Any, mask: NDArray[Any], colours: Sequence[str]) -> None:
     for value, colour in enumerate(colours, start=1):
-        _lines(axes, outline(mask == value), colour)
+        draw_lines(axes, outline(mask == value), colour)
 
 
 def _both_outlines(axes: Any, column: _Column, where: Slice, convention: Convention) -> None:
@@ -258,7 +258,7 @@ def _both_outlines(axes: Any, column: _Column, where: Slice, convention: Convent
     """
     half = len(column.colours) // 2
     if column.solid is not None:
-        _outlines(axes, cut(column.solid, where, convention), column.colours[:half])
+        draw_outlines(axes, cut(column.solid, where, convention), column.colours[:half])
     if column.dashed is None:
         return
     for value, colour in enumerate(column.colours[half:], start=1):
@@ -268,10 +268,10 @@ def _both_outlines(axes: Any, column: _Column, where: Slice, convention: Convent
             segments = middle + DASH * (segments - middle)
         elif column.solid is not None:
             segments = interlaced(segments, outline(cut(column.solid, where, convention) == value))
-        _lines(axes, segments, colour)
+        draw_lines(axes, segments, colour)
 
 
-def _lines(axes: Any, segments: NDArray[np.float64], colour: str) -> None:
+def draw_lines(axes: Any, segments: NDArray[np.float64], colour: str) -> None:
     from matplotlib.collections import LineCollection
 
     if len(segments):
@@ -313,7 +313,7 @@ def _tick(value: float) -> str:
     return f"{value:.3g}".replace("-", "−") if abs(value) < 1000 else f"{value:.0f}".replace("-", "−")
 
 
-def _wrapped(pieces: Sequence[tuple[str, str]], width: float) -> list[list[tuple[str, str]]]:
+def wrapped(pieces: Sequence[tuple[str, str]], width: float) -> list[list[tuple[str, str]]]:
     """Break the line of (colour, text) pieces where the panel ends, by the usual width of a letter."""
     lines: list[list[tuple[str, str]]] = [[]]
     filled = 0.0
@@ -327,7 +327,7 @@ def _wrapped(pieces: Sequence[tuple[str, str]], width: float) -> list[list[tuple
     return lines
 
 
-def _line_below(figure: Any, pieces: Sequence[tuple[str, str]], size: tuple[float, float], bottom: float) -> None:
+def line_below(figure: Any, pieces: Sequence[tuple[str, str]], size: tuple[float, float], bottom: float) -> None:
     """Write the colour key and the convention, each piece in its colour."""
     from matplotlib.offsetbox import AnchoredOffsetbox, HPacker, TextArea
 

@@ -84,7 +84,8 @@ def _charts(content: ReportContent) -> dict[str, str]:
             drawn[f"burden{number}"] = charts.dice_by_burden(systems, evaluation.metric, content.region)
     pairs = [(v.true_ml, v.predicted_ml) for r in content.results for v in r.volumes if v.true_ml is not None]
     if len(pairs) > 1:
-        drawn["volumes"] = charts.bland_altman([t for t, _ in pairs], [p for _, p in pairs], content.flag_ml)
+        true, predicted = zip(*pairs, strict=True)
+        drawn["volumes"] = charts.bland_altman(true, predicted, content.flag_ml, content.size_unit)
     return {name: _uri(svg.encode(), "image/svg+xml") for name, svg in drawn.items()}
 
 

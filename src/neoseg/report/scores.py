@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -75,28 +75,38 @@ def score_lines(
     )
 
 
-def metric_notes(names: Sequence[str]) -> tuple[MetricNote, ...]:
+def metric_notes(names: Sequence[str], *, length_unit: str = "mm", size_unit: str = "mL") -> tuple[MetricNote, ...]:
     """Explain metrics by name, with their rules for empty masks and the worst value put in where they are undefined.
+
+    Args:
+        names: of the metrics.
+        length_unit: what distances are told in: "px" where nobody knows how large a pixel is.
+        size_unit: what amounts are told in: of planes "mm²" or "px²".
 
     Raises:
         ConfigError: a metric is unknown.
     """
-    return tuple(_note(metric_named(name)) for name in names)
+    units = {"mm": length_unit, "mL": size_unit, "ratio": ""}
+    return tuple(_note(metric_named(name), units) for name in names)
 
 
-def _note(metric: Metric) -> MetricNote:
+def _note(metric: Metric, units: Mapping[str, str]) -> MetricNote:
     rules = (
         ("Both empty", metric.empty.both),
         ("only the truth empty", metric.empty.truth),
         ("only the prediction empty", metric.empty.prediction),
     )
     told = [f"{name}: {_rule(value)}" for name, value in rules if value is not None]
-    worst = _WORST[metric.unit] if metric.unit in _WORST else f"{metric.worst((1, 1, 1), (1.0, 1.0, 1.0)):g}"
+    worst = (
+        _WORST[metric.unit].replace("volume", "volume" if units["mL"] == "mL" else "area")
+        if metric.unit in _WORST
+        else f"{metric.worst((1, 1, 1), (1.0, 1.0, 1.0)):g}"
+    )
     return MetricNote(
         name=metric_title(metric.name),
-        unit="" if metric.unit == "ratio" else metric.unit,
+        unit=units.get(metric.unit, metric.unit),
         better=metric.direction,
-        definition=f"{metric.text}.",
+        definition=f"{metric.text}.".replace(" mm ", f" {units['mm']} "),
         empty=f"{'; '.join(told)}.",
         worst=worst,
     )

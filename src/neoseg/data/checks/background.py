@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ...io import is_planar
 from .facts import DataFacts
 from .problem import Problem, warning
 
@@ -16,6 +17,7 @@ def background(data: DataFacts) -> list[Problem]:
     for channel in data.channels:
         files = [(f.case.case, f.images[channel]) for f in data.cases if channel in f.images]
         files = [(case, file) for case, file in files if file.grid is not None and not file.constant]
+        files = [(case, file) for case, file in files if not is_planar(file.path)]
         cut_out = [file for _, file in files if file.zeros >= _MANY]
         if not files or len(cut_out) < 0.8 * len(files):
             continue

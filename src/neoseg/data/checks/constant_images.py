@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from .colours import of_one_picture
 from .facts import DataFacts
 from .problem import Problem, error
 
@@ -11,7 +12,10 @@ __all__ = ["constant_images"]
 
 
 def constant_images(data: DataFacts) -> list[Problem]:
-    """Report images in which every finite voxel has one value; those without any finite voxel are reported as such."""
+    """Report images in which every finite voxel has one value; those without any finite voxel are reported as such.
+
+    A colour that a picture does without is no finding while another one shows something.
+    """
     return [
         error(
             facts.case.case,
@@ -21,4 +25,5 @@ def constant_images(data: DataFacts) -> list[Problem]:
         for facts in data.cases
         for file in facts.images.values()
         if file.constant and math.isfinite(file.minimum)
+        if not of_one_picture(facts) or all(other.constant for other in facts.images.values())
     ]

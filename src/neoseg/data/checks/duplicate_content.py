@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
+from ...io import is_planar
 from ..cases import Case
 from .facts import DataFacts, FileFacts
 from .problem import Problem, error, warning
@@ -22,6 +23,8 @@ def duplicate_content(data: DataFacts) -> list[Problem]:
     for same in by_digest.values():
         first, channel, file = same[0]
         for case, other_channel, other in same[1:]:
+            if is_planar(other.path) and other.path == file.path:
+                continue  # red, green and blue of a grey picture
             told = f"The image has the same voxels as {channel} of case {first.case} ({file.path.name})"
             if case.subject != first.subject:
                 found.append(

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import InputError
-from ...io import read_volume
+from ...io import read_label, read_volume
 from ...labels import LabelSet
 from ...progress import Progress
 from ...volume import Grid
@@ -118,7 +118,7 @@ def _facts(path: Path, index: int | None, *, label: bool) -> FileFacts:
     if not path.is_file():
         return FileFacts(path=path, missing=True, error=f"{path}: this file does not exist.")
     try:
-        volume = read_volume(path, volume_index=index)
+        volume = read_label(path) if label else read_volume(path, volume_index=index)
     except InputError as problem:
         return FileFacts(path=path, error=str(problem))
     array = volume.array

@@ -12,6 +12,7 @@ from ..folds import Fold
 from .adc_units import adc_units
 from .background import background
 from .brain_masks import brain_masks
+from .colours import colours
 from .constant_images import constant_images
 from .duplicate_content import duplicate_content
 from .duplicate_ids import duplicate_ids
@@ -51,6 +52,7 @@ CHECKS: tuple[Check, ...] = (
     Check("grids", grids),
     Check("not_finite", not_finite),
     Check("constant_images", constant_images),
+    Check("colours", colours),
     Check("label_values", label_values),
     Check("empty_labels", empty_labels),
     Check("duplicate_content", duplicate_content),

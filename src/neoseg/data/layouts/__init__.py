@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .guess import guess_layout
-from .imported import ImportedData
+from .imported import ImportedData, ImportOptions
 from .registry import LAYOUTS, Layout, import_data
 
-__all__ = ["LAYOUTS", "ImportedData", "Layout", "guess_layout", "import_data"]
+__all__ = ["LAYOUTS", "ImportOptions", "ImportedData", "Layout", "guess_layout", "import_data"]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import InputError
-from ...io import read_volume, strip_ending
+from ...io import is_planar, read_label, strip_ending
 
 __all__ = ["describe_some", "find_folder", "images_in", "read_dataset_json", "scan_labels"]
 
@@ -26,8 +26,10 @@ def find_folder(root: Path, names: Iterable[str]) -> Path | None:
     return next((present[name.lower()] for name in names if name.lower() in present), None)
 
 
-def images_in(folder: Path, *, deep: bool = False) -> dict[str, Path]:
+def images_in(folder: Path, *, deep: bool = False, planar: bool = False) -> dict[str, Path]:
     """Return the image files of a folder by their name without ending, sorted; hidden files are left out.
+
+    Pictures lie beside volumes as previews, so either they are wanted (``planar``) or the others.
 
     Raises:
         InputError: two files differ only in their ending (or, when ``deep``, in their folder).
@@ -35,7 +37,7 @@ def images_in(folder: Path, *, deep: bool = False) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for file in sorted(folder.rglob("*") if deep else folder.iterdir()):
         stem = strip_ending(file.name)
-        if stem is None or file.name.startswith(".") or file.is_dir():
+        if stem is None or file.name.startswith(".") or file.is_dir() or is_planar(file) != planar:
             continue
         if stem in found:
             raise InputError(f"{file}: the file {found[stem]} has the same name; keep one of the two.")
@@ -72,7 +74,7 @@ def scan_labels(files: Iterable[Path]) -> tuple[dict[str, int | list[int]], list
     odd: dict[float, Path] = {}
     for file in files:
         try:
-            found = [float(v) for v in np.unique(read_volume(file).array)]
+            found = [float(v) for v in np.unique(read_label(file).array)]
         except InputError as error:
             notes.append(f"A label could not be read: {error}")
             continue

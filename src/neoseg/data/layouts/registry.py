@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...errors import ConfigError, InputError, nearest
-from . import bonbid, decathlon, folders
-from .imported import ImportedData
+from ..cases import Case
+from . import bonbid, decathlon, folders, planar_folders
+from .files import describe_some
+from .imported import ImportedData, ImportOptions
 
 __all__ = ["LAYOUTS", "Layout", "import_data", "layout_named"]
 
@@ -19,20 +22,25 @@ class Layout:
 
     Attributes:
         name: as in ``neoseg import --layout NAME``.
-        read: folder to imported data.
+        read: folder to imported data; with ``asks`` the options too.
         matches: folder to the reason why the layout fits, or None; cheap, for guessing.
         looks_for: what a folder of this layout holds, for the error when none fits.
+        asks: whether it takes the meaning of the masks as an option.
     """
 
     name: str
-    read: Callable[[Path], ImportedData]
+    read: Callable[..., ImportedData]
     matches: Callable[[Path], str | None]
     looks_for: str
+    asks: bool = False
 
 
 LAYOUTS: tuple[Layout, ...] = (
     Layout("bonbid", bonbid.bonbid, bonbid.matches, bonbid.LOOKS_FOR),
     Layout("decathlon", decathlon.decathlon, decathlon.matches, decathlon.LOOKS_FOR),
+    Layout(
+        "planar_folders", planar_folders.planar_folders, planar_folders.matches, planar_folders.LOOKS_FOR, asks=True
+    ),
     Layout("folders", folders.folders, folders.matches, folders.LOOKS_FOR),
 )
 
@@ -49,14 +57,40 @@ def layout_named(name: str) -> Layout:
     raise ConfigError(f"The layout {name!r} is not known{nearest(name, [layout.name for layout in LAYOUTS])}.")
 
 
-def import_data(root: Path, layout: str) -> ImportedData:
+def import_data(root: Path, layout: str, options: ImportOptions | None = None) -> ImportedData:
     """Import a folder with the layout of that name.
 
     Raises:
-        ConfigError: no layout has that name.
+        ConfigError: no layout has that name, or an option does not suit it.
         InputError: the folder does not exist or is not of that layout.
     """
-    chosen = layout_named(layout)
+    chosen, options = layout_named(layout), options or ImportOptions()
     if not root.is_dir():
         raise InputError(f"{root}: this folder does not exist; correct the path.")
-    return chosen.read(root)
+    if options.masks is not None and not chosen.asks:
+        takes = ", ".join(other.name for other in LAYOUTS if other.asks)
+        raise ConfigError(f"--masks {options.masks}: the layout {layout!r} does not take this option ({takes} does).")
+    data = chosen.read(root, options) if chosen.asks else chosen.read(root)
+    if options.subject_pattern is None:
+        return data
+    return replace(data, cases=_with_subjects(data.cases, options.subject_pattern))
+
+
+def _with_subjects(cases: list[Case], pattern: str) -> list[Case]:
+    """Give each case the subject that a pattern finds in its name.
+
+    Raises:
+        ConfigError: the pattern is no regular expression, or does not find a subject in every name.
+    """
+    try:
+        expression = re.compile(pattern)
+    except re.error as error:
+        raise ConfigError(f"--subject-pattern {pattern!r}: this is no regular expression ({error}).") from error
+    found = {case.case: expression.search(case.case) for case in cases}
+    subjects = {name: m.group(1) if m.re.groups else m.group() for name, m in found.items() if m is not None}
+    if missing := [name for name in found if not subjects.get(name)]:
+        raise ConfigError(
+            f"--subject-pattern {pattern!r}: it finds no subject in {len(missing)} of {len(cases)} names "
+            f"({describe_some(missing)}); correct it."
+        )
+    return [replace(case, subject=subjects[case.case]) for case in cases]

@@ -1,0 +1,240 @@
+"""Pictures in one folder, masks in another, paired by file name: PNG and TIFF.
+
+Accepted: ``images/`` + ``masks/`` (also labels, segmentations and their like, in any case), or ``train/`` and ``test/``
+with such folders inside; test folders may also lie beside the others (``test_images``, ``imagesTs``). A mask is one
+file, or a folder of the picture's name with one file an instance. Where any picture is in colour, all are taken as red,
+green and blue; a grey one then has the same values in each. Else there is one channel, "grey".
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from ...errors import InputError
+from ...io import COLOURS, read_label, read_volume, volumes_in
+from ..cases import Case
+from .files import describe_some, find_folder, images_in
+from .imported import ImportedData, ImportOptions, Meaning
+
+__all__ = ["LOOKS_FOR", "MERGED", "matches", "planar_folders"]
+
+LOOKS_FOR = "a folder images/ (also inside train/) with .png, .tif or .tiff files"
+GREY = "grey"
+
+MERGED = 255
+"""What a mask that is merged from one file an instance holds where there is one; white in every viewer."""
+
+FEW = 16
+"""More values than this in the masks of a data set may be classes or instances; a person has to say which."""
+
+_IMAGES = {"train": ("images", "imagesTr", "image", "train_images"), "test": ("imagesTs", "test_images", "images_test")}
+_INSTANCES = ("instance_labels", "instance_masks", "instances")
+_MASKS = {
+    "train": ("masks", "labels", "labelsTr", "mask", "label", "segmentations", "train_masks", "train_labels"),
+    "test": ("labelsTs", "test_masks", "test_labels", "masks_test", "labels_test"),
+}
+_SUFFIXES = ("", "_mask", "_masks", "_label", "_labels", "_seg", "_segmentation", "_gt", "-mask", "-label", "-seg")
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Folders of pictures and masks of one split; ``named_instances``: the folder's name says what the values are."""
+
+    split: str
+    images: Path
+    masks: Path | None
+    named_instances: bool
+
+
+def matches(root: Path) -> str | None:
+    """Return why this layout fits, or None."""
+    parts = [part for part in _parts(root) if images_in(part.images, planar=True)]
+    if not parts or any(images_in(part.images) for part in parts):
+        return None
+    images = sum(len(images_in(part.images, planar=True)) for part in parts)
+    masks = parts[0].masks
+    where = f"{parts[0].images.relative_to(root)}/"
+    return (
+        f"it holds {where}" + (f" and {masks.relative_to(root)}/" if masks else " (no masks)") + f", {images} pictures"
+    )
+
+
+def planar_folders(root: Path, options: ImportOptions | None = None) -> ImportedData:
+    """Import pictures with masks.
+
+    Raises:
+        InputError: no such folder, no picture in it, a file name that occurs twice, or masks whose values may be
+            classes or instances.
+    """
+    options = options or ImportOptions()
+    parts = list(_parts(root))
+    if not parts:
+        raise InputError(f"{root}: this layout needs {LOOKS_FOR}, but there is no such folder.")
+    cases: list[Case] = []
+    merged: dict[str, list[Path]] = {}
+    notes: list[str] = []
+    for part in parts:
+        if part.split == "test" and part.masks is None:
+            notes.append(f"{part.images.name}/ has no masks and was left out; predict it with `neoseg predict`.")
+            continue
+        cases += _paired(part, merged)
+    if not any(case.images for case in cases):
+        raise InputError(f"{root}: no picture was found; this layout needs {LOOKS_FOR}.")
+    twice = [name for name, count in Counter(case.case for case in cases).items() if count > 1]
+    if twice:
+        raise InputError(f"{root}: {describe_some(twice)} stands in training and test; rename or remove one.")
+    cases = _with_channels(cases, notes)
+    meaning = options.masks or ("instances" if any(part.named_instances for part in parts) else None)
+    labels, instances = _labels(root, cases, merged, meaning, notes)
+    if instances and options.masks is None and not merged:
+        names = sorted({part.masks.name for part in parts if part.masks is not None})
+        notes.append(f"By the name {', '.join(names)}/ the values number instances; each above 0 is the one class.")
+    if alone := [case.case for case in cases if case.label is None and case.case not in merged]:
+        notes.append(f"{len(alone)} images have no mask: {describe_some(alone)}.")
+    if alone := [case.case for case in cases if not case.images]:
+        notes.append(f"{len(alone)} masks have no image: {describe_some(alone)}.")
+    if options.subject_pattern is None:
+        notes.append(
+            "Each image counts as a subject of its own; where several are of one patient, say --subject-pattern, or "
+            "scores will be too good."
+        )
+    channels = dict.fromkeys((channel for case in cases for channel in case.images), "mr")
+    return ImportedData(
+        cases=sorted(cases, key=lambda case: case.case),
+        labels=labels,
+        channels=channels,
+        notes=notes,
+        instances=instances,
+        merged=merged,
+    )
+
+
+def _parts(root: Path) -> Iterator[_Part]:
+    """Give the folders of each split."""
+    for split in ("train", "test"):
+        inside = find_folder(root, (split, "training", "stage1_train") if split == "train" else (split, "testing"))
+        for base, names in ((root, split), (inside, "train")):
+            images = find_folder(base, _IMAGES[names]) if base is not None else None
+            if base is None or images is None:
+                continue
+            masks = find_folder(base, _MASKS[names])
+            instances = find_folder(base, _INSTANCES) if names == "train" and masks is None else None
+            yield _Part(split, images, masks or instances, instances is not None)
+            break
+
+
+def _paired(part: _Part, merged: dict[str, list[Path]]) -> list[Case]:
+    """Return the cases of a split; one whose mask is a folder is entered in ``merged``."""
+    images = images_in(part.images, planar=True)
+    files = images_in(part.masks, planar=True) if part.masks is not None else {}
+    folders: dict[str, list[Path]] = {}
+    for folder in sorted(part.masks.iterdir()) if part.masks is not None else []:
+        if folder.is_dir() and (inside := list(images_in(folder, planar=True).values())):
+            folders[folder.name] = inside
+    labels: dict[str, Path] = {}
+    for name in images:
+        found = [name + suffix for suffix in _SUFFIXES if name + suffix in files or name + suffix in folders]
+        if len(found) > 1 or (found and found[0] in files and found[0] in folders):
+            raise InputError(f"{part.images / name}: {len(found)} masks are called like it; keep one of {found}.")
+        if found and found[0] in files:
+            labels[name] = files.pop(found[0])
+        elif found:
+            merged[name] = folders.pop(found[0])
+    labels |= files
+    merged |= folders
+    return [
+        Case(
+            case=name,
+            subject=name,
+            images={GREY: images[name]} if name in images else {},
+            label=labels.get(name),
+            split=part.split,
+        )
+        for name in sorted({*images, *labels, *folders})
+    ]
+
+
+def _with_channels(cases: Sequence[Case], notes: list[str]) -> list[Case]:
+    """Give the cases red, green and blue where any picture is in colour."""
+    colour: dict[str, bool] = {}
+    for case in cases:
+        for file in case.images.values():
+            try:
+                colour[case.case] = _is_coloured(file)
+            except InputError as error:
+                notes.append(f"An image could not be read: {error}")
+    if not any(colour.values()):
+        return list(cases)
+    grey = [name for name, coloured in colour.items() if not coloured]
+    if grey:
+        notes.append(
+            f"{len(grey)} of {len(colour)} images are grey; since the others are in colour, their grey stands for red, "
+            "green and blue alike."
+        )
+    index = {name: number for number, name in enumerate(COLOURS)}
+    return [
+        replace(case, images=dict.fromkeys(COLOURS, case.images[GREY]), channel_index=index) if case.images else case
+        for case in cases
+    ]
+
+
+def _is_coloured(file: Path) -> bool:
+    if volumes_in(file) == 1:
+        return False
+    red, green, blue = (read_volume(file, volume_index=i).array for i in range(len(COLOURS)))
+    return not (np.array_equal(red, green) and np.array_equal(red, blue))
+
+
+def _labels(
+    root: Path, cases: Sequence[Case], merged: dict[str, list[Path]], meaning: Meaning | None, notes: list[str]
+) -> tuple[dict[str, int | list[int]], bool]:
+    """Return the classes with their stored values, and whether the values number instances."""
+    plain = [case.label for case in cases if case.label is not None]
+    if merged:
+        if meaning == "classes":
+            raise InputError(
+                f"{root}: a picture with a folder of masks has one file an instance, so the masks cannot hold classes; "
+                "leave out --masks classes."
+            )
+        several = sum(len(files) for files in merged.values())
+        notes.append(f"{several} files with one instance each are merged to {len(merged)} masks of one class.")
+    if meaning == "instances":
+        return {"foreground": MERGED}, True
+    values = _values(plain, notes)
+    every = {value for found in values for value in found}
+    if merged:
+        every.add(MERGED)
+    if every <= {1, MERGED}:
+        ordered = sorted(every, reverse=True) or [1]
+        if len(ordered) > 1:
+            notes.append("Some masks hold 1 and others 255; both are declared as one class, and masks are written 255.")
+        return {"foreground": ordered[0] if len(ordered) == 1 else ordered}, False
+    if len(every) > FEW and meaning is None:
+        raise InputError(
+            f"{root}: the masks hold {len(every)} different values ({describe_some(str(v) for v in every)}); say "
+            "--masks instances when they number the instances of one class, or --masks classes when each is a class."
+        )
+    if meaning is None:
+        notes.append("Each value is taken as a class; say --masks instances if they number the instances of one class.")
+    return {f"label_{value}": value for value in sorted(every)}, False
+
+
+def _values(files: Sequence[Path], notes: list[str]) -> list[set[int]]:
+    """Return the values above 0 of each mask that can be read."""
+    result: list[set[int]] = []
+    for file in files:
+        try:
+            found = np.unique(read_label(file).array)
+        except InputError as error:
+            notes.append(f"A mask could not be read: {error}")
+            continue
+        odd = [float(v) for v in found if v != int(v) or v < 0]
+        if odd:
+            notes.append(f"{file.name}: the values {odd[:3]} are no whole numbers above 0 and were not declared.")
+        result.append({int(v) for v in found if v > 0 and v == int(v)})
+    return result

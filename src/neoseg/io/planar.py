@@ -1,0 +1,280 @@
+"""Pictures: PNG and TIFF of one page, as planes ``(c, x, y)``.
+
+x is the column and y the row, counted from the top: the picture is never turned or mirrored, on no way in or out. Its
+world is in pixels (``Grid.unit`` is "px"), since the resolution that such files carry is that of a printer more often
+than that of a microscope or scanner.
+
+A picture has one channel (grey) or three (red, green, blue, as volumes 0, 1, 2). An alpha channel is left out where it
+is opaque everywhere, and refused where it is not: what lies under it is not what one sees. A palette is looked up in an
+image, but not in a label, whose classes are the indices, as in PASCAL VOC and DAVIS. Values of 1, 2 and 4 bits are kept
+as stored. Standards: https://www.w3.org/TR/png-3, TIFF 6.0 (Adobe 1992).
+"""
+
+from __future__ import annotations
+
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..atomic import replacing
+from ..errors import GeometryError, InputError, NeosegError
+from ..volume import Grid, Volume, canonical, to_stored
+from .promise import require_room
+from .values import as_read, as_written
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = ["COLOURS", "read", "read_grid", "read_label", "volumes_in", "write"]
+
+COLOURS = ("red", "green", "blue")
+"""Names of the channels of a picture in colour, in the order of its volumes."""
+
+_GREY = ("1", "L", "LA", "I", "F")
+_COLOUR = ("RGB", "RGBA", "RGBX")
+_DAMAGE = (
+    OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, AttributeError, OverflowError, RuntimeError,
+    AssertionError, struct.error, zlib.error, UserWarning,
+)  # fmt: skip
+"""What Pillow raises on damaged files."""
+
+_ORIENTATION, _BITS = 274, 258
+_SCALED = {2: 85, 4: 17}
+"""Pillow stretches grey values of 2 and 4 bits to 0..255 by these."""
+
+_BYTES = 16
+"""Bytes a pixel while a picture is unpacked."""
+
+
+def read(path: Path, volume_index: int | None) -> Volume:
+    """Read one channel of an image; see :func:`neoseg.io.read_volume`.
+
+    Args:
+        path: the file.
+        volume_index: 0 red, 1 green, 2 blue; a grey picture is each of them. ``None``: the one channel that there is,
+            three equal ones included.
+    """
+    values = _values(path, indices=False)
+    if volume_index is None:
+        if not _is_grey(values):
+            raise InputError(
+                f"{path}: the picture is in colour, but one number a pixel is wanted; name its channels in cases.csv "
+                f"({path.name}#0, #1 and #2 for {', '.join(COLOURS)}), or convert it to grey."
+            )
+        volume_index = 0
+    if not 0 <= volume_index < len(COLOURS):
+        raise InputError(
+            f"{path}: volume {volume_index} was asked for, but a picture has #0, #1 and #2 ({', '.join(COLOURS)})."
+        )
+    return _placed(path, values[min(volume_index, len(values) - 1)][None])
+
+
+def read_label(path: Path) -> Volume:
+    """Read a label; of a palette the indices are the values. See :func:`neoseg.io.read_label`."""
+    values = _values(path, indices=True)
+    if not _is_grey(values):
+        raise InputError(
+            f"{path}: the label is in colour, but each pixel has to hold the number of its class; store it as grey "
+            "values or with a palette."
+        )
+    return _placed(path, values[:1])
+
+
+def read_grid(path: Path) -> Grid:
+    """Read the size from the header; see :func:`neoseg.io.read_grid`."""
+    with _opened(path) as image:
+        return _placed(path, np.empty((0, image.height, image.width), dtype=np.uint8)).grid
+
+
+def volumes_in(path: Path) -> int:
+    """Return 3 for a picture in colour and 1 for a grey one, from the header."""
+    with _opened(path) as image:
+        return _channels(path, image)
+
+
+def write(volume: Volume, path: Path) -> None:
+    """Write a plane of one channel, or of three as red, green and blue.
+
+    PNG takes uint8 and uint16, TIFF int32 and float32 too; three channels have to be uint8.
+
+    Raises:
+        GeometryError: a volume of three axes.
+        InputError: values or channels that the format does not hold.
+    """
+    from PIL import Image
+
+    if volume.grid.ndim != 2:
+        raise GeometryError(
+            f"{path}: a picture holds a plane, but the shape {volume.grid.shape} was given; write it as .nii.gz."
+        )
+    array, png = as_written(to_stored(volume), path), _name(path) == "PNG"
+    held = ["uint8"] if len(array) > 1 else ["uint8", "uint16"] + ([] if png else ["int32", "float32"])
+    if array.dtype.name not in held or len(array) not in (1, 3):
+        raise InputError(
+            f"{path}: {len(array)} channels of type {array.dtype} were given, but {_name(path)} holds one channel or "
+            f"three, of type {' or '.join(held)}; convert them, or write .mha."
+        )
+    pixels = np.ascontiguousarray(np.moveaxis(array, 0, -1).swapaxes(0, 1))
+    image = Image.fromarray(pixels if len(array) > 1 else pixels[..., 0])
+    with replacing(path) as temporary:
+        if png:
+            image.save(temporary, "PNG")
+        else:
+            image.save(temporary, "TIFF", compression="tiff_adobe_deflate")
+
+
+def _name(path: Path) -> str:
+    return "PNG" if path.suffix.lower() == ".png" else "TIFF"
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image]:
+    """Give the picture, its header read and looked at; what Pillow says of a damaged file is told in one sentence."""
+    from PIL import Image, UnidentifiedImageError
+
+    with path.open("rb") as stream:
+        begins = stream.read(12)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on unknown tags, and on large pictures, which are measured here
+            warnings.filterwarnings("error", ".*([Tt]runcated|[Cc]orrupt)")
+            with Image.open(path, formats=[_name(path)]) as image:
+                _look(path, image)
+                yield image
+    except NeosegError:
+        raise
+    except UnidentifiedImageError as error:
+        raise InputError(
+            f"{path}: this is not a readable {_name(path)} file (its content begins with {begins!r}); export the image "
+            "again."
+        ) from error
+    except Image.DecompressionBombError as error:
+        raise InputError(f"{path}: the picture is too large to be read whole ({error}); cut it into tiles.") from error
+    except _DAMAGE as error:
+        raise InputError(f"{path}: the file is truncated or damaged ({error}); copy it again.") from error
+
+
+def _look(path: Path, image: Any) -> None:
+    """Refuse what is more than one upright picture."""
+    pages = int(getattr(image, "n_frames", 1))
+    if pages != 1:
+        raise InputError(
+            f"{path}: the file holds {pages} pages, but one picture is wanted; save each page as a file, or the stack "
+            "as .nii.gz."
+        )
+    tags = getattr(image, "tag_v2", {})
+    if tags.get(_ORIENTATION, 1) != 1:
+        raise InputError(
+            f"{path}: the file is marked to be turned or mirrored when shown (orientation {tags[_ORIENTATION]}); save "
+            "it upright, and its label alike."
+        )
+    require_room(path, image.width * image.height * _BYTES)
+
+
+def _channels(path: Path, image: Image) -> int:
+    if image.mode in _GREY or image.mode.startswith("I;16"):
+        return 1
+    if image.mode == "P" and image.palette is not None:
+        table = np.asarray(image.getpalette("RGB"), dtype=np.uint8).reshape(-1, 3)
+        return 1 if (table == table[:, :1]).all() else 3
+    if image.mode in _COLOUR:
+        return 3
+    raise InputError(f"{path}: its pixels are of the kind {image.mode!r}; save it as grey or RGB.")
+
+
+def _values(path: Path, *, indices: bool) -> NDArray[Any]:
+    """Return the channels ``(1 or 3, rows, columns)``, in a palette's place its indices where they are asked for."""
+    if _name(path) == "PNG":
+        with _opened(path) as image:
+            image.verify()  # the checksums, which loading does not look at
+    with _opened(path) as image:
+        _channels(path, image)
+        wide = _wide_colour(path, image)
+        if wide is None:
+            return _narrow(path, image, indices=indices)
+    return _without_alpha(path, wide)
+
+
+def _narrow(path: Path, image: Image, *, indices: bool) -> NDArray[Any]:
+    """Return the channels as Pillow reads them."""
+    if image.mode == "P" and indices:
+        return as_read(np.asarray(image)[None], path)
+    if image.mode == "P":
+        return _without_alpha(path, np.asarray(image.convert("RGBA")))
+    array = np.asarray(image)
+    if "transparency" in image.info:
+        key = np.asarray(image.info["transparency"])
+        seen = (array if array.ndim == 3 else array[..., None]) == key
+        _require_opaque(path, int(seen.all(axis=-1).sum()))
+    if image.mode == "L" and _name(path) == "PNG" and (factor := _SCALED.get(_png_bits(path)[0])):
+        array = array // np.uint8(factor)
+    if image.mode == "RGBX":
+        array = array[..., :3]
+    return _without_alpha(path, array) if image.mode in ("LA", "RGBA") else _first(as_read(array, path))
+
+
+def _without_alpha(path: Path, array: NDArray[Any]) -> NDArray[Any]:
+    """Return the channels before the last, which is opaque, of ``(rows, columns, 2 or 4)``; three have no alpha."""
+    if array.shape[-1] == 3:
+        return _first(array)
+    alpha = array[..., -1]
+    _require_opaque(path, int((alpha != np.iinfo(alpha.dtype).max).sum()))
+    return _first(array[..., :-1])
+
+
+def _require_opaque(path: Path, through: int) -> None:
+    if through:
+        raise InputError(
+            f"{path}: {through} pixels are transparent, so what they show depends on what lies below; save the picture "
+            "without an alpha channel."
+        )
+
+
+def _wide_colour(path: Path, image: Image) -> NDArray[Any] | None:
+    """Return ``(rows, columns, c)`` of colours with 16 bits, which Pillow would cut to 8, else None."""
+    if _name(path) == "PNG":
+        bits, kind = _png_bits(path)
+        wide = bits == 16 and kind in (2, 4, 6)
+    else:
+        bits_of = getattr(image, "tag_v2", {}).get(_BITS, (8,))
+        wide = image.mode not in ("L", "F", "1") and len(bits_of) > 1 and max(bits_of) > 8
+    if not wide:
+        return None
+    import SimpleITK as sitk  # noqa: N813 (the library's own abbreviation)
+
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO(f"{_name(path)}ImageIO")
+    reader.SetFileName(str(path))
+    array = np.asarray(sitk.GetArrayFromImage(reader.Execute()))
+    if array.shape[:2] != (image.height, image.width) or array.shape[2:] not in ((2,), (3,), (4,)):
+        raise InputError(f"{path}: its {array.shape[2:]} channels of 16 bits are not read; save it as RGB.")
+    return array
+
+
+def _png_bits(path: Path) -> tuple[int, int]:
+    """Return bits a channel and kind of colour, which stand at a fixed place of every PNG."""
+    with path.open("rb") as stream:
+        header = stream.read(26)
+    return header[24], header[25]
+
+
+def _first(array: NDArray[Any]) -> NDArray[Any]:
+    """Put the channels first: ``(rows, columns)`` or ``(rows, columns, c)`` to ``(c, rows, columns)``."""
+    return array[None] if array.ndim == 2 else np.moveaxis(array, -1, 0)
+
+
+def _is_grey(values: NDArray[Any]) -> bool:
+    return bool((values == values[:1]).all())
+
+
+def _placed(path: Path, values: NDArray[Any]) -> Volume:
+    """Turn ``(c, rows, columns)`` into a Volume ``(c, x, y)``."""
+    plane = as_read(np.ascontiguousarray(values.swapaxes(1, 2)), path)
+    return canonical(plane, np.eye(3), file_format=_name(path).lower(), name=str(path), unit="px")

@@ -1,0 +1,314 @@
+"""Pictures from end to end: discs on noise, some grey and some in colour, through every command."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from fault_scene import Done
+from neoseg.config import load_config
+from neoseg.data.layouts import ImportOptions
+from neoseg.pipeline import new_scans
+from neoseg.pipeline.import_data import import_folder
+from neoseg.pipeline.new_scans import predict_scans
+from neoseg.pipeline.prepared import PreparedCase
+from neoseg.pipeline.run import run
+from neoseg.pipeline.session import open_session
+from neoseg.progress import Silent
+from small_run import read
+
+Neoseg = Callable[..., Done]
+
+CHANGES = (
+    "folds.count=2",
+    "threads=1",
+    "plan.patch=[32, 32]",
+    "training.steps=4",
+    "training.steps_per_epoch=2",
+    "training.batch_size=2",
+    "network.dims=[8, 16, 32]",
+    "network.depths=[1, 1, 1]",
+    "network.proj=[8, 8, 8]",
+    "network.decoder_proj=8",
+    "network.feature_size=8",
+    "evaluate.resamples=100",
+)
+SETS = tuple(part for change in CHANGES for part in ("--set", change))
+SIZES = ((40, 28), (28, 44), (50, 33))
+"""Columns and rows: no picture is a square, and none is a multiple of anything."""
+
+
+def disc(size: tuple[int, int], generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Return a grey picture and its mask, both (rows, columns)."""
+    columns, rows = size
+    y, x = np.mgrid[:rows, :columns]
+    centre = generator.uniform(8, columns - 8), generator.uniform(8, rows - 8)
+    mask = (x - centre[0]) ** 2 + (y - centre[1]) ** 2 < generator.uniform(4, 7) ** 2
+    return np.clip(generator.normal(90, 12, mask.shape) + 80 * mask, 0, 255).astype(np.uint8), mask
+
+
+def write_discs(folder: Path, count: int = 8, *, colour: bool = True) -> Path:
+    """Write pictures of two a patient; every third is in colour."""
+    generator = np.random.default_rng(0)
+    for name in ("images", "masks"):
+        (folder / name).mkdir(parents=True)
+    for number in range(count):
+        image, mask = disc(SIZES[number % 3], generator)
+        seen = np.stack([image, image // 2, 255 - image], axis=-1) if colour and number % 3 == 0 else image
+        name = f"p{number // 2}-{number}.png"
+        Image.fromarray(seen).save(folder / "images" / name)
+        Image.fromarray((255 * mask).astype(np.uint8)).save(folder / "masks" / name)
+    return folder
+
+
+def imported(root: Path) -> Path:
+    return import_folder(root / "data", root / "work", options=ImportOptions(subject_pattern=r"^p\d")).config
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with ``data`` and a finished run in ``work``."""
+    root = tmp_path_factory.mktemp("pictures")
+    write_discs(root / "data")
+    run(load_config(imported(root), CHANGES))
+    return root
+
+
+def rows_of(root: Path) -> list[dict[str, str]]:
+    with (root / "work" / "runs" / "default" / "scores.csv").open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_the_network_follows_the_images_and_nothing_is_resampled(pictures: Path) -> None:
+    plan = read(pictures / "work" / "plan.json")
+    assert plan["network"]["spatial_dims"] == 2
+    assert plan["spacing_mm"] == [1.0, 1.0]
+    assert plan["channels"] == ["red", "green", "blue"]
+    assert set(plan["rules"].values()) == {"case"}
+    assert not any(" mm" in reason["why"] + reason["inputs"] for reason in plan["reasons"])
+    session = open_session(load_config(pictures / "work" / "neoseg.toml", CHANGES))
+    prepared = PreparedCase(session.store, "p0-0")
+    assert prepared.image.shape == (3, 40, 28)
+    # the standard score over all pixels of the picture itself
+    np.testing.assert_allclose(np.asarray(prepared.image).mean(axis=(1, 2)), 0, atol=1e-5)
+    np.testing.assert_allclose(np.asarray(prepared.image).std(axis=(1, 2)), 1, atol=1e-5)
+
+
+def test_patients_are_on_one_side_of_every_fold(pictures: Path) -> None:
+    for fold in read(pictures / "work" / "folds.json")["folds"]:
+        sides = [{name[:2] for name in fold[part]} for part in ("train", "inner", "validation")]
+        assert not sides[0] & sides[2] and not sides[1] & sides[2] and not sides[0] & sides[1]
+
+
+def test_every_picture_gets_a_mask_of_its_size_with_the_stored_values(pictures: Path) -> None:
+    masks = sorted((pictures / "work" / "runs" / "default" / "predictions" / "cv").glob("*"))
+    assert [p.name for p in masks] == [p.name for p in sorted((pictures / "data" / "images").iterdir())]
+    for path in masks:
+        with Image.open(path) as mask, Image.open(pictures / "data" / "images" / path.name) as image:
+            assert mask.size == image.size
+            assert mask.mode == "L"
+            assert set(np.unique(np.asarray(mask))) <= {0, 255}
+
+
+def test_scores_are_in_pixels_and_right(pictures: Path) -> None:
+    rows = rows_of(pictures)
+    assert {row["unit"] for row in rows} == {"ratio", "px", "px²", "count"}
+    for name in {row["case"] for row in rows}:
+        truth = np.asarray(Image.open(pictures / "data" / "masks" / f"{name}.png")) > 0
+        folder = pictures / "work" / "runs" / "default" / "predictions" / "cv"
+        found = np.asarray(Image.open(folder / f"{name}.png")) > 0
+        own = {row["metric"]: row for row in rows if row["case"] == name}
+        assert float(own["volume_difference"]["value"]) == pytest.approx(found.sum() - truth.sum())
+        assert float(own["volume_difference"]["worst"]) == pytest.approx(truth.size)
+        assert float(own["dice"]["value"]) == pytest.approx(2 * (truth & found).sum() / (truth.sum() + found.sum()))
+        assert float(own["hd95"]["worst"]) == pytest.approx(np.hypot(*truth.shape))
+
+
+def test_the_page_speaks_of_areas_in_pixels(pictures: Path) -> None:
+    page = (pictures / "work" / "runs" / "default" / "report.html").read_text(encoding="utf-8")
+    assert "px²" in page and "spacing (px)" in page and "share of the image" in page
+    body = page.partition('id="configuration"')[0]
+    for wrong in (" mL", "mm³", " mm<", "(mm)", "radiological", "brain"):
+        assert wrong not in body, wrong
+    assert "grey stands for red, green and blue alike" in page
+
+
+@pytest.mark.parametrize("kind", ["grey", "colour", "tiff"])
+def test_a_new_picture_is_predicted_on_its_own_size(pictures: Path, tmp_path: Path, neoseg: Neoseg, kind: str) -> None:
+    image, _ = disc((37, 61), np.random.default_rng(5))
+    source = tmp_path / ("new.tif" if kind == "tiff" else "new.png")
+    Image.fromarray(np.stack([image, image // 2, image], axis=-1) if kind == "colour" else image).save(source)
+    target = str(pictures / "work" / "runs" / "default")
+    done = neoseg("predict", target, "--input", str(source), "--output", str(tmp_path / "out"), "--probabilities", "-q")
+    assert done.code == 0, done.err
+    assert "px²" in done.out and "mL" not in done.out
+    with Image.open(tmp_path / "out" / source.name) as mask:
+        assert (mask.size, mask.mode) == ((37, 61), "L")
+    with Image.open(tmp_path / "out" / "new_probability_foreground.tif") as map_of:
+        assert (map_of.size, map_of.mode) == ((37, 61), "F")
+
+
+class Bright(nn.Module):
+    """Marks what is much brighter than the rest of the picture."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor]:
+        level = x.mean(dim=1, keepdim=True)
+        return (torch.cat([torch.zeros_like(level), 20 * (level - 2)], dim=1),)
+
+
+def test_a_marked_corner_comes_back_in_the_same_corner(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Through all of reading, windows, restoring and writing; the picture is larger than the patch on one axis."""
+    monkeypatch.setattr(new_scans, "load_networks", lambda *_: [Bright()])
+    corners = {"top-right": np.s_[:8, -9:], "bottom-left": np.s_[-8:, :9]}
+    for name, corner in corners.items():
+        pixels = np.full((25, 61), 40, np.uint8)
+        pixels[corner] = 250
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+    results = predict_scans(
+        pictures / "work" / "runs" / "default", tmp_path, tmp_path / "out", device="cpu", progress=Silent()
+    )
+    assert [r.error for r in results] == [None, None]
+    for name, corner in corners.items():
+        marked = np.zeros((25, 61), np.uint8)
+        marked[corner] = 255
+        np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out" / f"{name}.png")), marked)
+
+
+# Bad input: one sentence each.
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Path:
+    """A folder with ``data`` and its import in ``work``."""
+    write_discs(tmp_path / "data", 6, colour=False)
+    imported(tmp_path)
+    return tmp_path
+
+
+def refused(neoseg: Neoseg, root: Path, *more: str, command: str = "run") -> str:
+    """Return the one sentence that a command ends with."""
+    done = neoseg(command, str(root / "work" / "neoseg.toml"), "--quiet", *SETS, *more)
+    assert done.code == 2, done.out + done.err
+    assert len(done.err.strip().splitlines()) == 1, done.err
+    return done.err
+
+
+def repaint(path: Path, change: Callable[[np.ndarray], np.ndarray]) -> None:
+    array = np.asarray(Image.open(path))
+    Image.fromarray(change(array)).save(path)
+
+
+def test_a_mask_of_another_size_is_told(workspace: Path, neoseg: Neoseg) -> None:
+    repaint(workspace / "data" / "masks" / "p0-0.png", lambda a: np.ascontiguousarray(a.T))
+    told = refused(neoseg, workspace)
+    assert "p0-0.png" in told and "(28, 40)" in told and "(40, 28)" in told
+    assert not (workspace / "work" / "plan.json").exists()
+
+
+def test_a_colour_picture_among_grey_ones_is_told(workspace: Path, neoseg: Neoseg) -> None:
+    repaint(workspace / "data" / "images" / "p0-0.png", lambda a: np.stack([a, a, 255 - a], axis=-1))
+    told = refused(neoseg, workspace)
+    assert "p0-0.png" in told and "in colour" in told
+
+
+def test_a_truncated_picture_is_told(workspace: Path, neoseg: Neoseg) -> None:
+    path = workspace / "data" / "images" / "p1-3.png"
+    path.write_bytes(path.read_bytes()[:200])
+    told = refused(neoseg, workspace)
+    assert "p1-3.png" in told and "truncated or damaged" in told
+
+
+def test_undeclared_values_are_told(workspace: Path, neoseg: Neoseg) -> None:
+    repaint(workspace / "data" / "masks" / "p1-3.png", lambda a: a // 2)
+    told = refused(neoseg, workspace)
+    assert "p1-3.png" in told and "127" in told
+
+
+def test_pictures_and_masks_without_partner_are_told(workspace: Path, neoseg: Neoseg) -> None:
+    (workspace / "data" / "masks" / "p0-0.png").unlink()
+    (workspace / "data" / "images" / "p1-3.png").unlink()
+    shutil.rmtree(workspace / "work")
+    imported(workspace)
+    done = neoseg("check", str(workspace / "work" / "neoseg.toml"), "--quiet")
+    assert done.code == 2
+    assert any("p0-0" in line and "no label" in line for line in done.out.splitlines())
+    assert any("p1-3" in line and "no image" in line for line in done.out.splitlines())
+
+
+def test_16_bits_and_palettes_are_read(workspace: Path, neoseg: Neoseg) -> None:
+    repaint(workspace / "data" / "images" / "p0-0.png", lambda a: a.astype(np.uint16) * 200)
+    path = workspace / "data" / "masks" / "p0-0.png"
+    palette = Image.fromarray((np.asarray(Image.open(path)) > 0).astype(np.uint8)).convert("P")
+    palette.putpalette([0, 0, 0, 200, 10, 10])
+    palette.save(path)
+    done = neoseg("check", str(workspace / "work" / "neoseg.toml"), "--quiet", "--set", "labels.foreground=[255, 1]")
+    assert done.code == 0, done.out
+    assert "0 errors, 0 warnings." in done.out
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("network.spatial_dims=3", "network.spatial_dims = 3, but the images have 2 axes"),
+        ("network.stem=[2, 2, 2]", "stem has 3 entries: with spatial_dims = 2"),
+        ("network.native_orientation=SPL", "native_orientation is for volumes"),
+        ("plan.patch=[32, 32, 32]", "3 numbers were given, but the images have 2 axes"),
+        ("plan.spacing_mm=[1.0]", "1 numbers were given, but the images have 2 axes"),
+        ("prepare.bias_field.method=n4", "prepare.bias_field: this step is for volumes"),
+    ],
+)
+def test_settings_for_volumes_are_told(workspace: Path, neoseg: Neoseg, change: str, words: str) -> None:
+    assert words in refused(neoseg, workspace, "--set", change, command="plan")
+    assert not (workspace / "work" / "plan.json").exists()
+
+
+def test_a_plane_network_for_volumes_is_told(
+    blobs: Callable[[Path, int, int], None], tmp_path: Path, neoseg: Neoseg
+) -> None:
+    blobs(tmp_path / "data", 4, 0)
+    config = import_folder(tmp_path / "data", tmp_path / "work").config
+    done = neoseg("plan", str(config), "--quiet", "--set", "folds.count=2", "--set", "network.spatial_dims=2")
+    assert done.code == 2
+    assert "network.spatial_dims = 2, but the images have 3 axes" in done.err
+
+
+def test_pictures_and_volumes_together_are_told(
+    workspace: Path, blobs: Callable[[Path, int, int], None], neoseg: Neoseg
+) -> None:
+    blobs(workspace / "volumes", 1, 0)
+    table = workspace / "work" / "cases.csv"
+    image, label = (workspace / "volumes" / kind / "scan0.nii.gz" for kind in ("images", "labels"))
+    table.write_text(table.read_text() + f"scan0,scan0,,patient,train,{image},,{label}\n")
+    told = refused(neoseg, workspace, "--set", "labels.foreground=[255, 1]", command="plan")
+    assert "case p0-0 have axes: 2, those of case scan0 axes: 3" in told
+
+
+def test_a_volume_for_a_run_on_pictures_is_told(
+    pictures: Path, blobs: Callable[[Path, int, int], None], tmp_path: Path, neoseg: Neoseg
+) -> None:
+    Image.fromarray(disc((30, 20), np.random.default_rng(1))[0]).save(tmp_path / "b.png")
+    (tmp_path / "c.png").write_bytes(b"no picture")
+    target = str(pictures / "work" / "runs" / "default")
+    done = neoseg("predict", target, "--input", str(tmp_path), "--output", str(tmp_path / "out"), "-q")
+    assert done.code == 2
+    assert any(line.startswith("c: ") and "not a readable PNG" in line for line in done.out.splitlines())
+    assert (tmp_path / "out" / "b.png").is_file()  # a bad one loses no other
+
+
+def test_a_recipe_takes_the_labels_of_the_data(tmp_path: Path) -> None:
+    write_discs(tmp_path / "data", 2)
+    done = import_folder(
+        tmp_path / "data", tmp_path / "work", recipe="planar", options=ImportOptions(masks="instances")
+    )
+    config = load_config(done.config)
+    assert (config.name, config.labels, config.label_instances) == ("planar", {"foreground": 255}, True)
