@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
@@ -17,8 +19,11 @@ NO_LABEL = torch.zeros(0)
 
 
 @pytest.fixture(autouse=True)
-def _one_thread() -> None:
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
     torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def head(samples=1, channels=1, shape=(24, 20, 12), spacing=(1.0, 1.0, 1.0), fill=0.0):

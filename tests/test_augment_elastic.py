@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
@@ -19,8 +21,11 @@ GRIDS = {"3-D": ((24, 20, 12), (1.0, 1.2, 2.5)), "2-D": ((40, 30), (1.0, 1.5))}
 
 
 @pytest.fixture(autouse=True)
-def _one_thread() -> None:
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
     torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def smooth_batch(kind, samples=2):

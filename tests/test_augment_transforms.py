@@ -1,3 +1,5 @@
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
@@ -17,8 +19,11 @@ SHAPES = {"3-D": ((2, 2, 20, 18, 10), (1.0, 1.0, 2.0)), "2-D": ((2, 2, 20, 18), 
 
 
 @pytest.fixture(autouse=True)
-def _one_thread() -> None:
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
     torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def batch(kind: str):
