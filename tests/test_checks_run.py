@@ -286,6 +286,24 @@ def other_scanner(c: Cases) -> None:
         put(case, "t1", adc(2000 + i, 1.5))
 
 
+def grey_among_colours(c: Cases) -> None:
+    """Make every case a picture: two of them grey, one without any green, the others in colour."""
+    folder, grid, pictures = c[0].label.parent, Grid((6, 7), np.eye(3)), []
+    for i, case in enumerate(c[:8]):
+        colours = np.random.default_rng(i).normal(220, 8, (3, 6, 7)).clip(1, 255).astype(np.uint8)
+        colours[1:] = colours[:1] if i < 2 else colours[1:]
+        if i == 5:
+            colours[1] = 220
+        mask = np.zeros((1, 6, 7), np.uint8)
+        mask[0, 3, 3] = 1
+        for name, array in ((f"{i}.png", colours), (f"{i}_mask.png", mask)):
+            write_volume(Volume(array, grid), folder / name)
+        images = dict.fromkeys(CHANNELS, folder / f"{i}.png")
+        index = {"adc": 0, "t1": 1}
+        pictures.append(replace(case, images=images, channel_index=index, label=folder / f"{i}_mask.png"))
+    c[:] = pictures
+
+
 BREAKAGES: list[tuple[str, str, str, Callable[[Cases], None]]] = [
     ("missing_files", "error", "not there", missing_file),
     ("missing_files", "error", "a link to a file that is not there", dead_link),
@@ -307,6 +325,7 @@ BREAKAGES: list[tuple[str, str, str, Callable[[Cases], None]]] = [
     ("not_finite", "error", "2 voxels are NaN and 1 are infinite", with_nan),
     ("constant_images", "error", "Every voxel is 7", constant),
     ("constant_images", "error", "Every voxel is 0", all_zero),
+    ("colours", "warning", "2 of 8 images are grey (c0, c1), the others in colour", grey_among_colours),
     ("label_values", "error", "undeclared values 255 (declared: 0 and lesion = 1)", label_255),
     ("label_values", "error", "0.99999997", label_almost),
     ("label_values", "error", "nan", label_nan),
@@ -387,8 +406,9 @@ def test_each_file_is_read_once(good: Cases, monkeypatch: pytest.MonkeyPatch) ->
     from neoseg.data.checks import facts
 
     read: list[Path] = []
-    real = facts.read_volume
-    monkeypatch.setattr(facts, "read_volume", lambda path, **kw: (read.append(path), real(path, **kw))[1])
+    for name in ("read_volume", "read_label"):
+        real = getattr(facts, name)
+        monkeypatch.setattr(facts, name, lambda path, real=real, **kw: (read.append(path), real(path, **kw))[1])
     run_checks(good, LABELS, CHANNELS)
     assert sorted(read) == sorted([f for c in good for f in c.images.values()] + [c.label for c in good if c.label])
 

@@ -23,6 +23,17 @@ def test_other_values_are_named_with_the_file(value: float) -> None:
         LabelSet.of({"lesion": 1}).encode(np.array([0.0, 1.0, value]), "case7.mha")
 
 
+def test_instances_are_one_class() -> None:
+    labels = LabelSet.of({"nucleus": 255}, instances=True)
+    np.testing.assert_array_equal(labels.encode(np.array([0, 1, 2, 700], np.uint16), "x"), [0, 1, 1, 1])
+    np.testing.assert_array_equal(labels.decode(np.array([0, 1])), [0, 255])
+    assert labels.unknown(np.array([0.0, 3.0, -1.0, 0.5, np.nan]))[:2] == [-1.0, 0.5]
+    with pytest.raises(InputError, match=r"a\.png: the label holds the values \[-1\.0\]"):
+        labels.encode(np.array([-1, 1]), "a.png")
+    with pytest.raises(ConfigError, match="label_instances = true every value is an instance of one class"):
+        LabelSet.of({"a": 1, "b": 2}, instances=True)
+
+
 def test_a_tolerance_takes_rounded_values() -> None:
     labels = LabelSet.of({"lesion": 1}, tolerance=1e-3)
     np.testing.assert_array_equal(labels.encode(np.array([0, 0.99999997, 1e-5, 1]), "x"), [0, 1, 0, 1])

@@ -37,6 +37,21 @@ def test_nothing_that_matches_is_an_error(tmp_path: Path) -> None:
         scans_in(tmp_path, TWO)
 
 
+def test_a_run_on_colours_takes_any_picture_and_a_run_on_volumes_none(tmp_path: Path) -> None:
+    from PIL import Image
+
+    grey = Image.fromarray(np.zeros((4, 5), np.uint8))
+    grey.save(tmp_path / "grey.png")
+    grey.convert("RGB").save(tmp_path / "colour.tif")
+    write(tmp_path, "volume.nii.gz")
+    colours = ("red", "green", "blue")
+    index = {name: number for number, name in enumerate(colours)}
+    found = scans_in(tmp_path, colours, Stacked(3, index, colours=True), axes=2)
+    assert [(s.case, s.channel_index) for s in found.scans] == [("colour", index), ("grey", index)]
+    assert list(found.left_out) == ["volume.nii.gz"]
+    assert [s.case for s in scans_in(tmp_path, ("t1",)).scans] == ["volume"]
+
+
 def test_a_4d_file_is_a_scan_where_the_training_had_such(tmp_path: Path) -> None:
     write(tmp_path, "stack.nii.gz", volumes=3)
     write(tmp_path, "two.nii.gz", volumes=2)

@@ -241,6 +241,14 @@ def test_cost_grows_with_size() -> None:
     assert step_flops(config, (64, 128, 128), 1) / 6 == pytest.approx(47.9e9, rel=0.1)
 
 
+def test_cost_of_a_plane_is_that_of_its_network() -> None:
+    from neoseg.networks.counts import published_macs
+
+    config = UnetrPPConfig(spatial_dims=2, stem=(2, 2), dims=(16, 32, 64), depths=(2, 2, 2), proj=(32, 32, 32))
+    counted = sum(published_macs(config, in_channels=3, classes=2, patch=(64, 96)).values())
+    assert step_flops(config, (64, 96), 3) / 6 == pytest.approx(counted, rel=0.1)
+
+
 def test_a_ct_channel_gets_its_window_and_its_reason() -> None:
     labelled = {"mean": 60.0, "sd": 20.0, "percentiles": tuple(np.linspace(0, 120, len(LEVELS)))}
     ct = ChannelFacts.model_validate({**ADC.model_dump(), "unit": "HU", "labelled": labelled})

@@ -125,12 +125,18 @@ def test_an_empty_image_is_named(tmp_path: Path) -> None:
         case_facts(case(tmp_path, np.zeros((6, 6, 6), dtype=np.float32)), ["t1"], LABELS)
 
 
-def test_an_image_of_two_axes_is_named(tmp_path: Path) -> None:
-    grid = Grid.of_spacing((6, 6), (1.0, 1.0))
-    write_volume(Volume(np.ones((1, 6, 6), dtype=np.float32), grid), tmp_path / "flat.mha")
-    flat = Case(case="head1", subject="head1", images={"t1": tmp_path / "flat.mha"})
-    with pytest.raises(InputError, match=r"head1.*2 axes"):
-        case_facts(flat, ["t1"], LABELS)
+@pytest.mark.parametrize(("ending", "unit", "pixel"), [(".mha", "mm", 1.5 * 2), (".png", "px", 1.0)])
+def test_a_plane_has_areas_and_black_is_no_background(tmp_path: Path, ending: str, unit: str, pixel: float) -> None:
+    grid = Grid.of_spacing((7, 6), (1.5, 2.0))
+    image, label = np.zeros((2, 1, 7, 6), dtype=np.uint8)
+    image[0, 2:5, 2:4], label[0, 2:4, 2:4] = 90, 1
+    write_volume(Volume(image, grid), tmp_path / f"flat{ending}")
+    write_volume(Volume(label, grid), tmp_path / f"label{ending}")
+    images = {"t1": tmp_path / f"flat{ending}"}
+    found = case_facts(Case(case="a", subject="a", images=images, label=tmp_path / f"label{ending}"), ["t1"], LABELS)
+    assert (found.unit, found.shape, found.nonzero_shape) == (unit, (7, 6), (7, 6))
+    assert (found.foreground_ml, *found.label_ml) == pytest.approx((42 * pixel, 4 * pixel))
+    assert found.channels["t1"].mean == pytest.approx(image.mean())
 
 
 def test_one_slice_and_a_constant_image_have_facts(tmp_path: Path) -> None:
