@@ -31,8 +31,22 @@ if TYPE_CHECKING:
 
 __all__ = ["FoldStart", "Transfer", "fold_starts", "load_start", "read_fold_rows", "record_of", "start_key", "transfer"]
 
-IMAGE_PARTS: Mapping[str, tuple[str, ...]] = {"unetr_pp": ("stem.", "full_skip.")}
-CLASS_PARTS: Mapping[str, tuple[str, ...]] = {"unetr_pp": ("heads.",)}
+IMAGE_PARTS: Mapping[str, tuple[str, ...]] = {
+    "unetr_pp": ("stem.", "full_skip."),
+    **dict.fromkeys(
+        ("unet", "wide_unet", "unet_plus_plus", "attention_unet"), ("encoder.stages.0.0.", "encoder.stem.")
+    ),
+    "unetr": ("embedding.", "full_skip."),
+    "segresnet": ("network.convInit.",),
+    "dynunet": ("network.input_block.",),
+    "mednext": ("network.stem.",),
+}
+CLASS_PARTS: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(("unetr_pp", *U_SHAPED, "unetr"), ("heads.",)),
+    "segresnet": ("network.conv_final.",),
+    "dynunet": ("network.output_block.", "network.deep_supervision_heads."),
+    "mednext": ("network.out_",),
+}
 """By the kind of network: how the names of the tensors begin that read the image, and that write the classes."""
 
 WEIGHTS = Path("best") / "model.safetensors"
