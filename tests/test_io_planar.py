@@ -160,7 +160,7 @@ def test_colours_of_16_bits_are_not_cut_to_8(tmp_path: Path, kind: int) -> None:
 
 
 def test_grey_of_16_bits_with_alpha_and_tiff_colours_of_16_bits(tmp_path: Path) -> None:
-    import SimpleITK as sitk
+    import SimpleITK
 
     path = png(tmp_path / "la.png", (1, 2), 16, 4, [struct.pack(">4H", 300, 65535, 7, 65535)])
     assert volumes_in(path) == 1
@@ -168,7 +168,9 @@ def test_grey_of_16_bits_with_alpha_and_tiff_colours_of_16_bits(tmp_path: Path) 
         read_volume(path)
     colours = np.random.default_rng(0).integers(0, 65536, (3, 4, 5)).astype(np.uint16)
     pixels = np.moveaxis(colours, 0, -1).swapaxes(0, 1)
-    sitk.WriteImage(sitk.GetImageFromArray(np.ascontiguousarray(pixels), isVector=True), str(tmp_path / "rgb.tif"))
+    SimpleITK.WriteImage(
+        SimpleITK.GetImageFromArray(np.ascontiguousarray(pixels), isVector=True), str(tmp_path / "rgb.tif")
+    )
     assert volumes_in(tmp_path / "rgb.tif") == 3
     for index in range(3):
         found = read_volume(tmp_path / "rgb.tif", volume_index=index)
