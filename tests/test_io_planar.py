@@ -159,6 +159,24 @@ def test_colours_of_16_bits_are_not_cut_to_8(tmp_path: Path, kind: int) -> None:
         assert found.array.ravel().tolist() == [pixels[0][index], pixels[1][index]]
 
 
+def test_grey_of_16_bits_with_alpha_and_tiff_colours_of_16_bits(tmp_path: Path) -> None:
+    import SimpleITK
+
+    path = png(tmp_path / "la.png", (1, 2), 16, 4, [struct.pack(">4H", 300, 65535, 7, 65535)])
+    assert volumes_in(path) == 1
+    with pytest.raises(InputError, match=r"la\.png: grey values of 16 bits with an alpha"):
+        read_volume(path)
+    colours = np.random.default_rng(0).integers(0, 65536, (3, 4, 5)).astype(np.uint16)
+    pixels = np.moveaxis(colours, 0, -1).swapaxes(0, 1)
+    SimpleITK.WriteImage(
+        SimpleITK.GetImageFromArray(np.ascontiguousarray(pixels), isVector=True), str(tmp_path / "rgb.tif")
+    )
+    assert volumes_in(tmp_path / "rgb.tif") == 3
+    for index in range(3):
+        found = read_volume(tmp_path / "rgb.tif", volume_index=index)
+        np.testing.assert_array_equal(found.array, colours[index : index + 1])
+
+
 def test_what_a_picture_does_not_hold_is_refused(tmp_path: Path) -> None:
     plane, space = Grid((3, 4), np.eye(3)), Grid((3, 4, 5), np.eye(4))
     for array, told in (

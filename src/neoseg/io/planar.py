@@ -179,7 +179,8 @@ def _look(path: Path, image: Any) -> None:
 
 
 def _channels(path: Path, image: Image) -> int:
-    if image.mode in _GREY or image.mode.startswith("I;16"):
+    grey_with_alpha = _name(path) == "PNG" and _png_bits(path)[1] == 4  # of 16 bits it is RGBA to Pillow
+    if image.mode in _GREY or image.mode.startswith("I;16") or grey_with_alpha:
         return 1
     if image.mode == "P" and image.palette is not None:
         table = np.asarray(image.getpalette("RGB"), dtype=np.uint8).reshape(-1, 3)
@@ -241,7 +242,11 @@ def _wide_colour(path: Path, image: Image) -> NDArray[Any] | None:
     """Return ``(rows, columns, c)`` of colours with 16 bits, which Pillow would cut to 8, else None."""
     if _name(path) == "PNG":
         bits, kind = _png_bits(path)
-        wide = bits == 16 and kind in (2, 4, 6)
+        wide = bits == 16 and kind in (2, 6)
+        if bits == 16 and kind == 4:
+            raise InputError(
+                f"{path}: grey values of 16 bits with an alpha channel are not read; save it without alpha."
+            )
     else:
         bits_of = getattr(image, "tag_v2", {}).get(_BITS, (8,))
         wide = image.mode not in ("L", "F", "1") and len(bits_of) > 1 and max(bits_of) > 8
@@ -253,7 +258,7 @@ def _wide_colour(path: Path, image: Image) -> NDArray[Any] | None:
     reader.SetImageIO(f"{_name(path)}ImageIO")
     reader.SetFileName(str(path))
     array = np.asarray(sitk.GetArrayFromImage(reader.Execute()))
-    if array.shape[:2] != (image.height, image.width) or array.shape[2:] not in ((2,), (3,), (4,)):
+    if array.shape[:2] != (image.height, image.width) or array.shape[2:] not in ((3,), (4,)):
         raise InputError(f"{path}: its {array.shape[2:]} channels of 16 bits are not read; save it as RGB.")
     return array
 
