@@ -31,11 +31,10 @@ if TYPE_CHECKING:
 
 __all__ = ["FoldStart", "Transfer", "fold_starts", "load_start", "read_fold_rows", "record_of", "start_key", "transfer"]
 
+U_SHAPED = ("unet", "wide_unet", "unet_plus_plus", "attention_unet")
 IMAGE_PARTS: Mapping[str, tuple[str, ...]] = {
     "unetr_pp": ("stem.", "full_skip."),
-    **dict.fromkeys(
-        ("unet", "wide_unet", "unet_plus_plus", "attention_unet"), ("encoder.stages.0.0.", "encoder.stem.")
-    ),
+    **dict.fromkeys(U_SHAPED, ("encoder.stages.0.0.", "encoder.stem.")),
     "unetr": ("embedding.", "full_skip."),
     "segresnet": ("network.convInit.",),
     "dynunet": ("network.input_block.",),
