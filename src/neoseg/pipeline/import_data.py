@@ -17,6 +17,7 @@ from ..data.layouts.imported import ImportedData, ImportOptions
 from ..data.layouts.planar_folders import MERGED
 from ..errors import GeometryError, InputError
 from ..io import read_label, write_volume
+from ..networks.configs import DEFAULT
 from ..volume import Volume, same_grid
 
 __all__ = ["Imported", "import_folder"]
@@ -133,6 +134,10 @@ def _config_text(data: ImportedData) -> str:
         'cases = "cases.csv"',
         "",
         *_label_lines(data),
+        "",
+        "# `neoseg info --networks` lists the others.",
+        "[network]",
+        f'kind = "{DEFAULT}"',
     ]
     healthy = any(c.group == "healthy" for c in data.cases)
     has_z = any("zadc" in c.images for c in data.cases)
