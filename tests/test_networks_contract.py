@@ -25,7 +25,7 @@ SMALL = {
     "unetr": {"patch_size": (4, 4, 2), "hidden": 16, "layers": 4, "heads": 2, "mlp": 32, "feature_size": 4},
     "segresnet": {"width": 8, "blocks_down": (1, 1, 1), "blocks_up": (1, 1), "dropout": 0.0},
     "dynunet": LEVELS,
-    "mednext": {"width": 4},
+    "mednext": {"width": 8},
 }  # fmt: skip
 MONAIS = {"segresnet", "dynunet", "mednext"}
 DEAD = {"mednext": "conv1.bias"}

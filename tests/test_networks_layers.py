@@ -9,7 +9,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from neoseg.networks.build import build_network
-from neoseg.networks.configs import NETWORKS, ConvUNet
+from neoseg.networks.configs import NETWORKS
 from neoseg.networks.facts import network_facts
 from neoseg.networks.layers import Conv, conv_layers
 
@@ -17,7 +17,7 @@ LEVELS = {"widths": (6, 8, 12), "strides": ((1, 1, 1), (2, 2, 1), (3, 2, 2))}
 KERNELS = {"kernels": ((3, 3, 1), (5, 3, 3), (1, 3, 3))}
 FLAT = {"spatial_dims": 2, "strides": ((1, 1), (2, 2), (2, 1))}
 NETS = [
-    *((name, {}) for name, entry in NETWORKS.items() if issubclass(entry.config, ConvUNet)),
+    *((name, {}) for name in ("unet", "wide_unet", "unet_plus_plus", "attention_unet")),
     ("unet", {"encoder": "residual", "widths": (6, 8, 8), **KERNELS}),
     ("unet", {"encoder": "residual", "encoder_blocks": (2, 1, 3), "decoder_blocks": 3}),
     ("unet", {"encoder_blocks": (3, 1, 2), "down": "max", "deep_supervision": False, "skip_attention": "scse"}),

@@ -29,7 +29,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "unetr": {"hidden": 24, "heads": 2, "mlp": 48, "layers": 4, "feature_size": 4},
     "segresnet": {"width": 8, "blocks_down": [1, 1, 1], "blocks_up": [1, 1]},
     "dynunet": {"widths": [8, 16, 24]},
-    "mednext": {"width": 4},
+    "mednext": {"width": 8},
 }
 
 

@@ -17,7 +17,7 @@ from neoseg.networks.build import build_network
 from neoseg.networks.configs import NETWORKS, ConvUNet, UNetPlusPlusConfig, required_multiple
 from neoseg.networks.unet_plus_plus import load_unpruned, pruned_state
 
-KINDS = [name for name, entry in NETWORKS.items() if issubclass(entry.config, ConvUNet)]
+KINDS = ["unet", "wide_unet", "unet_plus_plus", "attention_unet"]
 LEVELS = {"widths": (6, 8, 12), "strides": ((1, 1, 1), (2, 2, 1), (2, 2, 2))}
 FIVE = {"widths": (4, 6, 8, 8, 8), "strides": ((1, 1),) + 4 * ((2, 2),), "spatial_dims": 2}
 

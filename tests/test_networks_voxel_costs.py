@@ -27,7 +27,7 @@ SETTINGS: list[tuple[str, tuple[int, ...], dict[str, Any]]] = [
     ("dynunet", (32, 16, 16), {"widths": (8, 16, 24, 32), "strides": STRIDES}),
     ("dynunet", (32, 16, 16), {"widths": (8, 8, 16, 24), "strides": STRIDES, "kernels": KERNELS, "residual": True}),
     ("mednext", (32, 32, 32), {"width": 8}),
-    ("mednext", (32, 32, 32), {"width": 4, "size": "B", "kernel": 5, "deep_supervision": False}),
+    ("mednext", (32, 32, 32), {"width": 12, "size": "B", "kernel": 5, "deep_supervision": False}),
     ("mednext", (64, 64), {"width": 8, "size": "M", "spatial_dims": 2}),
 ]
 
