@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from neoseg.errors import ConfigError
-from neoseg.networks.configs import NETWORKS, ConvUNet, NetworkBase, UNetConfig, WideUNetConfig
+from neoseg.networks.configs import NETWORKS, ConvUNet, DynUNetConfig, NetworkBase, UNetConfig, WideUNetConfig
 from neoseg.plan.budget import FEWEST_STEPS, PlanConfig, StepSettings
 from neoseg.plan.candidates import PLANNERS
 from neoseg.plan.conv_unet import feature_counts, unet_topology
@@ -89,3 +89,10 @@ def test_widths_decide_the_levels() -> None:
     wide = planned(WideUNetConfig())
     assert isinstance(wide.network, WideUNetConfig)
     assert wide.network.widths == (35, 70, 140, 280, 560) and len(wide.network.strides or ()) == 5
+
+
+def test_widths_that_a_network_refuses_are_not_planned() -> None:
+    sizes = PLANNERS["dynunet"].sizes(
+        DynUNetConfig(norm="group", strides=((1, 1, 1), (2, 2, 2), (2, 2, 2))), frozenset({"norm"})
+    )
+    assert [network.widths[0] for network in sizes] == [32, 24, 16, 8]

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, cast
 
+from pydantic import ValidationError
+
 from ..networks.configs import ConvUNet, MedNeXtConfig, NetworkBase, SegResNetConfig, UnetrConfig, UnetrPPConfig
 from .conv_unet import feature_counts, unet_topology
 from .reason import as_text
@@ -163,7 +165,17 @@ def _conv_sizes(network: ConvUNet, given: frozenset[str]) -> Sequence[ConvUNet]:
         return [network]
     assert network.strides is not None
     full = feature_counts(len(network.strides), network.spatial_dims)
-    return [network.model_copy(update={"widths": tuple(n * first // full[0] for n in full)}) for first in CONV_WIDTHS]
+    found = [network.model_copy(update={"widths": tuple(n * first // full[0] for n in full)}) for first in CONV_WIDTHS]
+    return [made for made in found if _is_valid(made)] or found
+
+
+def _is_valid(network: NetworkBase) -> bool:
+    """Whether a network keeps its own rules, such as widths that come in groups."""
+    try:
+        type(network).model_validate(network.model_dump())
+    except ValidationError:
+        return False
+    return True
 
 
 def _levelled(strides: Sequence[tuple[int, ...]], typical: Sequence[int], levels: int) -> tuple[tuple[int, ...], ...]:
