@@ -13,7 +13,7 @@ from ..config import load_config
 from ..errors import InputError
 from ..phantom.cohort import write_cohort
 from ..phantom.config import CohortConfig
-from ..progress import Progress, Silent
+from ..progress import Progress
 from .import_data import import_folder
 from .run import run
 
@@ -62,11 +62,11 @@ def demo(
     if not stamp.is_file() or read_json(stamp) != wanted.model_dump(mode="json"):
         if stamp.is_file():
             raise InputError(f"{folder}: this folder holds a demo with another cohort; give an empty one.")
-        write_cohort(heads, wanted, progress=progress, run_each=partial(_each, jobs=jobs))
+        write_cohort(heads, wanted, run_each=partial(_each, jobs=jobs, progress=progress))
         import_folder(heads, folder, "bonbid", recipe="demo", overwrite=True)
         write_json(stamp, wanted.model_dump(mode="json"))
     return run(load_config(config_path, changes, length=length), progress, notice=NOTICE)
 
 
-def _each(function: Any, items: Any, *, jobs: int) -> list[Any]:
-    return run_all(function, list(items), title="Writing heads", progress=Silent(), jobs=jobs)
+def _each(function: Any, items: Any, *, jobs: int, progress: Progress) -> list[Any]:
+    return run_all(function, list(items), title="Writing heads", progress=progress, jobs=jobs)
