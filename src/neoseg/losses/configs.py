@@ -73,66 +73,57 @@ class FocalTerm(BaseModel, frozen=True, extra="forbid"):
     alpha: Annotated[float, Field(gt=0, lt=1)] | None = None
 
 
-class TverskyTerm(BaseModel, frozen=True, extra="forbid"):
+class TverskyBase(BaseModel, frozen=True, extra="forbid"):
+    """What the Tversky loss and its focal form share.
+
+    Attributes:
+        weight: factor of the term.
+        smoothing: voxels added to numerator and denominator in the form of Dice, see [loss.dice].
+        pooling: "batch" counts over the whole batch; "sample" counts each sample on its own and averages.
+        foreground_only: leave class 0, the background, out of the average.
+    """
+
+    weight: Weight = 1.0
+    alpha: Weight = 0.3
+    beta: Weight = 0.7
+    smoothing: Positive = 1.0
+    pooling: Pooling = "batch"
+    foreground_only: bool = True
+
+    @model_validator(mode="after")
+    def _errors_cost_something(self) -> Self:
+        """Refuse prices with which every prediction is perfect."""
+        if self.alpha + self.beta == 0:
+            raise ValueError("alpha and beta are both 0, so that no error costs anything: give one of them a value")
+        return self
+
+
+class TverskyTerm(TverskyBase, frozen=True, extra="forbid"):
     """Tversky loss: soft Dice whose two errors have prices of their own (Salehi et al. 2017).
 
     Attributes:
         kind: the name of the term in configuration files.
-        weight: factor of the term.
         alpha: price of false positives.
         beta: price of false negatives. With alpha = beta = 0.5 the term is soft Dice with summed denominator, with
             both 1 it is the Jaccard loss.
-        smoothing: voxels added to numerator and denominator in the form of Dice, see [loss.dice].
-        pooling: "batch" counts over the whole batch; "sample" counts each sample on its own and averages.
-        foreground_only: leave class 0, the background, out of the average.
     """
 
     kind: Literal["tversky"] = "tversky"
-    weight: Weight = 1.0
-    alpha: Weight = 0.3
-    beta: Weight = 0.7
-    smoothing: Positive = 1.0
-    pooling: Pooling = "batch"
-    foreground_only: bool = True
-
-    @model_validator(mode="after")
-    def _errors_cost_something(self) -> Self:
-        """Refuse prices with which every prediction is perfect."""
-        if self.alpha + self.beta == 0:
-            raise ValueError("alpha and beta are both 0, so that no error costs anything: give one of them a value")
-        return self
 
 
-class FocalTverskyTerm(BaseModel, frozen=True, extra="forbid"):
+class FocalTverskyTerm(TverskyBase, frozen=True, extra="forbid"):
     """Focal Tversky loss: a root of the Tversky loss of each class (Abraham and Khan 2019).
 
     Attributes:
         kind: the name of the term in configuration files.
-        weight: factor of the term.
         gamma: the loss of a class is taken to the power 1 / gamma; the paper tries 1 to 3 and keeps 4/3. With 1 the
             term is the Tversky loss.
         alpha: price of false positives, as in the Tversky loss; the paper's beta.
         beta: price of false negatives; the paper's alpha.
-        smoothing: voxels added to numerator and denominator in the form of Dice, see [loss.dice].
-        pooling: "batch" counts over the whole batch; "sample" counts each sample on its own and averages.
-        foreground_only: leave class 0, the background, out of the average.
     """
 
     kind: Literal["focal_tversky"] = "focal_tversky"
-    weight: Weight = 1.0
     gamma: Positive = 4 / 3
-    alpha: Weight = 0.3
-    beta: Weight = 0.7
-    smoothing: Positive = 1.0
-    pooling: Pooling = "batch"
-    foreground_only: bool = True
-
-    @model_validator(mode="after")
-    def _errors_cost_something(self) -> Self:
-        """Refuse prices with which every prediction is perfect."""
-        if self.alpha + self.beta == 0:
-            raise ValueError("alpha and beta are both 0, so that no error costs anything: give one of them a value")
-        return self
 
 
 class JaccardTerm(BaseModel, frozen=True, extra="forbid"):
