@@ -64,6 +64,7 @@ TINY_COHORT = CohortConfig(healthy=5, patients=5, held_out=1, seed=3)
 TINY = (
     "folds.count=2",
     "jobs=0",
+    "fold_jobs=1",
     "training.steps=8",
     "training.steps_per_epoch=4",
     "training.batch_size=1",

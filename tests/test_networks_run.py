@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,10 @@ def test_a_network_from_files_to_masks(kind: str, blobs: Callable[[Path, int, in
     folder = tmp_path / "work" / "runs" / "default"
     plan = read_plan(folder / "plan.json")
     assert plan.network.kind == kind
+    told = unescape((folder / "report.html").read_text())
+    assert f"; {NETWORKS[kind].title} on " in told
+    assert f"{NETWORKS[kind].title}</" in told
+    assert ("UNETR++" in told) == (kind == "unetr_pp")
     predictor, channels = load_predictor(folder)
     assert predictor.ensemble.plan.network == plan.network
     found = predict_scans(folder, tmp_path / "data" / "images", tmp_path / "out", probabilities=True)

@@ -100,7 +100,7 @@ def warp(
         label[index] = (found[:, 0] > 0.5).to(label.dtype)
     else:
         background = 1 - found.sum(dim=1, keepdim=True)
-        label[index] = torch.cat([background, found], dim=1).argmax(dim=1).to(label.dtype)
+        label[index] = torch.cat([background, found], dim=1).max(dim=1).indices.to(label.dtype)
     return image, label
 
 

@@ -35,8 +35,7 @@ class Deformation:
     def to_canonical(self, world_mm: NDArray[np.floating]) -> NDArray[np.float32]:
         """Map RAS world mm ``(n, 3)`` to the common anatomy, float32 ``(n, 3)``."""
         head = self.to_head(world_mm)
-        moved = [Table(component, self.lattice).at(head) for component in self.displacement]
-        return np.asarray(head + np.stack(moved, -1), dtype=np.float32)
+        return np.asarray(head + Table(self.displacement, self.lattice).at(head).T, dtype=np.float32)
 
 
 def draw_deformation(

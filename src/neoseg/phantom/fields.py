@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Lattice", "Table", "flow", "noise_table", "smooth_table"]
+__all__ = ["Lattice", "Table", "blocks", "flow", "noise_table", "smooth_table"]
 
 Floats = NDArray[np.float32]
+
+BLOCK = 32_768
+"""Points that are worked on at once: what is held between two operations then stays in a core's cache."""
+
+
+def blocks(count: int) -> Iterator[slice]:
+    """Yield slices that cover ``count`` points, ``BLOCK`` at a time."""
+    for start in range(0, count, BLOCK):
+        yield slice(start, start + BLOCK)
 
 
 @dataclass(frozen=True)
@@ -32,18 +42,37 @@ class Lattice:
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """A function of position kept on a lattice, read by linear interpolation (constant beyond the last points)."""
+    """Functions of position kept on a lattice, read by linear interpolation (constant beyond the last points).
+
+    Attributes:
+        values: ``(..., count, count, count)``.
+        lattice: where they are given.
+    """
 
     values: Floats
     lattice: Lattice
 
     def at(self, points_mm: Floats) -> Floats:
-        """Return the value at points ``(n, 3)`` mm, float32 ``(n,)``."""
-        from scipy.ndimage import map_coordinates
+        """Return the values at points ``(n, 3)`` mm, float32 ``(..., n)``."""
+        functions = self.values.reshape(-1, self.lattice.count**3)
+        found = np.empty((len(functions), len(points_mm)), dtype=np.float32)
+        for part in blocks(len(points_mm)):
+            found[:, part] = self._read(functions, points_mm[part])
+        return found.reshape(*self.values.shape[:-3], -1)
 
+    def _read(self, functions: Floats, points_mm: Floats) -> list[Floats]:
+        n = self.lattice.count
         index = (points_mm.T - np.float32(self.lattice.origin_mm)) / np.float32(self.lattice.step_mm)
-        found = map_coordinates(self.values, index, order=1, mode="nearest", output=np.float32)
-        return np.asarray(found, dtype=np.float32)
+        index = np.clip(index, 0, n - 1).astype(np.float32)
+        cell = np.minimum(index.astype(np.intp), n - 2)
+        x, y, z = (index - cell).astype(np.float32)
+        first = (cell[0] * n + cell[1]) * n + cell[2]
+
+        def along(corners: list[Floats], share: Floats) -> list[Floats]:
+            return [low + share * (high - low) for low, high in zip(corners[::2], corners[1::2], strict=True)]
+
+        steps = [i * n * n + j * n + k for i in (0, 1) for j in (0, 1) for k in (0, 1)]
+        return [along(along(along([f[s:].take(first) for s in steps], z), y), x)[0] for f in functions]
 
 
 def _filtered(generator: np.random.Generator, lattice: Lattice, low: float, high: float, width: float) -> Floats:
@@ -82,10 +111,8 @@ def flow(velocity: Floats, lattice: Lattice, squarings: int = 6) -> Floats:
         Displacement u in mm, ``(3, n, n, n)``, so that x + u(x) is a smooth map with a smooth inverse.
     """
     points = lattice.points()
-    shape = velocity.shape
     displacement = (velocity / np.float32(2**squarings)).astype(np.float32)
     for _ in range(squarings):
         moved = points + displacement.reshape(3, -1).T
-        step = np.stack([Table(component, lattice).at(moved) for component in displacement])
-        displacement = displacement + step.reshape(shape)
+        displacement = displacement + Table(displacement, lattice).at(moved).reshape(velocity.shape)
     return displacement

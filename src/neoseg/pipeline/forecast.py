@@ -114,9 +114,10 @@ def forecast_training(
         return f"{sentence}, {folds} x {steps} steps{beside}."
     bfloat16 = is_reduced(settings.precision, device)
     seconds = step_core_seconds(plan.network, plan.patch, len(plan.channels), plan.batch, bfloat16=bfloat16) * steps
-    minutes = rounds * seconds / threads / 60
+    # folds side by side may have more threads than there are cores
+    minutes = max(rounds / threads, folds / (os.cpu_count() or 1)) * seconds / 60
     apiece = f" each{beside}" if jobs > 1 else ""
-    work = f"{minutes:.0f} minutes for {folds} x {steps} steps on {threads} threads{apiece}"
+    work = f"{minutes:.0f} minutes for {folds} x {steps} steps on {threads} thread{'s' if threads > 1 else ''}{apiece}"
     return f"{sentence} and {work}, validation apart."
 
 

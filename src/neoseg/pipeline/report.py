@@ -18,6 +18,7 @@ from ..data.cases import Case
 from ..errors import InputError
 from ..io import read_grid, read_label
 from ..metrics import METRICS
+from ..networks.configs import NETWORKS
 from ..plan.plan import Plan
 from ..prepare.configs import ADC
 from ..report.content import (
@@ -127,7 +128,8 @@ def _content(
         title=config.name,
         created=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         summary=f"{len(session.trainable)} cross-validated cases in {len(folds)} folds, {len(session.held_out)} "
-        f"held-out cases, {len(session.healthy)} healthy; UNETR++ on {', '.join(plan.channels)}.",
+        f"held-out cases, {len(session.healthy)} healthy; {NETWORKS[plan.network.kind].title} on "
+        f"{', '.join(plan.channels)}.",
         notice=notice,
         structure=session.labels.names[0] if len(session.labels.names) == 1 else "structure",
         region="brain" if ADC in plan.channels else "foreground" if len(plan.patch) == 3 else "image",

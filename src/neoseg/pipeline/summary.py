@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..metrics import metric_named
+from ..networks.configs import NETWORKS
 from ..prepare.configs import ADC, ZADC
 from ..report.content import Evaluation, ScoreRow, System
 from ..report.scores import metric_title, score_lines
@@ -167,7 +168,7 @@ def _row(row: ScoredRow) -> ScoreRow:
 
 def _method_title(session: Session, method: str) -> str:
     if method == NETWORK:
-        return "UNETR++"
+        return NETWORKS[session.run_plan.network.kind].title
     rule = next(r for r in session.config.rules if r.name == method)
     return f"{channel_title(rule.channel)} {rule.side} a threshold"
 

@@ -62,7 +62,7 @@ def train_step(
             (value * guard.loss_scale).backward()  # type: ignore[no-untyped-call]
         total += value.item()
         if part == 0:
-            dice = mean_dice(logits[0].detach().argmax(dim=1), labels, parts.data.classes)
+            dice = mean_dice(logits[0].detach().max(dim=1).indices, labels, parts.data.classes)
     ranks.add_gradients(network)
     if guard.loss_scale != 1:
         for parameter in network.parameters():
