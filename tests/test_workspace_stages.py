@@ -85,6 +85,17 @@ def test_the_folds_of_a_training_are_one_stage(tmp_path: Path) -> None:
     assert not run.fold_is_current(1, "key")
 
 
+def test_time_in_which_folds_were_trained_side_by_side_counts_once(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.record_fold(0, "key", {"seconds": 10.0}, span=(100.0, 110.0))
+    run.record_fold(1, "key", {"seconds": 12.0}, span=(101.0, 113.0))
+    run.record_fold(2, "key", {"seconds": 4.0}, span=(103.0, 107.0))
+    assert run.need("train")["seconds"] == pytest.approx(13)
+    # An hour later, after an attempt of 20 s that was interrupted at a time that nobody knows.
+    run.record_fold(3, "key", {"seconds": 25.0}, span=(3700.0, 3705.0))
+    assert run.need("train")["seconds"] == pytest.approx(13 + 25)
+
+
 def test_a_file_that_holds_the_value_already_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     write_if_changed(path, {"folds": [("a", "b")]})

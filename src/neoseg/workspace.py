@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -63,12 +63,13 @@ class Run:
         """Return a stage's record, or None when it has not ended well yet.
 
         Each fold of "train" has a record of its own, so that folds may be trained by several processes; together they
-        are the stage's: ``seconds`` is their sum, ``folds`` holds their summaries.
+        are the stage's: ``folds`` holds their summaries, and ``seconds`` counts the time once in which folds were
+        trained side by side, as far as that is known of their last attempts.
         """
         if name == "train":
             folds = self.fold_records()
             summaries = [{"fold": index, **record["summary"]} for index, record in folds.items()]
-            seconds = sum(record["seconds"] for record in folds.values())
+            seconds = _together(folds.values())
             texts = dict.fromkeys(text for record in folds.values() for text in record.get("warnings", ()))
             told = {"warnings": [{"text": text, "case": ""} for text in texts]} if texts else {}
             return {"stage": name, "seconds": seconds, "folds": summaries, **told} if folds else None
@@ -87,7 +88,8 @@ class Run:
             index: of the fold.
             key: of the stage.
             summary: as in ``finished.json``.
-            facts: what else is known of it; ``warnings`` are sentences that the report shows.
+            facts: what else is known of it; ``warnings`` are sentences that the report shows, ``span`` are start and
+                end of the last attempt in seconds since 1970.
         """
         record = {"stage": "train", "key": key, "seconds": summary["seconds"], "summary": summary, **facts}
         write_if_changed(self.stage(f"train.fold{index}"), record)
@@ -170,6 +172,16 @@ class Workspace:
 
 def _stage_of(path: Path) -> dict[str, Any]:
     return read_record(path, "delete it, and the stage is done again where it has to be")
+
+
+def _together(folds: Iterable[dict[str, Any]]) -> float:
+    """Return the seconds of folds of which some may have been trained at the same time."""
+    seconds, reached = 0.0, 0.0
+    for record in sorted(folds, key=lambda record: record.get("span", [0.0])[0]):
+        start, end = record.get("span", (0.0, 0.0))
+        seconds += max(0.0, record["seconds"] - (end - start)) + max(0.0, end - max(start, reached))
+        reached = max(reached, end)
+    return seconds
 
 
 def write_if_changed(path: Path, value: Any) -> None:

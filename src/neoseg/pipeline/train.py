@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -172,7 +173,7 @@ def _train_fold(index: int, slot: int, progress: Progress, *, work: _FoldWork, r
         inputs=_inputs(session, fold, start),
         ranks=ranks or ALONE,
     )
-    before = torch.get_num_threads()
+    begin, before = time.time(), torch.get_num_threads()
     torch.set_num_threads(work.threads)
     try:
         with training_in_memory(plan, where.device):
@@ -183,7 +184,8 @@ def _train_fold(index: int, slot: int, progress: Progress, *, work: _FoldWork, r
         torch.set_num_threads(before)
     if where.ranks.leads:
         warnings = [] if start is None else start.warnings
-        run.record_fold(index, work.key, asdict(result), threads=work.threads, warnings=warnings)
+        span = (round(begin, 3), round(time.time(), 3))
+        run.record_fold(index, work.key, asdict(result), threads=work.threads, span=span, warnings=warnings)
 
 
 def _train_together(
