@@ -1,7 +1,7 @@
 """Do bias correction, registration and a common space help? The demo's cohort and recipe with each step on or off.
 
-Every configuration is run whole (folds, choices, held-out heads) on the same made-up cohorts, one a seed; the seed also
-starts the training. "z" means the Z map beside the ADC, its registration by the affine map alone or with the free-form
+Every configuration is run to its scores (folds, choices, held-out heads) on the same made-up cohorts, one a seed; the
+seed also starts the training. "z" means the Z map beside the ADC, its registration by the affine map alone or with the free-form
 deformation; "template" means that the network works in the atlas' space. "n4" and "pairs" are bias field corrections.
 The atlas of a seed is built once with each correction and serves all configurations with it; its own building always
 uses the deformation. Dice is over cases with a lesion, on the scans' grids; differences are to the plain scan ("native
@@ -34,7 +34,7 @@ from neoseg.phantom.config import CohortConfig
 from neoseg.pipeline.evaluate import NETWORK, read_rows
 from neoseg.pipeline.import_data import import_folder
 from neoseg.pipeline.prepare import atlas_of
-from neoseg.pipeline.run import run
+from neoseg.pipeline.run import run_stage
 from neoseg.pipeline.session import open_session
 from neoseg.progress import Silent
 from neoseg.report.summary import paired_difference
@@ -42,6 +42,7 @@ from neoseg.report.summary import paired_difference
 RESULT = Path(__file__).parent / "results" / "space.json"
 BASELINE = "native adc"
 SPLITS = ("cv", "held_out")
+SCORED = ("check", "plan", "prepare", "train", "predict", "evaluate")
 ADC_RULE = '{name = "adc", channel = "adc", low = 500, high = 1300, count = 33}'
 Z_RULE = '{name = "z", channel = "zadc", low = -6.0, high = -0.5, count = 34}'
 BIAS = {"": "false", "n4": '{method = "n4", anatomy_sd = 0.0}', "pairs": '{method = "pairs"}'}
@@ -124,20 +125,22 @@ def entry_of(folder: Path, name: str, steps: Sequence[str]) -> dict[str, Any]:
         given = [f'template="{made_atlas(folder, toml, steps).resolve()}"']
     place = folder / name.translate(str.maketrans(" ()+,", "_____"))
     config = load_config(toml, [*steps, *given], workspace=place)
-    summary = run(config, RichProgress())
-    session = open_session(config)
-    found = [c.case for c in session.used if c.case not in summary["failed"]]
+    session = open_session(config, RichProgress())
+    for stage in SCORED:
+        run_stage(session, stage)
+    failed = session.run.need("prepare")["failed"]
+    found = [c.case for c in session.used if c.case not in failed]
     full = {case for case in found if sum(session.store.record(case)["label_ml"]) > 0}
     rows = [r for r in read_rows(session.run.scores) if r.metric == "dice" and r.case in full]
     plan = session.plan
     return {
         "dice": {s: {r.case: r.value for r in rows if (r.split, r.method) == (s, NETWORK)} for s in SPLITS},
         "z_rule": {s: {r.case: r.value for r in rows if (r.split, r.method) == (s, "z")} for s in SPLITS},
-        "stages": summary["stages"],
+        "stages": {stage: round(session.run.need(stage)["seconds"], 2) for stage in SCORED},
         "spacing_mm": plan.spacing_mm,
         "patch": plan.patch,
         "steps": plan.steps,
-        "failed": summary["failed"],
+        "failed": failed,
     }
 
 
