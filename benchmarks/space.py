@@ -1,11 +1,11 @@
 """Do bias correction, registration and a common space help? The demo's cohort and recipe with each step on or off.
 
 Every configuration is run to its scores (folds, choices, held-out heads) on the same made-up cohorts, one a seed; the
-seed also starts the training. "z" means the Z map beside the ADC, its registration by the affine map alone or with the free-form
-deformation; "template" means that the network works in the atlas' space. "n4" and "pairs" are bias field corrections.
-The atlas of a seed is built once with each correction and serves all configurations with it; its own building always
-uses the deformation. Dice is over cases with a lesion, on the scans' grids; differences are to the plain scan ("native
-adc"), paired by case, with 95 % bootstrap intervals.
+seed also starts the training. "z" means the Z map beside the ADC, its registration by the affine map alone or with the
+free-form deformation; "template" means that the network works in the atlas' space. "n4" and "pairs" are bias field
+corrections. The atlas of a seed is built once with each correction and serves all configurations with it; its own
+building always uses the deformation. Dice is over cases with a lesion, on the scans' grids; differences are to the
+plain scan ("native adc"), paired by case, with 95 % bootstrap intervals.
 
     python benchmarks/space.py FOLDER [--seeds 0 1 2] [--core-minutes 1.5] [--minutes 120] [--only NAME ...] [--tiny]
 
