@@ -36,7 +36,9 @@ class InvertedResidualEncoder(nn.Module):
         form = Form(config.norm, config.activation)
         stages = [row_of(CONVOLUTIONS, (in_channels, full.width), full.kernel, form, dropout=config.dropout)]
         for row in light.rows[: levels - 1]:
-            blocks = [InvertedResidual(size, own, axes, dropout=0 if n else config.dropout) for n, size in enumerate(row)]
+            blocks = [
+                InvertedResidual(size, own, axes, dropout=0 if n else config.dropout) for n, size in enumerate(row)
+            ]
             stages.append(nn.Sequential(*blocks))
         self.stem = ConvBlock(in_channels, light.stem, kernel, own, stride=(2,) * axes)
         self.stages = nn.ModuleList(stages)

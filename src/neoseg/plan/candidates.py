@@ -146,7 +146,9 @@ def _conv_shaped(network: ConvUNet, voxels: Voxels, given: frozenset[str], decid
     fields: dict[str, Any] = {}
     if network.light is not None:
         _check_light(network.light, network.multiple, voxels)
-        decided("encoder", network.light.name, "given as network.encoder: strides and widths are its paper's", voxels.told)
+        decided(
+            "encoder", network.light.name, "given as network.encoder: strides and widths are its paper's", voxels.told
+        )
     if network.strides is None:
         topology = unet_topology(voxels.spacing_mm, voxels.typical)
         asked = len(network.widths) if network.widths is not None else None

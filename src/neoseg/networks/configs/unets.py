@@ -167,8 +167,8 @@ class ConvUNet(NetworkBase, frozen=True, extra="forbid"):
             if field in self.model_fields_set and found not in (None, value):
                 wanted = "sizes of its own" if value is None else _told(value)
                 raise ValueError(
-                    f'{field} = {_told(found)}, but encoder = "{self.light.name}" has {wanted}: leave {field} out, or use encoder '
-                    '= "plain"'
+                    f'{field} = {_told(found)}, but encoder = "{self.light.name}" has {wanted}: leave {field} out, or '
+                    'use encoder = "plain"'
                 )
             object.__setattr__(self, field, value)
         if "norm" not in self.model_fields_set:
@@ -199,8 +199,8 @@ class UNetBase(ConvUNet, frozen=True, extra="forbid"):
         """Refuse numbers of blocks for other levels than there are, and pooling in front of residual blocks."""
         if self.light is not None and self.encoder_blocks is not None:
             raise ValueError(
-                f'encoder_blocks = {_told(self.encoder_blocks)}, but encoder = "{self.light.name}" has as many as its paper '
-                'says: leave encoder_blocks out, or use encoder = "plain"'
+                f'encoder_blocks = {_told(self.encoder_blocks)}, but encoder = "{self.light.name}" has as many as its '
+                'paper says: leave encoder_blocks out, or use encoder = "plain"'
             )
         given = (self.encoder_blocks, self.widths)
         if given[0] is not None and given[1] is not None and len(given[0]) != len(given[1]):
