@@ -10,7 +10,7 @@ import torch
 from ..errors import ConfigError, nearest
 from .build import build_network
 from .configs import LIGHT_ENCODERS, NETWORKS, PUBLISHED, ConvUNet, NetworkBase, UnetrPPConfig
-from .cost import network_cost
+from .cost import multiply_adds
 from .counts import published_macs, rearranged_macs
 
 __all__ = ["network_facts"]
@@ -97,5 +97,5 @@ def _facts(config: Any, in_channels: int, classes: int, patch: tuple[int, ...]) 
         )
         facts["gmacs_published_order"] = round(authors / 1e9, 2)
     else:
-        here = network_cost(config, in_channels=in_channels, classes=classes, patch=patch).multiply_adds
+        here = multiply_adds(network, (in_channels, *patch))
     return {**facts, "gmacs_here": round(here / 1e9, 2)}
