@@ -24,7 +24,7 @@ import numpy as np
 from machine import machine
 from neoseg.atomic import read_json, write_json
 from neoseg.losses.configs import LossConfig
-from neoseg.networks.configs import NETWORKS, NetworkBase
+from neoseg.networks.configs import LIGHT_ENCODERS, NETWORKS, NetworkBase
 from neoseg.plan.candidates import PLANNERS, Voxels
 from neoseg.plan.cost import step_core_seconds, step_flops, step_gib
 
@@ -38,7 +38,7 @@ def silent(*_: Any) -> None:
 
 
 def forms() -> dict[str, tuple[NetworkBase, tuple[int, ...]]]:
-    """The largest and the smallest size of each kind for volumes, and the largest for planes where there is one."""
+    """The largest and the smallest size of each kind for volumes, the largest for planes, and light encoders there."""
     found: dict[str, tuple[NetworkBase, tuple[int, ...]]] = {}
     for kind, entry in NETWORKS.items():
         for axes, patch, spacing in ((3, PATCH, SPACING), (2, PLANE, (1.0, 1.0))):
@@ -47,6 +47,10 @@ def forms() -> dict[str, tuple[NetworkBase, tuple[int, ...]]]:
             sizes = planner.sizes(planner.shaped(network, Voxels(spacing, patch), frozenset(), silent), frozenset())
             places = sorted({0, len(sizes) - 1}) if axes == 3 else [0]
             found |= {f"{kind} {axes}-D, size {i + 1} of {len(sizes)}": (sizes[i], patch) for i in places}
+    for kind in ("unet", "unet_plus_plus"):
+        for encoder in LIGHT_ENCODERS:
+            light = NETWORKS[kind].config.model_validate({"spatial_dims": 2, "encoder": encoder})
+            found[f"{kind} 2-D, {encoder}"] = (light, PLANE)
     return found
 
 

@@ -9,13 +9,14 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from neoseg.networks.build import build_network
-from neoseg.networks.configs import NETWORKS
+from neoseg.networks.configs import LIGHT_ENCODERS, NETWORKS
 from neoseg.networks.facts import network_facts
 from neoseg.networks.layers import Conv, conv_layers
 
 LEVELS = {"widths": (6, 8, 12), "strides": ((1, 1, 1), (2, 2, 1), (3, 2, 2))}
 KERNELS = {"kernels": ((3, 3, 1), (5, 3, 3), (1, 3, 3))}
 FLAT = {"spatial_dims": 2, "strides": ((1, 1), (2, 2), (2, 1))}
+OWN = {"widths": None, "strides": None}
 NETS = [
     *((name, {}) for name in ("unet", "wide_unet", "unet_plus_plus", "attention_unet")),
     ("unet", {"encoder": "residual", "widths": (6, 8, 8), **KERNELS}),
@@ -26,13 +27,17 @@ NETS = [
     ("unet_plus_plus", {"deep_supervision": False, **FLAT}),
     ("attention_unet", {"gate_width": 0.3, "skip_attention": "scse", **KERNELS}),
     ("attention_unet", {**FLAT, "deep_supervision": False}),
+    ("unet", {**OWN, "encoder": "mobilenet_v2"}),
+    ("unet", {**OWN, "encoder": "efficientnet_b1", "spatial_dims": 2, "decoder_blocks": 1, "skip_attention": "scse"}),
+    ("unet_plus_plus", {**OWN, "encoder": "efficientnet_b0", "spatial_dims": 2}),
+    ("unet_plus_plus", {**OWN, "encoder": "mobilenet_v2", "spatial_dims": 2, "prune": 2}),
 ]
 
 
 @pytest.mark.parametrize(("kind", "fields"), NETS)
 def test_layers_are_those_of_the_built_network(kind: str, fields: dict[str, object]) -> None:
     config = NETWORKS[kind].config.model_validate({**LEVELS, **fields})
-    patch = (24, 16, 8)[: config.spatial_dims]
+    patch = ((32, 32, 32) if config.multiple[0] == 32 else (24, 16, 8))[: config.spatial_dims]
     network = build_network(config, in_channels=2, classes=3, patch=patch).eval()
     convs = (torch.nn.Conv2d, torch.nn.Conv3d, torch.nn.ConvTranspose2d, torch.nn.ConvTranspose3d)
     made = []
@@ -73,7 +78,12 @@ def test_layers_load_no_torch() -> None:
 
 def test_facts_of_the_u_shaped_networks() -> None:
     facts = network_facts("unet")
-    assert set(facts) == {"3-D", "2-D", "3-D, residual"}
+    light = {f"2-D, {name}" for name in LIGHT_ENCODERS}
+    assert set(facts) == {"3-D", "2-D", "3-D, residual"} | light
+    assert light <= set(network_facts("unet_plus_plus"))
+    # The encoder's 3.60 M (with one channel in, 576 fewer), and what the decoder and full resolution add.
+    assert facts["2-D, efficientnet_b0"]["parameters"] == pytest.approx(4.18e6, rel=0.01)
+    assert facts["2-D, efficientnet_b0"]["gmacs_here"] < facts["2-D"]["gmacs_here"] / 8
     plain = facts["3-D"]
     assert plain["patch"] == "1x128x128x128"
     # What nnU-Net's plain and residual networks have for such patches, but for biases in front of normalisations.

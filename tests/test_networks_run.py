@@ -17,7 +17,7 @@ from neoseg.pipeline.import_data import import_folder
 from neoseg.pipeline.new_scans import load_predictor, predict_scans
 from neoseg.pipeline.run import run
 from neoseg.plan.plan import read_plan
-from test_networks_contract import build, small
+from test_networks_contract import LIGHT, build, small
 
 pytestmark = pytest.mark.slow
 
@@ -31,11 +31,12 @@ FIELDS: dict[str, dict[str, Any]] = {
     "segresnet": {"width": 8, "blocks_down": [1, 1, 1], "blocks_up": [1, 1]},
     "dynunet": {"widths": [8, 16, 24]},
     "mednext": {"width": 8},
+    **{name: {"encoder": f'"{fields["encoder"]}"'} for name, fields in LIGHT.items()},
 }
 
 
 def test_every_kind_is_tried() -> None:
-    assert set(FIELDS) == set(NETWORKS)
+    assert set(FIELDS) == {*NETWORKS, *LIGHT}
 
 
 @pytest.mark.parametrize("kind", FIELDS)
@@ -43,28 +44,30 @@ def test_every_kind_is_tried() -> None:
 def test_fine_tuning_knows_what_reads_images_and_what_writes_classes(
     kind: str, more: dict[str, int], parts: dict[str, tuple[str, ...]]
 ) -> None:
+    name = kind.split()[0]
     for fields in ({}, {"encoder": "residual"}) if kind == "unet" else ({},):
         config = small(kind, **fields)
         one, other = (build(config, **sizes).state_dict() for sizes in ({}, more))
-        changed = {name for name in one if one[name].shape != other[name].shape}
+        changed = {tensor for tensor in one if one[tensor].shape != other[tensor].shape}
         assert changed
-        assert all(name.startswith(parts[kind]) for name in changed)
+        assert all(tensor.startswith(parts[name]) for tensor in changed)
 
 
 @pytest.mark.parametrize("kind", FIELDS)
 def test_a_network_from_files_to_masks(kind: str, blobs: Callable[[Path, int, int], None], tmp_path: Path) -> None:
+    name = kind.split()[0]
     blobs(tmp_path / "data", 4, 0)
     imported = import_folder(tmp_path / "data", tmp_path / "work")
-    changes = [f"network.{name}={value}" for name, value in ({"kind": f'"{kind}"'} | FIELDS[kind]).items()]
+    changes = [f"network.{field}={value}" for field, value in ({"kind": f'"{name}"'} | FIELDS[kind]).items()]
     budget = ("folds.count=2", "training.steps=2", "training.steps_per_epoch=2", "training.batch_size=2")
     summary = run(load_config(imported.config, (*changes, *budget, "evaluate.resamples=200")))
     assert summary["cv"]["dice"]["n"] == 4
     folder = tmp_path / "work" / "runs" / "default"
     plan = read_plan(folder / "plan.json")
-    assert plan.network.kind == kind
+    assert plan.network.kind == name
     told = unescape((folder / "report.html").read_text())
-    assert f"; {NETWORKS[kind].title} on " in told
-    assert f"{NETWORKS[kind].title}</" in told
+    assert f"; {NETWORKS[name].title} on " in told
+    assert f"{NETWORKS[name].title}</" in told
     assert ("UNETR++" in told) == (kind == "unetr_pp")
     predictor, channels = load_predictor(folder)
     assert predictor.ensemble.plan.network == plan.network

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
 from pathlib import Path
 
 import pytest
 
-from neoseg.errors import ConfigError
-from neoseg.networks.configs import NETWORKS, ConvUNet, DynUNetConfig, NetworkBase, UNetConfig, WideUNetConfig
+from neoseg.errors import ConfigError, GeometryError
+from neoseg.networks.configs import (
+    NETWORKS,
+    ConvUNet,
+    DynUNetConfig,
+    NetworkBase,
+    UNetConfig,
+    UNetPlusPlusConfig,
+    WideUNetConfig,
+)
 from neoseg.plan.budget import FEWEST_STEPS, PlanConfig, StepSettings
 from neoseg.plan.candidates import PLANNERS
 from neoseg.plan.conv_unet import feature_counts, unet_topology
 from neoseg.plan.cost import step_flops, step_gib
+from neoseg.plan.fingerprint import CaseFacts
 from neoseg.plan.plan import Plan, make_plan, read_plan, write_plan
 from test_plan import COHORT, facts
 
@@ -29,9 +40,13 @@ def planned(network: NetworkBase, cases: object = None, **budget: object) -> Pla
     )
 
 
-@pytest.fixture(params=list(NETWORKS))
+LIGHT = {"unet efficientnet_b0": UNetConfig(encoder="efficientnet_b0"),
+         "unet_plus_plus mobilenet_v2": UNetPlusPlusConfig(encoder="mobilenet_v2")}  # fmt: skip
+
+
+@pytest.fixture(params=[*NETWORKS, *LIGHT])
 def network(request: pytest.FixtureRequest) -> NetworkBase:
-    return NETWORKS[request.param].config()
+    return LIGHT.get(request.param) or NETWORKS[request.param].config()
 
 
 def test_every_kind_has_a_planner() -> None:
@@ -96,3 +111,42 @@ def test_widths_that_a_network_refuses_are_not_planned() -> None:
         DynUNetConfig(norm="group", strides=((1, 1, 1), (2, 2, 2), (2, 2, 2))), frozenset({"norm"})
     )
     assert [network.widths[0] for network in sizes] == [32, 24, 16, 8]
+
+
+def planes(*shape: int) -> list[CaseFacts]:
+    return [facts(f"c{i}", (shape[0] + i, shape[1]), (0.5, 0.5)) for i in range(5)]
+
+
+@pytest.mark.parametrize("network", LIGHT.values(), ids=LIGHT)
+def test_a_light_encoder_is_planned_for_planes(network: ConvUNet) -> None:
+    plan = planned(network, planes(240, 200), memory_gib=4.0)
+    made = plan.network
+    assert isinstance(made, ConvUNet) and made.light == network.light
+    assert (made.spatial_dims, made.multiple, made.norm) == (2, (32, 32), "batch")
+    assert plan.patch == (256, 224)
+    assert made.widths == made.light.widths  # type: ignore[union-attr]
+    reasons = {r.what: r for r in plan.reasons}
+    assert reasons["encoder"].value == made.light.name  # type: ignore[union-attr]
+    assert "strides" not in reasons and "kernels" not in reasons
+    step = step_gib(made, plan.patch, plan.batch)
+    assert 0 < step <= 4.0
+    # A U-Net as nnU-Net has it costs several times as much arithmetic and more memory.
+    whole = planned(type(network)(), planes(240, 200), memory_gib=4.0).network
+    assert step_flops(made, (256, 256), 2) < step_flops(whole, (256, 256), 2) / 5
+    assert step_gib(made, (256, 256), 2) < step_gib(whole, (256, 256), 2)
+
+
+@pytest.mark.parametrize("shape", [(60, 16), (12, 12)])
+def test_images_that_are_too_small_for_a_light_encoder_are_told_what_would_fit(shape: tuple[int, int]) -> None:
+    network = UNetConfig(encoder="efficientnet_b0")
+    with pytest.raises(ConfigError, match=r"17 x 17 voxels or more.*encoder = 'plain'") as refused:
+        planned(network, planes(*shape))
+    spacing = json.loads(re.search(r"spacing_mm = (\[.*?\])", str(refused.value))[1])  # type: ignore[index]
+    plan = planned(network, planes(*shape), spacing_mm=spacing)
+    assert all(p % 32 == 0 for p in plan.patch)
+    assert planned(UNetConfig(), planes(*shape)).patch
+
+
+def test_a_patch_that_does_not_suit_a_light_encoder_is_refused() -> None:
+    with pytest.raises(GeometryError, match="32x32: the nearest right patch is 96x96"):
+        planned(UNetConfig(encoder="mobilenet_v2"), planes(240, 200), patch=(100, 100))

@@ -121,7 +121,7 @@ def info(
         table = {}
         for kind, entry in NETWORKS.items():
             table[kind] = f"{entry.title}: {entry.paper}"
-            table |= {f"  {kind}, {name}": _size_line(facts) for name, facts in network_facts(kind, 2).items()}
+            table |= {f"  {kind}, {name}": _size_line(facts) for name, facts in network_facts(kind).items()}
     else:
         from ..config import recipes
         from ..data.layouts import LAYOUTS

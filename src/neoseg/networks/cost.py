@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from .build import build_network
 from .configs import NetworkConfig
 
-__all__ = ["NetworkCost", "network_cost"]
+__all__ = ["NetworkCost", "multiply_adds", "network_cost"]
 
 
 @dataclass(frozen=True)
@@ -44,9 +45,19 @@ def network_cost(config: NetworkConfig, *, in_channels: int, classes: int, patch
         GeometryError: the patch does not suit the network.
     """
     with torch.device("meta"):
-        network = build_network(config, in_channels=in_channels, classes=classes, patch=patch).eval()
-        image = torch.empty((1, in_channels, *patch))
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        network(image)
+        network = build_network(config, in_channels=in_channels, classes=classes, patch=patch)
     parameters = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
-    return NetworkCost(parameters, counter.get_total_flops() // 2)
+    return NetworkCost(parameters, multiply_adds(network, (in_channels, *patch)))
+
+
+def multiply_adds(network: nn.Module, shape: Sequence[int]) -> int:
+    """Return multiply-adds of one forward pass of a network on torch's device "meta", as :func:`network_cost` counts.
+
+    Args:
+        network: is left in evaluation mode.
+        shape: of one image, (c, x, y[, z]).
+    """
+    network.eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(torch.empty((1, *shape), device="meta"))
+    return counter.get_total_flops() // 2

@@ -9,8 +9,8 @@ import torch
 
 from ..errors import ConfigError, nearest
 from .build import build_network
-from .configs import NETWORKS, PUBLISHED, ConvUNet, NetworkBase, UnetrPPConfig
-from .cost import network_cost
+from .configs import LIGHT_ENCODERS, NETWORKS, PUBLISHED, ConvUNet, NetworkBase, UnetrPPConfig
+from .cost import multiply_adds
 from .counts import published_macs, rearranged_macs
 
 __all__ = ["network_facts"]
@@ -55,6 +55,10 @@ def _forms(kind: str) -> dict[str, _Form]:
         config = _usual(kind, axes)
         patch = (96,) * 3 if kind == "unetr" and axes == 3 else LEVELS[axes][1]
         found[f"{axes}-D"] = (config, 1, 2, patch)
+    if kind in ("unet", "unet_plus_plus"):
+        for encoder in LIGHT_ENCODERS:
+            light = NETWORKS[kind].config.model_validate({"spatial_dims": 2, "encoder": encoder})
+            found[f"2-D, {encoder}"] = (light, *found["2-D"][1:])
     if kind == "unet":
         residual = found["3-D"][0].model_copy(update={"encoder": "residual"})
         found["3-D, residual"] = (residual, *found["3-D"][1:])
@@ -93,5 +97,5 @@ def _facts(config: Any, in_channels: int, classes: int, patch: tuple[int, ...]) 
         )
         facts["gmacs_published_order"] = round(authors / 1e9, 2)
     else:
-        here = network_cost(config, in_channels=in_channels, classes=classes, patch=patch).multiply_adds
+        here = multiply_adds(network, (in_channels, *patch))
     return {**facts, "gmacs_here": round(here / 1e9, 2)}

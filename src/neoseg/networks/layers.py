@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import NamedTuple
 
-from neoseg.networks.configs import AttentionUNetConfig, ConvUNet, UNetBase, UNetPlusPlusConfig
-from neoseg.networks.configs.unets import CONVOLUTIONS
+from neoseg.networks.configs import AttentionUNetConfig, ConvUNet, LightEncoder, UNetBase, UNetPlusPlusConfig
+from neoseg.networks.configs.unets import CONVOLUTIONS, KERNEL
 
 __all__ = ["Conv", "conv_layers"]
 
@@ -17,8 +17,8 @@ class Conv(NamedTuple):
     """One convolution.
 
     A transposed one, whose kernel is its stride, makes each voxel into as many as the kernel has and is listed as what
-    it is: a 1x1x1 convolution to that many times the channels, before they are laid out in space. So the sums below
-    hold for all.
+    it is: a 1x1x1 convolution to that many times the channels, before they are laid out in space. A depthwise one is
+    listed with one channel in, as many as each of its outputs sees. So the sums below hold for all.
 
     Attributes:
         inputs: channels in.
@@ -111,6 +111,9 @@ def conv_layers(config: ConvUNet, in_channels: int, classes: int) -> list[Conv]:
 
 def _encoder(config: ConvUNet, levels: list[_Level], in_channels: int) -> Iterator[Conv]:
     """Yield the convolutions on the way down."""
+    if config.light is not None:
+        yield from _light_encoder(config.light, config.spatial_dims, levels, in_channels)
+        return
     residual = isinstance(config, UNetBase) and config.encoder == "residual"
     blocks = config.blocks(len(levels)) if isinstance(config, UNetBase) else (CONVOLUTIONS,) * len(levels)
     width = in_channels
@@ -122,3 +125,18 @@ def _encoder(config: ConvUNet, levels: list[_Level], in_channels: int) -> Iterat
         if residual and width != level.width:
             yield Conv(width, level.width, 1, level.share)
         width = level.width
+
+
+def _light_encoder(light: LightEncoder, axes: int, levels: list[_Level], in_channels: int) -> Iterator[Conv]:
+    """Yield the convolutions of a light encoder, those of the full resolution first."""
+    yield from levels[0].row(in_channels, CONVOLUTIONS)
+    yield Conv(in_channels, light.stem, KERNEL**axes, levels[1].share)
+    above = levels[1]
+    for level, row in zip(levels[1:], light.rows, strict=False):
+        for block in row:
+            before = above if block.stride > 1 else level
+            if block.expansion > 1:
+                yield Conv(block.inputs, block.hidden, 1, before.share)
+            yield Conv(1, block.hidden, block.kernel**axes, level.share)
+            yield Conv(block.hidden, block.outputs, 1, level.share)
+        above = level

@@ -16,6 +16,7 @@ from neoseg.networks.blocks.squeeze_excitation import skip_attention_of
 from neoseg.networks.blocks.tokens import conv_of
 from neoseg.networks.configs import ConvUNet, UNetBase, check_patch, times
 from neoseg.networks.configs.unets import CONVOLUTIONS
+from neoseg.networks.light_encoder import InvertedResidualEncoder
 
 __all__ = ["Encoder", "UShaped", "head"]
 
@@ -87,11 +88,15 @@ class UShaped(nn.Module, ABC):
         self.levels = config.levels[:levels]
         check_patch(config, patch)
         self.in_channels, self.classes, self.patch = in_channels, classes, tuple(patch)
-        self.multiple, self.norm = config.multiple, config.norm
+        self.multiple, self.norm, self.light = config.multiple, config.norm, config.light
         self.lowest = tuple(math.prod(axis) for axis in zip(*(level.stride for level in self.levels), strict=True))
         self.form = Form(config.norm, config.activation)
         self._refuse_a_single_voxel(self.patch)
-        self.encoder = Encoder(config, in_channels, len(self.levels))
+        self.encoder: nn.Module = (
+            InvertedResidualEncoder(config, config.light, in_channels, len(self.levels))
+            if config.light is not None
+            else Encoder(config, in_channels, len(self.levels))
+        )
         self.skips = nn.ModuleList(
             skip_attention_of(config.skip_attention, level.width, len(self.patch)) for level in self.levels[:-1]
         )
@@ -134,9 +139,10 @@ class UShaped(nn.Module, ABC):
         """Refuse sizes that leave one voxel at the lowest level where single voxels cannot be normalised."""
         alone = self.norm == "instance" or (self.norm == "batch" and self.training and batch == 1)
         if alone and tuple(patch) == self.lowest:
+            fewer = "fewer levels (network.widths)" if self.light is None else "network.encoder = 'plain'"
             raise GeometryError(
                 f"The patch {times(patch)} leaves a single voxel at the lowest level, and nothing to normalise there: "
-                "use a larger patch, fewer levels (network.widths), or network.norm = 'group'."
+                f"use a larger patch, {fewer}, or network.norm = 'group'."
             )
 
 

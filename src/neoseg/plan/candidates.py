@@ -10,7 +10,16 @@ from typing import Any, cast
 
 from pydantic import ValidationError
 
-from ..networks.configs import ConvUNet, MedNeXtConfig, NetworkBase, SegResNetConfig, UnetrConfig, UnetrPPConfig
+from ..errors import ConfigError
+from ..networks.configs import (
+    ConvUNet,
+    LightEncoder,
+    MedNeXtConfig,
+    NetworkBase,
+    SegResNetConfig,
+    UnetrConfig,
+    UnetrPPConfig,
+)
 from .conv_unet import feature_counts, unet_topology
 from .reason import as_text
 from .topology import MOST_TOKENS, levels_for, stem_for
@@ -135,6 +144,11 @@ def _unetr_pp_sizes(network: UnetrPPConfig, given: frozenset[str]) -> Sequence[U
 def _conv_shaped(network: ConvUNet, voxels: Voxels, given: frozenset[str], decided: Decided) -> ConvUNet:
     axes = len(voxels.spacing_mm)
     fields: dict[str, Any] = {}
+    if network.light is not None:
+        _check_light(network.light, network.multiple, voxels)
+        decided(
+            "encoder", network.light.name, "given as network.encoder: strides and widths are its paper's", voxels.told
+        )
     if network.strides is None:
         topology = unet_topology(voxels.spacing_mm, voxels.typical)
         asked = len(network.widths) if network.widths is not None else None
@@ -158,6 +172,26 @@ def _conv_shaped(network: ConvUNet, voxels: Voxels, given: frozenset[str], decid
                 voxels.told,
             )
     return network.model_copy(update=fields)
+
+
+def _check_light(light: LightEncoder, multiple: tuple[int, ...], voxels: Voxels) -> None:
+    """Refuse images that would be padded to twice their size or more before they are halved five times.
+
+    Raises:
+        ConfigError: the typical image is too small; spacing and encoders that would fit are named.
+    """
+    least = tuple(n // 2 + 1 for n in multiple)
+    if all(n >= least for n, least in zip(voxels.typical, least, strict=True)):
+        return
+    fine = tuple(
+        s if n >= m else math.floor(1e4 * s * n / m) / 1e4
+        for s, n, m in zip(voxels.spacing_mm, voxels.typical, least, strict=True)
+    )
+    raise ConfigError(
+        f"network.encoder = {light.name!r} halves every axis five times and takes images of {as_text(least)} voxels or "
+        f"more, but here they are {voxels.told}: set plan.spacing_mm = {list(fine)} or finer, or network.encoder = "
+        "'plain', whose levels follow the images."
+    )
 
 
 def _conv_sizes(network: ConvUNet, given: frozenset[str]) -> Sequence[ConvUNet]:

@@ -31,11 +31,11 @@ class Form(NamedTuple):
 
     Attributes:
         norm: normalisation behind each convolution; "none" gives each a bias in its place.
-        activation: "leaky_relu" with slope 0.01, or "relu".
+        activation: "leaky_relu" with slope 0.01, "relu", "relu6" (at most 6), or "silu" (x times its sigmoid).
     """
 
     norm: Literal["batch", "instance", "group", "none"]
-    activation: Literal["leaky_relu", "relu"]
+    activation: Literal["leaky_relu", "relu", "relu6", "silu"]
 
     @property
     def biased(self) -> bool:
@@ -59,6 +59,7 @@ class ConvBlock(nn.Module):
         form: normalisation and activation.
         stride: what each axis is divided by; None: nothing.
         dropout: share of channels dropped while training.
+        groups: channels of one group do not see those of others; as many as channels make it depthwise.
     """
 
     def __init__(
@@ -70,13 +71,14 @@ class ConvBlock(nn.Module):
         *,
         stride: Sequence[int] | None = None,
         dropout: float = 0.0,
+        groups: int = 1,
     ) -> None:
         super().__init__()
         self.form, axes = form, len(kernel)
         padding = tuple(size // 2 for size in kernel)
         self.conv = conv_of(axes)(
             in_channels, out_channels, tuple(kernel), stride=tuple(stride or (1,) * axes), padding=padding,
-            bias=form.biased,
+            groups=groups, bias=form.biased,
         )  # fmt: skip
         self.norm = form.normalisation(out_channels, axes)
         self.dropout = dropout_of(axes)(dropout) if dropout else nn.Identity()
@@ -170,7 +172,15 @@ def step_up(in_channels: int, out_channels: int, step: Sequence[int], form: Form
 
 def activated(form: Form, x: Tensor) -> Tensor:
     """Return x after the activation, in its own memory."""
-    return functional.relu_(x) if form.activation == "relu" else functional.leaky_relu(x, SLOPE, inplace=True)
+    match form.activation:
+        case "relu":
+            return functional.relu_(x)
+        case "relu6":
+            return functional.relu6(x, inplace=True)
+        case "silu":
+            return functional.silu(x, inplace=True)
+        case _:
+            return functional.leaky_relu(x, SLOPE, inplace=True)
 
 
 def pooled(x: Tensor, step: Sequence[int]) -> Tensor:

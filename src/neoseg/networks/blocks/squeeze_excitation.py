@@ -21,6 +21,7 @@ class SqueezeExcitation(nn.Module):
     """Weigh features (B, C, x, y, z) by factors in 0..1 that are computed from themselves.
 
     For each channel: sigmoid(W2 relu(W1 mean)), with the mean over all voxels (Hu et al., CVPR 2018, equations 2 to 4).
+    EfficientNet has a SiLU in place of the ReLU.
     With `spatial` the features weighed by a factor for each voxel, the sigmoid of a 1x1x1 convolution, are added, the
     "scSE" of Roy et al., MICCAI 2018 (arXiv 1803.02579, section 2.3).
 
@@ -28,18 +29,29 @@ class SqueezeExcitation(nn.Module):
         channels: channels C.
         axes: 2 for planes, 3 for volumes.
         spatial: a factor for each voxel too.
+        squeezed: channels inside; None: half as many.
+        activation: of the squeezed channels.
     """
 
-    def __init__(self, channels: int, axes: int, *, spatial: bool) -> None:
+    def __init__(
+        self,
+        channels: int,
+        axes: int,
+        *,
+        spatial: bool,
+        squeezed: int | None = None,
+        activation: Literal["relu", "silu"] = "relu",
+    ) -> None:
         super().__init__()
-        hidden = max(channels // REDUCTION, 1)
+        hidden = squeezed or max(channels // REDUCTION, 1)
+        self.activation = functional.silu if activation == "silu" else functional.relu
         self.squeeze, self.excite = nn.Linear(channels, hidden), nn.Linear(hidden, channels)
         self.voxels = conv_of(axes)(channels, 1, 1) if spatial else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, x, y, z) to the same shape."""
         mean = x.mean(dim=tuple(range(2, x.ndim)))
-        factor = torch.sigmoid(self.excite(functional.relu(self.squeeze(mean))))
+        factor = torch.sigmoid(self.excite(self.activation(self.squeeze(mean))))
         factor = factor.view(*factor.shape, *(1,) * (x.ndim - 2))
         if self.voxels is not None:
             factor = factor + torch.sigmoid(convolve(self.voxels, x))

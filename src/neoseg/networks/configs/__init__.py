@@ -10,6 +10,7 @@ from pydantic import Discriminator, Tag
 
 from .adopted import MEDNEXT_SIZES, DynUNetConfig, MedNeXtConfig, SegResNetConfig
 from .base import NetworkBase, check_patch, required_multiple, times
+from .light import LIGHT_ENCODERS, LightEncoder
 from .published import PUBLISHED, Published
 from .unetr import UnetrConfig, step_sizes
 from .unetr_pp import UnetrPPConfig, axes_of, check_orientation, token_grids
@@ -17,12 +18,14 @@ from .unets import AttentionUNetConfig, ConvUNet, UNetBase, UNetConfig, UNetPlus
 
 __all__ = [
     "DEFAULT",
+    "LIGHT_ENCODERS",
     "MEDNEXT_SIZES",
     "NETWORKS",
     "PUBLISHED",
     "AttentionUNetConfig",
     "ConvUNet",
     "DynUNetConfig",
+    "LightEncoder",
     "MedNeXtConfig",
     "NetworkBase",
     "NetworkConfig",

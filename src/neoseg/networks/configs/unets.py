@@ -1,7 +1,8 @@
-"""Convolutional U-Nets: the U-Net and its wide form, the residual encoder, UNet++, Attention U-Net."""
+"""Convolutional U-Nets: the U-Net and its wide form, residual and light encoders, UNet++, Attention U-Net."""
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Literal, NamedTuple, Self
 
@@ -10,6 +11,7 @@ from pydantic import Field, model_validator
 from neoseg.errors import ConfigError
 
 from .base import NetworkBase, Norm, Positive, Share, Widths
+from .light import LIGHT_ENCODERS, LightEncoder, LightName
 
 __all__ = [
     "CONVOLUTIONS",
@@ -82,6 +84,11 @@ class ConvUNet(NetworkBase, frozen=True, extra="forbid"):
     skip_attention: Literal["none", "se", "scse"] = "none"
 
     @property
+    def light(self) -> LightEncoder | None:
+        """The published network that is the encoder, where one was chosen."""
+        return None
+
+    @property
     def any_size(self) -> bool:
         """Convolutions take any size; odd ones are padded."""
         return True
@@ -141,6 +148,33 @@ class ConvUNet(NetworkBase, frozen=True, extra="forbid"):
             raise ValueError(f"kernels is {[list(k) for k in self.kernels]}, but every size has to be odd")
         return self
 
+    @model_validator(mode="after")
+    def _the_light_encoder_decides(self) -> Self:
+        """Take over what a light encoder decides, and refuse other values.
+
+        What is taken over does not count as given: it follows the axes of the images when these become known.
+        """
+        if self.light is None:
+            return self
+        decided = {
+            "widths": self.light.widths,
+            "strides": self.light.strides(self.spatial_dims),
+            "kernels": None,
+            "down": "stride",
+        }
+        for field, value in decided.items():
+            found = getattr(self, field)
+            if field in self.model_fields_set and found not in (None, value):
+                wanted = "sizes of its own" if value is None else _told(value)
+                raise ValueError(
+                    f'{field} = {_told(found)}, but encoder = "{self.light.name}" has {wanted}: leave {field} out, or '
+                    'use encoder = "plain"'
+                )
+            object.__setattr__(self, field, value)
+        if "norm" not in self.model_fields_set:
+            object.__setattr__(self, "norm", "batch")
+        return self
+
 
 class UNetBase(ConvUNet, frozen=True, extra="forbid"):
     """What the forms of the U-Net share.
@@ -151,13 +185,23 @@ class UNetBase(ConvUNet, frozen=True, extra="forbid"):
         decoder_blocks: convolutions of each decoder level; None: 2, or 1 with a residual encoder.
     """
 
-    encoder: Literal["plain", "residual"] = "plain"
+    encoder: Literal["plain", "residual", LightName] = "plain"
     encoder_blocks: tuple[Positive, ...] | None = None
     decoder_blocks: Positive | None = None
+
+    @property
+    def light(self) -> LightEncoder | None:
+        """The published network that is the encoder, where one was chosen."""
+        return LIGHT_ENCODERS.get(self.encoder)
 
     @model_validator(mode="after")
     def _blocks_agree(self) -> Self:
         """Refuse numbers of blocks for other levels than there are, and pooling in front of residual blocks."""
+        if self.light is not None and self.encoder_blocks is not None:
+            raise ValueError(
+                f'encoder_blocks = {_told(self.encoder_blocks)}, but encoder = "{self.light.name}" has as many as its '
+                'paper says: leave encoder_blocks out, or use encoder = "plain"'
+            )
         given = (self.encoder_blocks, self.widths)
         if given[0] is not None and given[1] is not None and len(given[0]) != len(given[1]):
             raise ValueError(
@@ -169,7 +213,7 @@ class UNetBase(ConvUNet, frozen=True, extra="forbid"):
         return self
 
     def blocks(self, levels: int) -> tuple[int, ...]:
-        """Return convolutions or residual blocks of each encoder level.
+        """Return convolutions, residual blocks or inverted residuals of each encoder level.
 
         Raises:
             ConfigError: `encoder_blocks` is for another number of levels.
@@ -181,6 +225,8 @@ class UNetBase(ConvUNet, frozen=True, extra="forbid"):
                     "give one entry for each level, or leave it out"
                 )
             return self.encoder_blocks
+        if self.light is not None:
+            return (CONVOLUTIONS, *(len(row) for row in self.light.rows))[:levels]
         if self.encoder == "plain":
             return (CONVOLUTIONS,) * levels
         return tuple(RESIDUAL_BLOCKS[min(level, len(RESIDUAL_BLOCKS) - 1)] for level in range(levels))
@@ -188,7 +234,7 @@ class UNetBase(ConvUNet, frozen=True, extra="forbid"):
     @property
     def convs_up(self) -> int:
         """Convolutions of each decoder level."""
-        return self.decoder_blocks or (CONVOLUTIONS if self.encoder == "plain" else 1)
+        return self.decoder_blocks or (1 if self.encoder == "residual" else CONVOLUTIONS)
 
 
 class UNetConfig(UNetBase, frozen=True, extra="forbid"):
@@ -196,6 +242,19 @@ class UNetConfig(UNetBase, frozen=True, extra="forbid"):
 
     The defaults are those of nnU-Net (Isensee et al., Nature Methods 18, 2021): strided convolutions on the way down,
     transposed ones on the way up. ``encoder = "residual"`` is its residual form (Isensee et al., MICCAI 2024).
+
+    A light encoder is MobileNetV2 (Sandler et al., CVPR 2018, arXiv:1801.04381) or EfficientNet-B0 to B3 (Tan & Le,
+    ICML 2019, arXiv:1905.11946) without the layers behind its last features and without trained weights. Its paper
+    decides widths, strides and blocks: five levels below full resolution, each half the size of the one above, so that
+    the plan wants patches of multiples of 32. Each decoder level is as wide as the features beside it. The papers
+    have nothing at full resolution; two plain convolutions of the image, 16 channels wide, are that level's features.
+    `norm` is "batch" there as in the papers unless it is set, then it is that of the whole network; `activation` is
+    that of decoder and full resolution, the encoder keeps its own (ReLU6, SiLU).
+
+    Attributes:
+        encoder: "plain" convolutions, "residual" blocks, or light ones: "mobilenet_v2", "efficientnet_b0",
+            "efficientnet_b1", "efficientnet_b2" or "efficientnet_b3". `widths`, `strides`, `kernels`,
+            `encoder_blocks` and `down` then follow from it.
     """
 
     kind: Literal["unet"] = "unet"
@@ -210,6 +269,7 @@ class WideUNetConfig(UNetBase, frozen=True, extra="forbid"):
     """
 
     kind: Literal["wide_unet"] = "wide_unet"
+    encoder: Literal["plain", "residual"] = "plain"
     widths: Widths | None = (35, 70, 140, 280, 560)
     down: Literal["stride", "max"] = "max"
 
@@ -221,6 +281,9 @@ class UNetPlusPlusConfig(ConvUNet, frozen=True, extra="forbid"):
     With deep supervision each node (0, j) has a head, all at full size, the deepest first.
 
     Attributes:
+        encoder: "plain" convolutions as in the papers, or a light one as of a U-Net: "mobilenet_v2",
+            "efficientnet_b0", "efficientnet_b1", "efficientnet_b2" or "efficientnet_b3". `widths`, `strides`,
+            `kernels` and `down` then follow from it, and `norm` is "batch" unless it is set.
         down: "max" pooling as in the papers, or a convolution with a stride, "stride".
         heads: what is predicted with deep supervision, and is the first output: "accurate", the mean of the
             probabilities of all heads, followed by the single heads, or "fast", the deepest head alone, followed by the
@@ -231,9 +294,15 @@ class UNetPlusPlusConfig(ConvUNet, frozen=True, extra="forbid"):
     """
 
     kind: Literal["unet_plus_plus"] = "unet_plus_plus"
+    encoder: Literal["plain", LightName] = "plain"
     down: Literal["stride", "max"] = "max"
     heads: Literal["accurate", "fast"] = "accurate"
     prune: Positive | None = None
+
+    @property
+    def light(self) -> LightEncoder | None:
+        """The published network that is the encoder, where one was chosen."""
+        return LIGHT_ENCODERS.get(self.encoder)
 
     @property
     def depth(self) -> int:
@@ -276,3 +345,8 @@ class AttentionUNetConfig(ConvUNet, frozen=True, extra="forbid"):
     def gate_channels(self, width: int) -> int:
         """Return the channels inside the gate of a skip of so many channels."""
         return max(round(width * self.gate_width), 1)
+
+
+def _told(value: object) -> str:
+    """Return a value as a configuration file has it."""
+    return json.dumps(value)
