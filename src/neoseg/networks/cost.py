@@ -60,4 +60,4 @@ def multiply_adds(network: nn.Module, shape: Sequence[int]) -> int:
     network.eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network(torch.empty((1, *shape), device="meta"))
-    return counter.get_total_flops() // 2
+    return int(counter.get_total_flops() // 2)
