@@ -29,6 +29,9 @@ SETTINGS: list[tuple[str, tuple[int, ...], dict[str, Any]]] = [
     ("mednext", (32, 32, 32), {"width": 8}),
     ("mednext", (32, 32, 32), {"width": 12, "size": "B", "kernel": 5, "deep_supervision": False}),
     ("mednext", (64, 64), {"width": 8, "size": "M", "spatial_dims": 2}),
+    ("swin_unetr", (64, 32, 32), {"feature_size": 12, "window": 3}),
+    ("swin_unetr", (32, 32, 64), {"feature_size": 24, "window": 4, "depths": (2, 1, 1, 3), "heads": (2, 6, 12, 24)}),
+    ("swin_unetr", (192, 128), {"feature_size": 12, "spatial_dims": 2}),
 ]
 
 
@@ -58,9 +61,8 @@ def measured(config: NetworkBase, patch: tuple[int, ...], in_channels: int) -> t
 def test_costs_are_what_torch_counts(kind: str, patch: tuple[int, ...], fields: dict[str, Any]) -> None:
     config = NETWORKS[kind].config.model_validate(fields)
     macs, values = measured(config, patch, 2)
-    tokens = math.prod(patch) // math.prod(config.multiple)
-    assert macs_a_voxel(config, 2, tokens) == pytest.approx(macs, rel=0.15 if kind == "mednext" else 0.01)
-    assert values_a_voxel(config) == pytest.approx(values, rel=0.1 if kind == "mednext" else 0.03)
+    assert macs_a_voxel(config, 2, patch) == pytest.approx(macs, rel=0.15 if kind == "mednext" else 0.01)
+    assert values_a_voxel(config, patch) == pytest.approx(values, rel=0.1 if kind == "mednext" else 0.03)
 
 
 def test_arithmetic_of_the_published_widths() -> None:
