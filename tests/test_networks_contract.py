@@ -26,8 +26,11 @@ SMALL = {
     "segresnet": {"width": 8, "blocks_down": (1, 1, 1), "blocks_up": (1, 1), "dropout": 0.0},
     "dynunet": LEVELS,
     "mednext": {"width": 8},
+    "swin_unetr": {"feature_size": 12, "window": 3},
 }  # fmt: skip
-MONAIS = {"segresnet", "dynunet", "mednext"}
+MONAIS = {"segresnet", "dynunet", "mednext", "swin_unetr"}
+GROUPED = {"swin_unetr": {"feature_size": 24}}
+"""Fields with which eight groups can be made."""
 DEAD = {"mednext": "conv1.bias"}
 """Ends of the names of parameters without a gradient: each channel is normalised right behind that bias."""
 LIVELY = {"unetr_pp": {"layer_scale_init": 1.0}}
@@ -44,6 +47,7 @@ FROM_THE_PLAN = {
     "segresnet": set(),
     "dynunet": {"widths", "strides"},
     "mednext": set(),
+    "swin_unetr": set(),
 }
 """Fields that a plan has to fill before a network can be built."""
 
@@ -57,8 +61,8 @@ def lively(kind: str) -> NetworkConfig:
 
 
 def patch_of(config: NetworkConfig) -> tuple[int, ...]:
-    if config.kind == "mednext":
-        return (32, *(16,) * (config.spatial_dims - 1))
+    if config.kind in ("mednext", "swin_unetr"):
+        return (2 * config.multiple[0], *config.multiple[1:])
     fewest = 2 if config.kind == "unetr_pp" else 4
     return tuple(fewest * size for size in required_multiple(config))
 
@@ -88,7 +92,7 @@ def test_small_configs_cover_the_list() -> None:
 @pytest.mark.parametrize("in_channels", [1, 2, 3])
 @pytest.mark.parametrize("deep_supervision", [True, False])
 def test_outputs_and_gradients(kind: str, in_channels: int, deep_supervision: bool) -> None:
-    if deep_supervision and kind == "segresnet":
+    if deep_supervision and kind in ("segresnet", "swin_unetr"):
         pytest.skip("it has one output and says so")
     config = small(kind, deep_supervision=deep_supervision)
     network = build(config, in_channels=in_channels)
@@ -113,7 +117,7 @@ def test_outputs_and_gradients(kind: str, in_channels: int, deep_supervision: bo
 def test_normalisations_train(kind: str, norm: str) -> None:
     if kind == "mednext":
         pytest.skip("it has one kind of normalisation")
-    network = build(small(kind, norm=norm))
+    network = build(small(kind, norm=norm, **(GROUPED.get(kind, {}) if norm == "group" else {})))
     outputs = network(image(small(kind)))
     outputs[0].mean().backward()
     assert torch.isfinite(outputs[0]).all()
@@ -248,7 +252,7 @@ def test_a_single_lowest_token_needs_group_normalisation(kind: str) -> None:
         build_network(config, in_channels=1, classes=2, patch=patch)
     if kind == "mednext":
         return
-    network = build_network(small(kind, norm="group"), in_channels=1, classes=2, patch=patch)
+    network = build_network(small(kind, norm="group", **GROUPED.get(kind, {})), in_channels=1, classes=2, patch=patch)
     network(torch.ones(1, 1, *patch))[0].mean().backward()
     assert all(torch.isfinite(parameter.grad).all() for parameter in network.parameters() if parameter.grad is not None)
 
@@ -267,7 +271,11 @@ def test_what_the_plan_fills_is_needed(kind: str) -> None:
 
 def test_planes_go_in_and_come_out(kind: str) -> None:
     strides = ((1, 1), (2, 1), (2, 2))
-    planes = {"unetr_pp": {"stem": (2, 2)}, "unetr": {"patch_size": (4, 2)}, "segresnet": {}, "mednext": {}}
+    planes = {
+        "unetr_pp": {"stem": (2, 2)},
+        "unetr": {"patch_size": (4, 2)},
+        **{name: {} for name in ("segresnet", "mednext", "swin_unetr")},
+    }
     config = small(kind, spatial_dims=2, **planes.get(kind, {"strides": strides}))
     network = build(config)
     outputs = network(image(config))

@@ -1,4 +1,4 @@
-"""What UNETR, SegResNet, DynUNet, MedNeXt and Swin UNETR cost a voxel of the patch, from their configs alone; no torch here."""
+"""What UNETR and the networks of MONAI cost a voxel of the patch, from their configs alone; no torch here."""
 
 from __future__ import annotations
 
@@ -24,11 +24,13 @@ __all__ = ["macs_a_voxel", "values_a_voxel"]
 CLASSES = 2
 """Classes that outputs are counted for; they are a small part of every network."""
 
-SIDE = 96
-"""Voxels of the patch along each axis that UNETR and Swin UNETR were published with."""
-
 TOKENS = 216
-"""Tokens of the published UNETR's patch."""
+"""Tokens of the published UNETR's patch of 96 x 96 x 96 voxels."""
+
+SIDE = 64
+"""Voxels along each axis of the patch that a Swin UNETR is counted in. Smaller grids fill windows worse: against this
+patch the published one of 96 costs a voxel 2 % less arithmetic and 13 % less memory, one of 64 x 32 x 32 2 % and 15 %
+more."""
 
 
 class _Cost(NamedTuple):
@@ -55,7 +57,7 @@ def macs_a_voxel(config: NetworkBase, in_channels: int, patch: Sequence[int] | N
         config: a UNETR, SegResNet, DynUNet, MedNeXt or Swin UNETR, with what the plan has to fill.
         in_channels: channels of the input.
         patch: its voxels on each axis. The attention of a UNETR grows faster than the patch, and that of a Swin UNETR
-            by whole windows. None counts both as in the published patch.
+            by whole windows. None counts the first as in its published patch, the second in one of 64 voxels an axis.
 
     Raises:
         ConfigError: a field that the plan has to fill is empty, or the network is another one.
