@@ -201,11 +201,11 @@ def test_gradients_of_windows_are_the_same_bits_on_several_threads() -> None:
     config = small("swin_unetr", window=7)
     network, threads = build(config), torch.get_num_threads()
     attention = network.network.swinViT.layers1[0].blocks[0].attn
-    x = torch.randn(8, 343, 12, generator=torch.Generator().manual_seed(0))
-    torch.set_num_threads(4)
+    x = torch.randn(1, 343, 12, generator=torch.Generator().manual_seed(0))
+    torch.set_num_threads(2)
     try:
         found = set()
-        for _ in range(8):
+        for _ in range(12):
             network.zero_grad()
             attention(x, None).square().sum().backward()
             found.add(attention.relative_position_bias_table.grad.numpy().tobytes())
@@ -331,7 +331,8 @@ def test_weights_survive_safetensors_and_copies(kind: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("constant", [0.0, 7.0])
 def test_constant_patches_under_autocast_are_finite(kind: str, dtype: torch.dtype, constant: float) -> None:
-    config = small(kind)
+    # Convolutions of two bytes a value take minutes for its volumes on a CPU that has none of them.
+    config = small(kind, 2 if kind == "swin_unetr" else 3)
     network = build(config)
     with torch.autocast("cpu", dtype):
         outputs = network(torch.full_like(image(*patch_of(config)), constant))
