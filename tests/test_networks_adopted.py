@@ -162,7 +162,7 @@ def test_a_segresnet_is_the_papers() -> None:
 
 
 def test_a_swin_unetr_is_monais_published_one() -> None:
-    """The tensors are those of MONAI's, whose page tells 62.2 million parameters for 14 classes."""
+    """The tensors are those of MONAI's, with 62.2 million parameters for 14 classes."""
     from monai.networks.nets.swin_unetr import SwinUNETR
 
     theirs = SwinUNETR(in_channels=1, out_channels=14, feature_size=48)
@@ -214,6 +214,7 @@ def test_gradients_of_windows_are_the_same_bits_on_several_threads() -> None:
     assert len(found) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", ["plain_instance", "batch"])
 @pytest.mark.parametrize("checkpointing", ["full_size", "all"])
 def test_checkpointing_of_a_swin_unetr_changes_nothing(checkpointing: str, norm: str) -> None:
