@@ -13,13 +13,14 @@ from torch.nn import functional
 
 from neoseg.errors import ConfigError, GeometryError
 from neoseg.networks.adopted import Adopted, AdoptedConfig
-from neoseg.networks.configs import NETWORKS, DynUNetConfig, MedNeXtConfig, SegResNetConfig
+from neoseg.networks.configs import NETWORKS, DynUNetConfig, MedNeXtConfig, SegResNetConfig, SwinUnetrConfig
 
 STRIDES = ((1, 1, 1), (2, 2, 1), (2, 2, 2))
 SMALL: dict[str, dict[str, Any]] = {
     "segresnet": {"width": 8, "blocks_down": (1, 2, 1), "blocks_up": (1, 1)},
     "dynunet": {"widths": (8, 8, 16), "strides": STRIDES},
     "mednext": {"width": 8},
+    "swin_unetr": {"feature_size": 12, "window": 3},
 }
 SMALL_2D: dict[str, dict[str, Any]] = {**SMALL, "dynunet": {"widths": (8, 8, 16), "strides": [s[1:] for s in STRIDES]}}
 SUPERVISED = {"dynunet": 2, "mednext": 5}
@@ -160,6 +161,84 @@ def test_a_segresnet_is_the_papers() -> None:
     assert ours.network.dropout.p == 0.2
 
 
+def test_a_swin_unetr_is_monais_published_one() -> None:
+    """The tensors are those of MONAI's, with 62.2 million parameters for 14 classes."""
+    from monai.networks.nets.swin_unetr import SwinUNETR
+
+    theirs = SwinUNETR(in_channels=1, out_channels=14, feature_size=48)
+    with torch.device("meta"):
+        ours = Adopted(SwinUnetrConfig(), in_channels=1, classes=14, patch=(64, 32, 32))
+    assert {n: t.shape for n, t in ours.network.state_dict().items()} == {
+        n: t.shape for n, t in theirs.state_dict().items()
+    }
+    assert sum(p.numel() for p in ours.parameters()) == 62_187_296
+    assert [block.attn.heads for block in ours.network.swinViT.layers4[0].blocks] == [24, 24]
+
+
+@pytest.mark.parametrize(("axes", "window"), [(2, 3), (3, 3), (3, 7)])
+def test_a_swin_unetr_is_monais(axes: int, window: int) -> None:
+    """Windows of 3 are shifted and padded, those of 7 are cut to the smaller grids; gradients agree too."""
+    from monai.networks.nets.swin_unetr import SwinUNETR
+
+    config = small("swin_unetr", axes, window=window, depths=(2, 1, 2, 1))
+    theirs = SwinUNETR(
+        spatial_dims=axes, in_channels=2, out_channels=3, feature_size=12, depths=(2, 1, 2, 1), window_size=window
+    )
+    ours = build(config)
+    same_weights(ours, theirs)
+    x = image(*patch_of(config))
+    expected, found = theirs(x), ours(x)[0]
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    expected.square().mean().backward()
+    found.square().mean().backward()
+    gradients = {name: parameter.grad for name, parameter in theirs.named_parameters()}
+    for name, parameter in ours.network.named_parameters():
+        torch.testing.assert_close(parameter.grad, gradients[name], atol=1e-5, rtol=1e-3)
+    torch.testing.assert_close(ours.eval()(x)[0], theirs.eval()(x), atol=1e-5, rtol=1e-5)
+
+
+def test_gradients_of_windows_are_the_same_bits_on_several_threads() -> None:
+    config = small("swin_unetr", window=7)
+    network, threads = build(config), torch.get_num_threads()
+    attention = network.network.swinViT.layers1[0].blocks[0].attn
+    x = torch.randn(1, 343, 12, generator=torch.Generator().manual_seed(0))
+    torch.set_num_threads(2)
+    try:
+        found = set()
+        for _ in range(12):
+            network.zero_grad()
+            attention(x, None).square().sum().backward()
+            found.add(attention.relative_position_bias_table.grad.numpy().tobytes())
+    finally:
+        torch.set_num_threads(threads)
+    assert len(found) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("norm", ["plain_instance", "batch"])
+@pytest.mark.parametrize("checkpointing", ["full_size", "all"])
+def test_checkpointing_of_a_swin_unetr_changes_nothing(checkpointing: str, norm: str) -> None:
+    fields = {"norm": norm, "drop_path": 0.3, "dropout": 0.1}
+    networks = [build(small("swin_unetr", checkpointing=c, **fields)) for c in ("none", checkpointing)]
+    x, results, kept = image(*patch_of(small("swin_unetr"))), [], []
+    for network in networks:
+        storages: dict[int, int] = {}
+
+        def keep(tensor: torch.Tensor, storages: dict[int, int] = storages) -> torch.Tensor:
+            storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        torch.manual_seed(1)
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            loss = network(x)[0].square().mean()
+        loss.backward()
+        kept.append(sum(storages.values()))
+        results.append({n: p.grad for n, p in network.named_parameters()} | dict(network.named_buffers()))
+    assert kept[1] < (0.85 if checkpointing == "full_size" else 0.5) * kept[0]
+    for name, value in results[0].items():
+        torch.testing.assert_close(results[1][name], value, atol=1e-6, rtol=1e-4)
+
+
 @pytest.mark.parametrize("upsample", ["linear", "deconv"])
 def test_a_segresnet_comes_up_as_asked(upsample: str) -> None:
     network = build(small("segresnet", upsample=upsample))
@@ -218,9 +297,13 @@ def test_memory_layout_changes_nothing(kind: str) -> None:
     torch.testing.assert_close(last, plain, atol=1e-4, rtol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["segresnet", "dynunet"])
-def test_dropout_drops_in_training_alone(kind: str) -> None:
-    config = small(kind, dropout=0.3)
+@pytest.mark.parametrize(
+    ("kind", "field"),
+    [("segresnet", "dropout"), ("dynunet", "dropout")]
+    + [("swin_unetr", field) for field in ("dropout", "attention_dropout", "drop_path")],
+)
+def test_dropout_drops_in_training_alone(kind: str, field: str) -> None:
+    config = small(kind, **{field: 0.3})
     network = build(config)
     x = image(*patch_of(config))
     assert not torch.equal(network(x)[0], network(x)[0])
@@ -249,7 +332,8 @@ def test_weights_survive_safetensors_and_copies(kind: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("constant", [0.0, 7.0])
 def test_constant_patches_under_autocast_are_finite(kind: str, dtype: torch.dtype, constant: float) -> None:
-    config = small(kind)
+    # Convolutions of two bytes a value take minutes for its volumes on a CPU that has none of them.
+    config = small(kind, 2 if kind == "swin_unetr" else 3)
     network = build(config)
     with torch.autocast("cpu", dtype):
         outputs = network(torch.full_like(image(*patch_of(config)), constant))
@@ -281,7 +365,8 @@ def test_a_single_lowest_voxel_is_refused_where_it_cannot_be_normalised(kind: st
         build(config)(image(*(size - 1 for size in config.multiple)))
     if kind == "mednext":
         return
-    grouped = Adopted(small(kind, norm="group"), in_channels=2, classes=3, patch=config.multiple)
+    wider = {"feature_size": 24} if kind == "swin_unetr" else {}
+    grouped = Adopted(small(kind, norm="group", **wider), in_channels=2, classes=3, patch=config.multiple)
     grouped(image(*config.multiple)[:1])[0].mean().backward()
     batch = build(small(kind, norm="batch"))
     with pytest.raises(GeometryError, match="single voxel"):
@@ -303,6 +388,13 @@ def test_a_single_lowest_voxel_is_refused_where_it_cannot_be_normalised(kind: st
         ("mednext", {"kernel": 7}, "3 or 5"),
         ("mednext", {"size": "XL"}, "'S', 'B', 'M' or 'L'"),
         ("mednext", {"norm": "batch"}, "Extra inputs"),
+        ("swin_unetr", {"feature_size": 20}, "multiple of 12: use 24"),
+        ("swin_unetr", {"heads": (3, 6, 12, 20)}, "heads holds 20 where there are 96 channels"),
+        ("swin_unetr", {"depths": (2, 2, 2)}, "Field required"),
+        ("swin_unetr", {"norm": "group"}, "multiple of 8"),
+        ("swin_unetr", {"window": 1}, "greater than or equal to 2"),
+        ("swin_unetr", {"drop_path": 1.0}, "less than 1"),
+        ("swin_unetr", {"deep_supervision": True}, "one output"),
     ],
 )
 def test_wrong_fields_are_refused(kind: str, fields: dict[str, object], message: str) -> None:

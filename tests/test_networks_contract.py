@@ -31,13 +31,20 @@ SMALL = {
     "segresnet": {"width": 8, "blocks_down": (1, 1, 1), "blocks_up": (1, 1), "dropout": 0.0},
     "dynunet": LEVELS,
     "mednext": {"width": 8},
+    "swin_unetr": {"feature_size": 12, "window": 3},
     **LIGHT,
 }  # fmt: skip
-MONAIS = {"segresnet", "dynunet", "mednext"}
+MONAIS = {"segresnet", "dynunet", "mednext", "swin_unetr"}
+GROUPED = {"swin_unetr": {"feature_size": 24}}
+"""Fields with which eight groups can be made."""
 DEAD = {"mednext": "conv1.bias"}
 """Ends of the names of parameters without a gradient: each channel is normalised right behind that bias."""
 LIVELY = {"unetr_pp": {"layer_scale_init": 1.0}}
 """Fields with which every part of a fresh network matters."""
+REDUCED = {"swin_unetr": {"spatial_dims": 2}}
+"""Fields for formats of two bytes, whose convolutions take minutes for its volumes on a CPU that has none of them."""
+LEARNED = {"swin_unetr": {"spatial_dims": 2}}
+"""Fields for many steps: its volumes are the largest ones here."""
 ROUNDING = {"unetr_pp": 1e-5}
 """How far two orders of the same sums may lie apart, 1e-4 where many normalisations follow one another."""
 FROM_THE_PLAN = {
@@ -50,6 +57,7 @@ FROM_THE_PLAN = {
     "segresnet": set(),
     "dynunet": {"widths", "strides"},
     "mednext": set(),
+    "swin_unetr": set(),
     **{name: set() for name in LIGHT},
 }
 """Fields that a plan has to fill before a network can be built."""
@@ -67,13 +75,9 @@ def layout(config: NetworkConfig) -> torch.memory_format:
     return torch.channels_last if config.spatial_dims == 2 else torch.channels_last_3d
 
 
-def lively(kind: str) -> NetworkConfig:
-    return small(kind, **LIVELY.get(kind, {}))
-
-
 def patch_of(config: NetworkConfig) -> tuple[int, ...]:
-    if config.kind == "mednext":
-        return (32, *(16,) * (config.spatial_dims - 1))
+    if config.kind in ("mednext", "swin_unetr"):
+        return (2 * config.multiple[0], *config.multiple[1:])
     fewest = 2 if config.kind == "unetr_pp" or getattr(config, "light", None) else 4
     return tuple(fewest * size for size in required_multiple(config))
 
@@ -103,7 +107,7 @@ def test_small_configs_cover_the_list() -> None:
 @pytest.mark.parametrize("in_channels", [1, 2, 3])
 @pytest.mark.parametrize("deep_supervision", [True, False])
 def test_outputs_and_gradients(kind: str, in_channels: int, deep_supervision: bool) -> None:
-    if deep_supervision and kind == "segresnet":
+    if deep_supervision and kind in ("segresnet", "swin_unetr"):
         pytest.skip("it has one output and says so")
     config = small(kind, deep_supervision=deep_supervision)
     network = build(config, in_channels=in_channels)
@@ -128,7 +132,7 @@ def test_outputs_and_gradients(kind: str, in_channels: int, deep_supervision: bo
 def test_normalisations_train(kind: str, norm: str) -> None:
     if kind == "mednext":
         pytest.skip("it has one kind of normalisation")
-    network = build(small(kind, norm=norm))
+    network = build(small(kind, norm=norm, **(GROUPED.get(kind, {}) if norm == "group" else {})))
     outputs = network(image(small(kind)))
     outputs[0].mean().backward()
     assert torch.isfinite(outputs[0]).all()
@@ -176,7 +180,7 @@ def test_weights_survive_safetensors(kind: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("constant", [0.0, 7.0])
 def test_constant_patches_under_autocast_are_finite(kind: str, dtype: torch.dtype, constant: float) -> None:
-    config = lively(kind)
+    config = small(kind, **LIVELY.get(kind, {}), **REDUCED.get(kind, {}))
     network = build(config)
     with torch.autocast("cpu", dtype):
         outputs = network(torch.full_like(image(config), constant))
@@ -204,7 +208,7 @@ def test_bfloat16_gradients_of_two_voxels_are_right() -> None:
 
 
 def test_bfloat16_stays_close_to_float32(kind: str) -> None:
-    config = lively(kind)
+    config = small(kind, **LIVELY.get(kind, {}), **REDUCED.get(kind, {}))
     network = build(config).eval()
     with torch.inference_mode():
         exact = network(image(config))[0]
@@ -264,7 +268,7 @@ def test_a_single_lowest_token_needs_group_normalisation(kind: str) -> None:
         build_network(config, in_channels=1, classes=2, patch=patch)
     if kind == "mednext":
         return
-    network = build_network(small(kind, norm="group"), in_channels=1, classes=2, patch=patch)
+    network = build_network(small(kind, norm="group", **GROUPED.get(kind, {})), in_channels=1, classes=2, patch=patch)
     network(torch.ones(1, 1, *patch))[0].mean().backward()
     assert all(torch.isfinite(parameter.grad).all() for parameter in network.parameters() if parameter.grad is not None)
 
@@ -283,7 +287,11 @@ def test_what_the_plan_fills_is_needed(kind: str) -> None:
 
 def test_planes_go_in_and_come_out(kind: str) -> None:
     strides = ((1, 1), (2, 1), (2, 2))
-    planes = {"unetr_pp": {"stem": (2, 2)}, "unetr": {"patch_size": (4, 2)}, "segresnet": {}, "mednext": {}}
+    planes = {
+        "unetr_pp": {"stem": (2, 2)},
+        "unetr": {"patch_size": (4, 2)},
+        **{name: {} for name in ("segresnet", "mednext", "swin_unetr")},
+    }
     config = small(kind) if kind in LIGHT else small(kind, spatial_dims=2, **planes.get(kind, {"strides": strides}))
     network = build(config)
     outputs = network(image(config))
@@ -327,7 +335,7 @@ def test_channels_last_memory_is_kept(kind: str) -> None:
 
 
 def test_learns_a_bright_ball(kind: str) -> None:
-    config = small(kind)
+    config = small(kind, **LEARNED.get(kind, {}))
     axes = [torch.linspace(-1, 1, size) for size in patch_of(config)]
     distance = sum(grid**2 for grid in torch.meshgrid(*axes, indexing="ij"))
     target = (distance < 0.4).long().expand(2, *distance.shape)

@@ -31,6 +31,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "segresnet": {"width": 8, "blocks_down": [1, 1, 1], "blocks_up": [1, 1]},
     "dynunet": {"widths": [8, 16, 24]},
     "mednext": {"width": 8},
+    "swin_unetr": {"feature_size": 12, "depths": [1, 2, 1, 1], "window": 4},
     **{name: {"encoder": f'"{fields["encoder"]}"'} for name, fields in LIGHT.items()},
 }
 

@@ -29,6 +29,9 @@ SETTINGS: list[tuple[str, tuple[int, ...], dict[str, Any]]] = [
     ("mednext", (32, 32, 32), {"width": 8}),
     ("mednext", (32, 32, 32), {"width": 12, "size": "B", "kernel": 5, "deep_supervision": False}),
     ("mednext", (64, 64), {"width": 8, "size": "M", "spatial_dims": 2}),
+    ("swin_unetr", (64, 32, 32), {"feature_size": 12, "window": 3}),
+    ("swin_unetr", (32, 32, 64), {"feature_size": 24, "window": 4, "depths": (2, 1, 1, 3), "heads": (2, 6, 12, 24)}),
+    ("swin_unetr", (192, 128), {"feature_size": 12, "spatial_dims": 2}),
 ]
 
 
@@ -58,9 +61,8 @@ def measured(config: NetworkBase, patch: tuple[int, ...], in_channels: int) -> t
 def test_costs_are_what_torch_counts(kind: str, patch: tuple[int, ...], fields: dict[str, Any]) -> None:
     config = NETWORKS[kind].config.model_validate(fields)
     macs, values = measured(config, patch, 2)
-    tokens = math.prod(patch) // math.prod(config.multiple)
-    assert macs_a_voxel(config, 2, tokens) == pytest.approx(macs, rel=0.15 if kind == "mednext" else 0.01)
-    assert values_a_voxel(config) == pytest.approx(values, rel=0.1 if kind == "mednext" else 0.03)
+    assert macs_a_voxel(config, 2, patch) == pytest.approx(macs, rel=0.15 if kind == "mednext" else 0.01)
+    assert values_a_voxel(config, patch) == pytest.approx(values, rel=0.1 if kind == "mednext" else 0.03)
 
 
 def test_arithmetic_of_the_published_widths() -> None:
@@ -69,6 +71,7 @@ def test_arithmetic_of_the_published_widths() -> None:
         "unetr": ({"patch_size": (16, 16, 16)}, (96, 96, 96)),
         "segresnet": ({}, (96, 96, 96)),
         "mednext": ({"size": "M", "kernel": 5}, (96, 96, 96)),
+        "swin_unetr": ({}, (96, 96, 96)),
     }
     for kind, (fields, patch) in cases.items():
         config = NETWORKS[kind].config.model_validate(fields)
@@ -78,7 +81,18 @@ def test_arithmetic_of_the_published_widths() -> None:
         with FlopCounterMode(display=False) as counter:
             network(x)
         counted = counter.get_total_flops() / 2 / math.prod(patch)
-        assert macs_a_voxel(config, 1) == pytest.approx(counted, rel=0.03 if kind == "mednext" else 0.001), kind
+        assert macs_a_voxel(config, 1, patch) == pytest.approx(counted, rel=0.03 if kind == "mednext" else 0.001), kind
+
+
+def test_a_swin_unetr_costs_a_voxel_about_the_same_in_every_patch() -> None:
+    config = NETWORKS["swin_unetr"].config()
+    for cost, near, at_96 in (
+        (lambda *patch: macs_a_voxel(config, 1, *patch), 0.025, 0.976),
+        (lambda *patch: values_a_voxel(config, *patch), 0.15, 0.872),
+    ):
+        assert cost((96, 96, 96)) / cost() == pytest.approx(at_96, abs=1e-3)
+        for patch in ((64, 32, 32), (96, 64, 32), (128, 128, 128)):
+            assert cost(patch) == pytest.approx(cost(), rel=near)
 
 
 def test_another_network_has_no_costs_here() -> None:

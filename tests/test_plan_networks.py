@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from neoseg.errors import ConfigError, GeometryError
+from neoseg.errors import ConfigError, GeometryError, InputError
 from neoseg.networks.configs import (
     NETWORKS,
     ConvUNet,
     DynUNetConfig,
+    MedNeXtConfig,
     NetworkBase,
+    SwinUnetrConfig,
     UNetConfig,
     UNetPlusPlusConfig,
     WideUNetConfig,
@@ -150,3 +152,30 @@ def test_images_that_are_too_small_for_a_light_encoder_are_told_what_would_fit(s
 def test_a_patch_that_does_not_suit_a_light_encoder_is_refused() -> None:
     with pytest.raises(GeometryError, match="32x32: the nearest right patch is 96x96"):
         planned(UNetConfig(encoder="mobilenet_v2"), planes(240, 200), patch=(100, 100))
+
+
+@pytest.mark.parametrize("network", [MedNeXtConfig(), SwinUnetrConfig()], ids=lambda network: network.kind)
+def test_small_volumes_leave_enough_to_normalise(network: NetworkBase) -> None:
+    size = network.multiple[0]
+    tiny = [facts(f"c{i}", (size - 4, size - 2, size // 2), (1.0, 1.0, 1.0)) for i in range(3)]
+    for memory in (6.0, 1.01 * step_gib(planned(network, tiny).network, (size, 2 * size, size), 2)):
+        plan = planned(network, tiny, memory_gib=memory)
+        assert plan.patch == (size, 2 * size, size)
+    assert any("nothing to normalise" in r.inputs for r in plan.reasons if r.what == "patch")
+    with pytest.raises(ConfigError, match=f"{size}.*{2 * size}.*{size} voxels, the smallest"):
+        planned(network, tiny, memory_gib=1e-4)
+    with pytest.raises(GeometryError, match="single voxel"):
+        planned(network, tiny, patch=(size,) * 3)
+    with pytest.raises(GeometryError, match="nearest right patch"):
+        planned(network, tiny, patch=(size, size, size // 2))
+    with pytest.raises(InputError, match="single slices"):
+        planned(network, [facts("c", (64, 64, 1), (1.0, 1.0, 5.0))])
+
+
+def test_a_budget_chooses_the_width_of_a_swin_unetr() -> None:
+    plans = [planned(SwinUnetrConfig(), core_minutes=minutes) for minutes in (6, 20, 4000)]
+    widths = [plan.network.feature_size for plan in plans]  # type: ignore[attr-defined]
+    assert widths == sorted(widths) and len(set(widths)) > 1 and widths[-1] == 48
+    assert planned(SwinUnetrConfig(feature_size=96), core_minutes=400).network.feature_size == 96  # type: ignore[union-attr]
+    grouped = PLANNERS["swin_unetr"].sizes(SwinUnetrConfig(norm="group"), frozenset({"norm"}))
+    assert [network.feature_size for network in grouped] == [48, 24]  # type: ignore[attr-defined]

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, assert_never
 
+import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
-from neoseg.errors import GeometryError
 from neoseg.networks.blocks.any_size import check_channels, check_image, on_padded
-from neoseg.networks.configs import MEDNEXT_SIZES, DynUNetConfig, MedNeXtConfig, SegResNetConfig, check_patch, times
+from neoseg.networks.blocks.recompute import recomputed
+from neoseg.networks.blocks.window_attention import WindowAttention
+from neoseg.networks.configs import (
+    MEDNEXT_SIZES,
+    DynUNetConfig,
+    MedNeXtConfig,
+    SegResNetConfig,
+    SwinUnetrConfig,
+    check_lowest,
+    check_patch,
+)
 
 __all__ = ["Adopted", "AdoptedConfig"]
 
-AdoptedConfig = SegResNetConfig | DynUNetConfig | MedNeXtConfig
+AdoptedConfig = SegResNetConfig | DynUNetConfig | MedNeXtConfig | SwinUnetrConfig
 """Configs of the networks that come from MONAI."""
 
 Outputs = tuple[Tensor, ...]
@@ -26,7 +38,7 @@ class Adopted(nn.Module):
     stretches all of them to full size. Here there are the same in both, at the sizes that the network makes them.
 
     Args:
-        config: SegResNet, DynUNet or MedNeXt; a DynUNet's widths and strides have to be set.
+        config: SegResNet, DynUNet, MedNeXt or Swin UNETR; a DynUNet's widths and strides have to be set.
         in_channels: channels of the input.
         classes: channels of each output, background included.
         patch: voxels of the patches that it will be trained on, on each of two or three axes.
@@ -42,7 +54,7 @@ class Adopted(nn.Module):
         check_patch(config, patch)
         self.config, self.in_channels, self.classes, self.patch = config, in_channels, classes, tuple(patch)
         self.multiple = config.multiple
-        self._refuse_a_single_voxel(self.patch)
+        check_lowest(config, self.patch)
         self._outputs: Callable[[Any, Tensor], Outputs]
         match config:
             case SegResNetConfig():
@@ -51,6 +63,9 @@ class Adopted(nn.Module):
                 self.network, self._outputs = _dynunet(config, in_channels, classes), _of_dynunet
             case MedNeXtConfig():
                 self.network, self._outputs = _mednext(config, in_channels, classes), _of_mednext
+            case SwinUnetrConfig():
+                self.network = _swin_unetr(config, in_channels, classes)
+                self._outputs = partial(_of_swin_unetr, checkpointing=config.checkpointing)
             case _:
                 assert_never(config)
 
@@ -68,19 +83,9 @@ class Adopted(nn.Module):
         """
         check_image(x, self.in_channels, self.patch)
         padded = [size + -size % m for size, m in zip(x.shape[2:], self.multiple, strict=True)]
-        self._refuse_a_single_voxel(padded, batch=len(x))
+        alone = self.training and len(x) == 1 and getattr(self.config, "norm", None) == "batch"
+        check_lowest(self.config, padded, 2 if alone else None)
         return on_padded(lambda image: self._outputs(self.network, image), x, self.multiple)
-
-    def _refuse_a_single_voxel(self, sizes: Sequence[int], batch: int = 2) -> None:
-        """Refuse sizes that leave one voxel at the lowest level where single voxels cannot be normalised."""
-        norm = "instance" if isinstance(self.config, MedNeXtConfig) else self.config.norm
-        alone = norm == "instance" or (norm == "batch" and self.training and batch == 1)
-        if alone and tuple(sizes) == tuple(self.multiple):
-            raise GeometryError(
-                f"The patch {times(sizes)} leaves a single voxel at the lowest level, and nothing to normalise there: "
-                "use a larger patch"
-                + ("." if isinstance(self.config, MedNeXtConfig) else ", fewer levels, or network.norm = 'group'.")
-            )
 
 
 def _segresnet(config: SegResNetConfig, in_channels: int, classes: int) -> nn.Module:
@@ -148,10 +153,43 @@ def _mednext(config: MedNeXtConfig, in_channels: int, classes: int) -> nn.Module
     return network
 
 
+def _swin_unetr(config: SwinUnetrConfig, in_channels: int, classes: int) -> nn.Module:
+    from monai.networks.nets.swin_unetr import SwinUNETR
+
+    with _LinspaceOnCpu():
+        network: nn.Module = SwinUNETR(
+            spatial_dims=config.spatial_dims,
+            in_channels=in_channels,
+            out_channels=classes,
+            depths=config.depths,
+            num_heads=config.heads,
+            window_size=config.window,
+            feature_size=config.feature_size,
+            norm_name=_norm(config.norm),
+            drop_rate=config.dropout,
+            attn_drop_rate=config.attention_dropout,
+            dropout_path_rate=config.drop_path,
+            use_checkpoint=config.checkpointing == "all",
+        )
+    stages: Any = network.swinViT
+    for number in range(1, len(config.depths) + 1):
+        for block in getattr(stages, f"layers{number}")[0].blocks:
+            block.attn = WindowAttention(block.attn)
+    return network
+
+
+class _LinspaceOnCpu(TorchFunctionMode):
+    """Computes rows of numbers on the CPU: MONAI reads its shares of dropped paths from one, also on "meta"."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        cpu = {"device": "cpu"} if func is torch.linspace else {}
+        return func(*args, **{**(kwargs or {}), **cpu})
+
+
 def _norm(name: str) -> tuple[str, dict[str, Any]]:
     """Return MONAI's name and arguments of a normalisation."""
     arguments: dict[str, dict[str, Any]] = {"instance": {"affine": True}, "group": {"num_groups": 8}, "batch": {}}
-    return name, arguments[name]
+    return name.removeprefix("plain_"), arguments.get(name, {})
 
 
 def _of_one(network: Any, x: Tensor) -> Outputs:
@@ -184,3 +222,30 @@ def _of_mednext(network: Any, x: Tensor) -> Outputs:
     lower = reversed(network.out_blocks) if network.do_ds else ()
     heads = (network.out_0, *lower)
     return tuple(head(feature) for head, feature in zip(heads, reversed(features), strict=False))
+
+
+def _of_swin_unetr(network: Any, x: Tensor, *, checkpointing: str) -> Outputs:
+    """Return the output of a Swin UNETR without keeping what is asked to be computed again."""
+    lower = recomputed if checkpointing == "all" else _kept
+    full_size = _kept if checkpointing == "none" else recomputed
+    # Sizes are right already; MONAI's own check of them cannot be compiled.
+    tokens = network.swinViT(x, network.normalize)
+    skips = [
+        full_size(network.encoder1, x),
+        lower(network.encoder2, tokens[0]),
+        lower(network.encoder3, tokens[1]),
+        lower(network.encoder4, tokens[2]),
+        tokens[3],
+    ]
+    feature = lower(network.encoder10, tokens[4])
+    for number in (5, 4, 3, 2, 1):
+        step = getattr(network, f"decoder{number}")
+        joined = torch.cat((step.transp_conv(feature), skips[number - 1]), dim=1)
+        feature = (full_size if number == 1 else lower)(step.conv_block, joined)
+    return (network.out(feature),)
+
+
+def _kept(module: nn.Module, x: Tensor) -> Tensor:
+    """Return `module(x)`, with all that its backward pass needs."""
+    made: Tensor = module(x)
+    return made

@@ -16,6 +16,7 @@ from neoseg.networks.configs import (
     MedNeXtConfig,
     NetworkConfig,
     SegResNetConfig,
+    SwinUnetrConfig,
     UNetBase,
     UNetPlusPlusConfig,
     UnetrConfig,
@@ -74,7 +75,7 @@ def _built(config: NetworkConfig, in_channels: int, classes: int, patch: tuple[i
             return AttentionUNet(config, in_channels=in_channels, classes=classes, patch=patch)
         case UnetrConfig():
             return Unetr(config, in_channels=in_channels, classes=classes, patch=patch)
-        case SegResNetConfig() | DynUNetConfig() | MedNeXtConfig():
+        case SegResNetConfig() | DynUNetConfig() | MedNeXtConfig() | SwinUnetrConfig():
             return Adopted(config, in_channels=in_channels, classes=classes, patch=patch)
         case _:
             assert_never(config)

@@ -53,7 +53,7 @@ def _forms(kind: str) -> dict[str, _Form]:
     found: dict[str, _Form] = {}
     for axes in (3, 2):
         config = _usual(kind, axes)
-        patch = (96,) * 3 if kind == "unetr" and axes == 3 else LEVELS[axes][1]
+        patch = (96,) * 3 if kind in ("unetr", "swin_unetr") and axes == 3 else LEVELS[axes][1]
         found[f"{axes}-D"] = (config, 1, 2, patch)
     if kind in ("unet", "unet_plus_plus"):
         for encoder in LIGHT_ENCODERS:

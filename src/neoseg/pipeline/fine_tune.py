@@ -39,12 +39,14 @@ IMAGE_PARTS: Mapping[str, tuple[str, ...]] = {
     "segresnet": ("network.convInit.",),
     "dynunet": ("network.input_block.",),
     "mednext": ("network.stem.",),
+    "swin_unetr": ("network.swinViT.patch_embed.", "network.encoder1."),
 }
 CLASS_PARTS: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("unetr_pp", *U_SHAPED, "unetr"), ("heads.",)),
     "segresnet": ("network.conv_final.",),
     "dynunet": ("network.output_block.", "network.deep_supervision_heads."),
     "mednext": ("network.out_",),
+    "swin_unetr": ("network.out.",),
 }
 """By the kind of network: how the names of the tensors begin that read the image, and that write the classes."""
 

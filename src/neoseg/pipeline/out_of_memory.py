@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -85,11 +86,11 @@ def patch_that_fits(plan: Plan, free_gib: float | None) -> tuple[tuple[int, ...]
     most = LESS * step_gib(plan.network, plan.patch, plan.batch)
     if free_gib is not None:
         most = min(most, SPARE * free_gib)
-    multiple = required_multiple(plan.network)
+    multiple, lowest = required_multiple(plan.network), plan.network.lowest_voxels
     for batch in sorted({plan.batch, min(plan.batch, 2), 1}, reverse=True):
         voxels = most / step_gib(plan.network, (1, 1, 1), batch)
-        patch = patch_for(plan.patch, plan.patch, multiple, voxels)
-        small = all(p == m for p, m in zip(patch, multiple, strict=True)) and batch > 1
+        patch = patch_for(plan.patch, plan.patch, multiple, voxels, lowest)
+        small = math.prod(patch) <= lowest * math.prod(multiple) and batch > 1
         if not small and step_gib(plan.network, patch, batch) <= most:
             return patch, batch
     return None

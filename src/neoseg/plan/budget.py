@@ -10,11 +10,11 @@ from typing import Annotated
 from pydantic import BaseModel, Field
 
 from ..errors import ConfigError
-from ..networks.configs import NetworkBase, check_patch, required_multiple
+from ..networks.configs import NetworkBase, check_lowest, check_patch, required_multiple
 from .candidates import PLANNERS
 from .cost import step_core_seconds, step_gib
 from .reason import as_text
-from .topology import patch_for, whole_patch
+from .topology import patch_for, smallest_patch, whole_patch
 
 __all__ = [
     "FEWEST_STEPS",
@@ -165,7 +165,7 @@ def _fitted(
 ) -> Fitted:
     network = networks[size]
     multiple = required_multiple(network)
-    wanted, covers = whole_patch(demand.largest, demand.typical, multiple)
+    wanted, covers = whole_patch(demand.largest, demand.typical, multiple, network.lowest_voxels)
     fewest = demand.step.batch or FEWEST_PATCHES
     a_voxel = step_gib(network, (1, 1, 1), 1)
     bounds = {f"{fewest} patches in {config.memory_gib:g} GiB": int(config.memory_gib / a_voxel / fewest)}
@@ -175,9 +175,10 @@ def _fitted(
     bound = min(bounds, key=lambda name: bounds[name])
     if config.patch is not None:
         check_patch(network, config.patch)
+        check_lowest(network, config.patch)
         patch = config.patch
     else:
-        patch = patch_for(wanted, demand.typical, multiple, bounds[bound])
+        patch = patch_for(wanted, demand.typical, multiple, bounds[bound], network.lowest_voxels)
     voxels = math.prod(patch)
     room = min(batch_voxels // voxels, int(config.memory_gib / a_voxel) // voxels, MOST_PATCHES)
     batch = demand.step.batch or max(FEWEST_PATCHES, room)
@@ -199,13 +200,17 @@ def _fitted(
 
 
 def _smallest_gib(network: NetworkBase, demand: Demand) -> float:
-    return step_gib(network, required_multiple(network), demand.step.batch or FEWEST_PATCHES)
+    return step_gib(network, _smallest(network, demand), demand.step.batch or FEWEST_PATCHES)
+
+
+def _smallest(network: NetworkBase, demand: Demand) -> tuple[int, ...]:
+    return smallest_patch(demand.typical, required_multiple(network), network.lowest_voxels)
 
 
 def _too_little_memory(network: NetworkBase, demand: Demand, config: PlanConfig) -> ConfigError:
     return ConfigError(
         f"plan.memory_gib = {config.memory_gib:g}: {demand.step.batch or FEWEST_PATCHES} patches of "
-        f"{as_text(required_multiple(network))} voxels, the smallest that suit the network, take "
+        f"{as_text(_smallest(network, demand))} voxels, the smallest that suit the network, take "
         f"{_rounded_up(_smallest_gib(network, demand)):g} GiB; allow at least that."
     )
 

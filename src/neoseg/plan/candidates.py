@@ -17,6 +17,7 @@ from ..networks.configs import (
     MedNeXtConfig,
     NetworkBase,
     SegResNetConfig,
+    SwinUnetrConfig,
     UnetrConfig,
     UnetrPPConfig,
 )
@@ -40,6 +41,9 @@ LARGEST_TOKEN, FEWEST_TOKENS = 16, 4
 
 UNETR_SIZES = ((768, 12, 16), (384, 12, 16), (192, 12, 16), (192, 8, 8))
 """Hidden channels, layers and channels at full resolution: the published ViT-B, ViT-S, ViT-Ti, and one below."""
+
+SWIN_UNETR_SIZES = (48, 36, 24, 12)
+"""Channels of a Swin UNETR at full resolution, from the published number down."""
 
 
 @dataclass(frozen=True)
@@ -264,6 +268,13 @@ def _by_width(network: SegResNetConfig | MedNeXtConfig, given: frozenset[str]) -
     return [network.model_copy(update={"width": width}) for width in widths]
 
 
+def _swin_unetr_sizes(network: SwinUnetrConfig, given: frozenset[str]) -> Sequence[SwinUnetrConfig]:
+    if "feature_size" in given:
+        return [network]
+    found = [network.model_copy(update={"feature_size": size}) for size in SWIN_UNETR_SIZES]
+    return [made for made in found if _is_valid(made)] or [network]
+
+
 BY_WIDTH = Planner(_as_it_is, _by_width, "width")
 
 CONVOLUTIONAL = Planner(_conv_shaped, _conv_sizes, "widths")
@@ -279,6 +290,7 @@ PLANNERS: Mapping[str, Planner] = MappingProxyType(
         "segresnet": BY_WIDTH,
         "dynunet": CONVOLUTIONAL,
         "mednext": BY_WIDTH,
+        "swin_unetr": Planner(_as_it_is, _swin_unetr_sizes, "feature_size"),
     }
 )
 """Every kind of network."""

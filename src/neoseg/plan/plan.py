@@ -183,6 +183,8 @@ def _explain(fitted: Fitted, demand: Demand, config: PlanConfig, decided: Decide
     multiple = required_multiple(fitted.network)
     cover = "the largest" if fitted.covers_largest else "the typical"
     sizes = f"typical {as_text(demand.typical)}, largest {as_text(demand.largest)}, multiples of {as_text(multiple)}"
+    if math.prod(fitted.patch) == fitted.network.lowest_voxels * math.prod(multiple) > math.prod(multiple):
+        sizes += ", a single one leaves nothing to normalise"
     if config.patch is not None:
         decided("patch", fitted.patch, "given as plan.patch", sizes)
     elif fitted.patch == fitted.wanted:

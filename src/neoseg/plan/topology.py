@@ -15,6 +15,7 @@ __all__ = [
     "median_shape",
     "patch_for",
     "resampled_shapes",
+    "smallest_patch",
     "stem_for",
     "target_spacing",
     "whole_patch",
@@ -89,16 +90,24 @@ def levels_for(stem: Sequence[int], shape: Sequence[int], most: int = 4, fewest:
     return max(fewest, min(most, 1 + int(math.log2(max(1.0, smallest / SMALLEST_BOTTLENECK)))))
 
 
+def smallest_patch(typical: Sequence[int], multiple: Sequence[int], lowest: int = 1) -> tuple[int, ...]:
+    """Return one multiple an axis, of the longest axis so many that the lowest level keeps ``lowest`` voxels."""
+    patch = list(multiple)
+    patch[int(np.argmax([n / m for n, m in zip(typical, multiple, strict=True)]))] *= lowest
+    return tuple(patch)
+
+
 def whole_patch(
-    largest: Sequence[int], typical: Sequence[int], multiple: Sequence[int]
+    largest: Sequence[int], typical: Sequence[int], multiple: Sequence[int], lowest: int = 1
 ) -> tuple[tuple[int, ...], bool]:
     """Return the patch that is wanted without a budget, and whether it covers the largest training volume.
 
-    Both volumes are rounded up to the network's multiples; the largest is taken while it has at most
-    :data:`LARGEST_IF` times the voxels of the typical one.
+    Both volumes are rounded up to the network's multiples, and to its smallest patch; the largest is taken while it has
+    at most :data:`LARGEST_IF` times the voxels of the typical one.
     """
     every, most = (
-        tuple(max(m, math.ceil(n / m) * m) for n, m in zip(size, multiple, strict=True)) for size in (largest, typical)
+        tuple(max(least, math.ceil(n / m) * m) for n, m, least in zip(size, multiple, smallest, strict=True))
+        for size, smallest in ((size, smallest_patch(size, multiple, lowest)) for size in (largest, typical))
     )
     if math.prod(every) <= LARGEST_IF * math.prod(most):
         return every, True
@@ -106,14 +115,14 @@ def whole_patch(
 
 
 def patch_for(
-    wanted: Sequence[int], typical: Sequence[int], multiple: Sequence[int], most_voxels: float
+    wanted: Sequence[int], typical: Sequence[int], multiple: Sequence[int], most_voxels: float, lowest: int = 1
 ) -> tuple[int, ...]:
-    """Shorten a patch until it has at most ``most_voxels``, down to one multiple an axis.
+    """Shorten a patch until it has at most ``most_voxels``, down to ``lowest`` multiples altogether.
 
     Each time the axis with the largest ratio of patch to typical size loses one multiple (nnU-Net's rule).
     """
     patch = list(wanted)
-    while math.prod(patch) > most_voxels and any(p > m for p, m in zip(patch, multiple, strict=True)):
+    while math.prod(patch) > max(most_voxels, lowest * math.prod(multiple)):
         ratio = [p / max(t, 1) if p > m else -1.0 for p, t, m in zip(patch, typical, multiple, strict=True)]
         axis = int(np.argmax(ratio))
         patch[axis] -= multiple[axis]

@@ -8,8 +8,8 @@ from typing import Annotated, Any, NamedTuple
 
 from pydantic import Discriminator, Tag
 
-from .adopted import MEDNEXT_SIZES, DynUNetConfig, MedNeXtConfig, SegResNetConfig
-from .base import NetworkBase, check_patch, required_multiple, times
+from .adopted import MEDNEXT_SIZES, DynUNetConfig, MedNeXtConfig, SegResNetConfig, SwinUnetrConfig
+from .base import NetworkBase, check_lowest, check_patch, required_multiple, times
 from .light import LIGHT_ENCODERS, LightEncoder
 from .published import PUBLISHED, Published
 from .unetr import UnetrConfig, step_sizes
@@ -32,6 +32,7 @@ __all__ = [
     "NetworkEntry",
     "Published",
     "SegResNetConfig",
+    "SwinUnetrConfig",
     "UNetBase",
     "UNetConfig",
     "UNetPlusPlusConfig",
@@ -39,6 +40,7 @@ __all__ = [
     "UnetrPPConfig",
     "WideUNetConfig",
     "axes_of",
+    "check_lowest",
     "check_orientation",
     "check_patch",
     "required_multiple",
@@ -65,7 +67,8 @@ NetworkConfig = Annotated[
     | Annotated[UnetrConfig, Tag("unetr")]
     | Annotated[SegResNetConfig, Tag("segresnet")]
     | Annotated[DynUNetConfig, Tag("dynunet")]
-    | Annotated[MedNeXtConfig, Tag("mednext")],
+    | Annotated[MedNeXtConfig, Tag("mednext")]
+    | Annotated[SwinUnetrConfig, Tag("swin_unetr")],
     Discriminator(_kind_of),
 ]
 """The union of all network configs, told apart by `kind`."""
@@ -132,6 +135,12 @@ NETWORKS: Mapping[str, NetworkEntry] = MappingProxyType(
             "MedNeXt",
             "Roy et al., MedNeXt: Transformer-Driven Scaling of ConvNets for Medical Image Segmentation, MICCAI 2023, "
             "arXiv:2303.09975; as implemented by MONAI",
+        ),
+        "swin_unetr": NetworkEntry(
+            SwinUnetrConfig,
+            "Swin UNETR",
+            "Hatamizadeh et al., Swin UNETR: Swin Transformers for Semantic Segmentation of Brain Tumors in MRI "
+            "Images, BrainLes 2021, arXiv:2201.01266; as implemented by MONAI",
         ),
     }
 )

@@ -13,7 +13,7 @@ from neoseg.errors import ConfigError
 from .base import NetworkBase, Norm, Positive, Share
 from .unets import ConvUNet
 
-__all__ = ["MEDNEXT_SIZES", "DynUNetConfig", "MedNeXtConfig", "MedNeXtSize", "SegResNetConfig"]
+__all__ = ["MEDNEXT_SIZES", "DynUNetConfig", "MedNeXtConfig", "MedNeXtSize", "SegResNetConfig", "SwinUnetrConfig"]
 
 GROUPS = 8
 """Groups of channels that norm "group" makes in MONAI's networks."""
@@ -24,6 +24,9 @@ NORMS = ("batch", "instance", "group")
 NARROWEST = 8
 """Channels that a 1x1 convolution with a stride has to read at least: of fewer, in planes with channels last, torch
 2.13 writes beyond its memory in the backward pass."""
+
+CHANNEL_STEP = 12
+"""What the channels of a Swin UNETR are a multiple of."""
 
 Blocks = Annotated[tuple[Positive, ...], Field(min_length=2, max_length=8)]
 
@@ -64,6 +67,11 @@ class SegResNetConfig(NetworkBase, frozen=True, extra="forbid"):
     def multiple(self) -> tuple[int, ...]:
         """Two for each level below the first."""
         return (2 ** (len(self.blocks_down) - 1),) * self.spatial_dims
+
+    @property
+    def lowest_voxels(self) -> int:
+        """A single voxel has no spread that could be normalised."""
+        return _lowest_voxels(self.norm)
 
     @model_validator(mode="after")
     def _fields_agree(self) -> Self:
@@ -127,6 +135,11 @@ class DynUNetConfig(ConvUNet, frozen=True, extra="forbid"):
         return self
 
     @property
+    def lowest_voxels(self) -> int:
+        """A single voxel has no spread that could be normalised."""
+        return _lowest_voxels(self.norm)
+
+    @property
     def widths_strides_kernels(
         self,
     ) -> tuple[tuple[int, ...], tuple[tuple[int, ...], ...], tuple[tuple[int, ...], ...]]:
@@ -187,6 +200,96 @@ class MedNeXtConfig(NetworkBase, frozen=True, extra="forbid"):
     def multiple(self) -> tuple[int, ...]:
         """Two for each of four levels below the first."""
         return (16,) * self.spatial_dims
+
+    @property
+    def lowest_voxels(self) -> int:
+        """A single voxel has no spread that could be normalised."""
+        return 2
+
+
+class SwinUnetrConfig(NetworkBase, frozen=True, extra="forbid"):
+    """Swin UNETR (Hatamizadeh et al., BrainLes 2021, arXiv 2201.01266), by MONAI: attention in windows, then a U-Net.
+
+    The encoder makes a token of each 2 voxels an axis and halves the grid four times; its attention stays within
+    windows, which are shifted by half in every second block. The defaults are the paper's. Where an axis of the grid
+    is not longer than a window, the window is cut to it and reads other entries of its table of positions, as MONAI's
+    does; so windows of the size of the training's patch are what it knows.
+
+    Attributes:
+        kind: the name of the network in configuration files.
+        spatial_dims: axes of the images: 3 for volumes (B, c, x, y, z), 2 for planes (B, c, x, y).
+        deep_supervision: has to be false: the network has one output.
+        feature_size: channels at full resolution and of the first tokens, a multiple of 12; 2, 4, 8 and 16 times as
+            many at the lower ones.
+        depths: blocks of attention on each of the four grids of tokens, the finest first.
+        heads: attention heads on each grid; each divides the channels there.
+        window: tokens of a window along each axis, 2 to 16.
+        norm: normalisation of the convolutions. "plain_instance" (no scale, no shift) is published; "instance"
+            (affine), "batch", or "group" of eight groups, for which `feature_size` has to be a multiple of 24.
+        dropout: share of values dropped in tokens, projections and perceptrons while training.
+        attention_dropout: share of the attention's weights dropped while training.
+        drop_path: share of images that skip the last block while training; it rises from 0 at the first one.
+        checkpointing: what is computed again in the backward pass in place of being kept, which saves memory and
+            costs time: "none", the convolutions at "full_size", or "all" of those, the blocks of attention and the
+            lower convolutions. Results are the same.
+    """
+
+    kind: Literal["swin_unetr"] = "swin_unetr"
+    deep_supervision: bool = False
+    feature_size: Positive = 48
+    depths: tuple[Positive, Positive, Positive, Positive] = (2, 2, 2, 2)
+    heads: tuple[Positive, Positive, Positive, Positive] = (3, 6, 12, 24)
+    window: Annotated[int, Field(ge=2, le=16)] = 7
+    norm: Literal["batch", "instance", "group", "plain_instance"] = "plain_instance"
+    dropout: Share = 0.0
+    attention_dropout: Share = 0.0
+    drop_path: Share = 0.0
+    checkpointing: Literal["none", "full_size", "all"] = "none"
+
+    @property
+    def any_size(self) -> bool:
+        """Windows are padded, so any size goes in."""
+        return True
+
+    @property
+    def multiple(self) -> tuple[int, ...]:
+        """Two for the tokens, and two for each of the four times that their grid is halved."""
+        return (32,) * self.spatial_dims
+
+    @property
+    def lowest_voxels(self) -> int:
+        """A single voxel has no spread that could be normalised."""
+        return _lowest_voxels(self.norm)
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels on each of the four grids of tokens, the finest first."""
+        return tuple(self.feature_size * 2**level for level in range(len(self.depths)))
+
+    @model_validator(mode="after")
+    def _fields_agree(self) -> Self:
+        """Refuse widths and heads that MONAI cannot build, and outputs that there are not."""
+        if self.feature_size % CHANNEL_STEP:
+            raise ValueError(
+                f"feature_size = {self.feature_size}, but it has to be a multiple of {CHANNEL_STEP}: use "
+                f"{max(round(self.feature_size / CHANNEL_STEP), 1) * CHANNEL_STEP}"
+            )
+        for width, heads in zip(self.widths, self.heads, strict=True):
+            if width % heads:
+                raise ValueError(
+                    f"heads holds {heads} where there are {width} channels: each number of heads has to divide "
+                    f"{', '.join(map(str, self.widths))}, in this order"
+                )
+        if self.norm == "group":
+            _check_groups("feature_size", (self.feature_size,))
+        if self.deep_supervision:
+            raise ValueError("deep_supervision = true, but a Swin UNETR has one output: set it to false")
+        return self
+
+
+def _lowest_voxels(norm: str) -> int:
+    """Return how many voxels a normalisation needs of each image."""
+    return 2 if norm in ("instance", "plain_instance") else 1
 
 
 def _check_groups(name: str, widths: tuple[int, ...]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Annotated, Literal
@@ -10,7 +11,17 @@ from pydantic import BaseModel, Field
 
 from neoseg.errors import GeometryError
 
-__all__ = ["NetworkBase", "Norm", "Positive", "Share", "Widths", "check_patch", "required_multiple", "times"]
+__all__ = [
+    "NetworkBase",
+    "Norm",
+    "Positive",
+    "Share",
+    "Widths",
+    "check_lowest",
+    "check_patch",
+    "required_multiple",
+    "times",
+]
 
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -45,6 +56,11 @@ class NetworkBase(BaseModel, ABC, frozen=True, extra="forbid"):
             ConfigError: a field that the plan has to fill is empty.
         """
 
+    @property
+    def lowest_voxels(self) -> int:
+        """How many voxels a patch has to leave at the lowest level, so that they can be normalised."""
+        return 1
+
 
 def required_multiple(config: NetworkBase) -> tuple[int, ...]:
     """Return what each axis of a patch has to be a multiple of.
@@ -76,6 +92,41 @@ def check_patch(config: NetworkBase, patch: Sequence[int]) -> None:
             f"The patch {times(patch)} does not suit a network whose axes must be multiples of {times(multiples)}: "
             f"the nearest right patch is {times(right)}."
         )
+
+
+def check_lowest(config: NetworkBase, sizes: Sequence[int], least: int | None = None) -> None:
+    """Refuse sizes that leave a single voxel at the lowest level where single voxels cannot be normalised.
+
+    Args:
+        config: the network.
+        sizes: of an image, multiples of what the network asks.
+        least: voxels that have to be left; None takes the network's own number.
+
+    Raises:
+        ConfigError: a field that the plan has to fill is empty.
+        GeometryError: there are fewer.
+    """
+    needed = config.lowest_voxels if least is None else least
+    if math.prod(sizes) < needed * math.prod(config.multiple):
+        fields = type(config).model_fields
+        others = [
+            what
+            for what, possible in (
+                ("fewer levels", "widths" in fields or "blocks_down" in fields),
+                ("network.norm = 'group'", "norm" in fields),
+            )
+            if possible
+        ]
+        raise GeometryError(
+            f"The patch {times(sizes)} leaves a single voxel at the lowest level, and nothing to normalise there: "
+            f"{_either('use a larger patch', *others)}."
+        )
+
+
+def _either(*choices: str) -> str:
+    """Return choices as they are read aloud."""
+    *first, last = choices
+    return f"{', '.join(first)}{',' * (len(first) > 1)} or {last}" if first else last
 
 
 def times(sizes: Sequence[int]) -> str:
