@@ -179,7 +179,8 @@ def _together(folds: Iterable[dict[str, Any]]) -> float:
     seconds, reached = 0.0, 0.0
     for record in sorted(folds, key=lambda record: record.get("span", [0.0])[0]):
         start, end = record.get("span", (0.0, 0.0))
-        seconds += max(0.0, record["seconds"] - (end - start)) + max(0.0, end - max(start, reached))
+        shared = max(0.0, min(end, reached) - start)
+        seconds += max(0.0, record["seconds"] - shared)
         reached = max(reached, end)
     return seconds
 

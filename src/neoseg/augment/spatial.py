@@ -100,6 +100,7 @@ def warp(
         label[index] = (found[:, 0] > 0.5).to(label.dtype)
     else:
         background = 1 - found.sum(dim=1, keepdim=True)
+        # argmax is many times slower on CPUs
         label[index] = torch.cat([background, found], dim=1).max(dim=1).indices.to(label.dtype)
     return image, label
 

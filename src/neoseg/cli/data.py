@@ -94,10 +94,12 @@ def check(
 
 
 def info(
-    networks: Annotated[bool, typer.Option("--networks", help="List the networks with their sizes.")] = False,
+    networks: Annotated[
+        bool, typer.Option("--networks", help="List the networks with sizes of two forms each.")
+    ] = False,
     network: Annotated[
         str | None,
-        typer.Option("--network", metavar="KIND", help="Parameters and multiply-adds of a network, such as unetr_pp."),
+        typer.Option("--network", metavar="KIND", help="Sizes of all forms of a network, such as unetr_pp."),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -121,7 +123,7 @@ def info(
         table = {}
         for kind, entry in NETWORKS.items():
             table[kind] = f"{entry.title}: {entry.paper}"
-            table |= {f"  {kind}, {name}": _size_line(facts) for name, facts in network_facts(kind).items()}
+            table |= {f"  {kind}, {name}": _size_line(facts) for name, facts in network_facts(kind, 2).items()}
     else:
         from ..config import recipes
         from ..data.layouts import LAYOUTS
