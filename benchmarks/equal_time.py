@@ -1,0 +1,359 @@
+"""Networks trained for the same wall time on one split: what each reaches on cases that no training saw.
+
+Three tables. "forms": UNETR++ as published ("legacy"), with tokens in their places ("aligned"), for any size ("flex",
+"free"), and as the paper prints it; one patch, batch and width for all. "planes" and "volumes": kinds of networks, each
+with the width and patch that the planner gives it for the budget. Every run has one thread, two run side by side, and
+the time budget sets the number of steps. Seeds change the weights' start and which training cases are set aside, never
+the scored cases: every third subject, or fifth of the hippocampus (in the order of their names), and the held-out heads
+of a made-up cohort. No threshold is chosen: a voxel gets its most probable class.
+
+    python benchmarks/equal_time.py TABLE DATASET SOURCE FOLDER [--minutes 12] [--seeds 0 1 2] [--only NAME ...]
+
+DATASET: "hippocampus", "nuclei" or "ventricle" with SOURCE the folder of the data, or "heads" with SOURCE a folder to
+make the cohort in. Writes benchmarks/results/equal_time_TABLE_DATASET.json after every run. Killed and started again
+it goes on where it stood; after --hours no further run is started.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import cc3d
+import numpy as np
+from numpy.typing import NDArray
+
+from machine import machine
+from neoseg.atomic import read_json, write_json
+from neoseg.config import RunConfig, load_config
+from neoseg.data.cases import read_cases, write_cases
+from neoseg.data.layouts.imported import ImportOptions
+from neoseg.inference.ensemble import Ensemble
+from neoseg.metrics import score_case
+from neoseg.phantom.config import CohortConfig
+from neoseg.pipeline.import_data import import_folder
+from neoseg.pipeline.predict import load_networks
+from neoseg.pipeline.prepare import atlas_of
+from neoseg.pipeline.prepared import PreparedCase
+from neoseg.pipeline.run import run_stage
+from neoseg.pipeline.session import Session, open_session
+from neoseg.report.summary import paired_difference, summarise
+from space import made_cohort
+
+RESULTS = Path(__file__).parent / "results"
+UNETR_PP = 'kind = "unetr_pp", layer_scale_init = 0.1, norm = "instance", full_norm = "instance"'
+
+TABLES: dict[str, dict[str, str]] = {
+    "forms": {
+        "aligned": "",
+        "legacy": 'layout = "legacy"',
+        "flex": 'size = "flex"',
+        "free": 'size = "free"',
+        "as_printed": 'as_printed = true, heads = 1, fusion = "sum", conv_blocks = 1',
+    },
+    "planes": {
+        "unetr_pp": UNETR_PP,
+        "unet": 'kind = "unet"',
+        "wide_unet": 'kind = "wide_unet"',
+        "unet_plus_plus": 'kind = "unet_plus_plus", deep_supervision = false',
+        "unet_plus_plus, supervised": 'kind = "unet_plus_plus", deep_supervision = true',
+        "attention_unet": 'kind = "attention_unet"',
+    },
+    "volumes": {
+        "unetr_pp": UNETR_PP,
+        "unet": 'kind = "unet"',
+        "unet, residual": 'kind = "unet", encoder = "residual"',
+        "unetr": 'kind = "unetr"',
+        "swin_unetr": 'kind = "swin_unetr"',
+        "segresnet": 'kind = "segresnet"',
+    },
+}
+"""The first of each table is what the others are compared with, and the one whose patch all forms share."""
+
+SHARED = ("dims", "depths", "proj", "decoder_proj", "stem", "feature_size", "norm", "full_norm", "layer_scale_init")
+"""Fields that the forms take over from the plan of the first one."""
+
+LESION_MM3 = (0, 200, 1000, np.inf)
+TINY = ("training.time_budget_s=20", "training.steps_per_epoch=5")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Where cases come from, and which are scored.
+
+    Attributes:
+        recipe, layout, subject_pattern: of the import.
+        every: every so many-th subject is scored; 0: the data say which.
+        mask_of_instances: labels lie in the folder of this name, an index an instance.
+    """
+
+    recipe: str
+    layout: str
+    every: int = 0
+    subject_pattern: str | None = None
+    masks: str | None = None
+
+
+DATASETS = {
+    "hippocampus": Dataset("hippocampus", "folders", every=5),
+    "nuclei": Dataset("planar", "planar_folders", every=3, masks="instances"),
+    "ventricle": Dataset("planar", "planar_folders", every=3, subject_pattern=r"^(SC-.*-\d+)-IM"),
+    "heads": Dataset("demo", "bonbid"),
+}
+
+
+def made_data(dataset: str, source: Path, work: Path, tiny: bool) -> tuple[Path, tuple[str, ...]]:
+    """Import the data into a workspace and return its configuration, with the changes that it needs."""
+    about, toml = DATASETS[dataset], work / "neoseg.toml"
+    if dataset == "heads":
+        made_cohort(source, CohortConfig(healthy=5, patients=6, held_out=3) if tiny else CohortConfig(), jobs=2)
+        atlas_of(open_session(load_config(source / "neoseg.toml", workspace=source / "atlas")))
+        source = source / "cohort"
+    if not toml.is_file():
+        options = ImportOptions(subject_pattern=about.subject_pattern, masks=about.masks)
+        import_folder(source, work, about.layout, recipe=about.recipe, options=options, overwrite=True)
+        if about.every:
+            cases = read_cases(work / "cases.csv")
+            scored = sorted({case.subject for case in cases})[about.every // 2 :: about.every]
+            parts = [replace(c, split="test" if c.subject in scored else "train") for c in cases]
+            write_cases(parts, work / "cases.csv")
+    template = source.parent / "atlas" / "atlas"
+    return toml, ((f'template="{template.resolve()}"',) if dataset == "heads" else ())
+
+
+def configured(table: str, name: str, given: argparse.Namespace, work: Path, *more: str) -> RunConfig:
+    """Return the configuration of one run, in a workspace of its own."""
+    toml, needed = made_data(given.dataset, given.source, work, given.tiny)
+    budget = TINY if given.tiny else (f"training.time_budget_s={60 * given.minutes}",)
+    common = ["jobs=1", "fold_jobs=1", "threads=1", "rules=[]", f"plan.core_minutes={given.minutes}", *budget, *needed]
+    if table != "forms":
+        common.append(f"network={{{TABLES[table][name]}}}")
+    return load_config(toml, [*common, *more])
+
+
+def shared_plan(given: argparse.Namespace) -> tuple[str, ...]:
+    """Return the patch, batch and network that the first form is planned with, as changes for every form."""
+    work = given.folder / given.table / given.dataset / "plan"
+    session = open_session(configured("forms", "aligned", given, work, "seed=0"))
+    for stage in ("check", "plan"):
+        run_stage(session, stage)
+    plan = session.plan
+    # The printed block has no gain, so nothing that could start it.
+    taken = [field for field in SHARED if (given.one, field) != ("as_printed", "layer_scale_init")]
+    fields = {field: getattr(plan.network, field) for field in taken}
+    shown = {
+        f: f'"{v}"' if isinstance(v, str) else str(list(v) if isinstance(v, tuple) else v) for f, v in fields.items()
+    }
+    common = ", ".join(f"{field} = {value}" for field, value in shown.items())
+    special = TABLES["forms"][given.one]
+    return (
+        f'network={{kind = "unetr_pp", {common}{", " if special else ""}{special}}}',
+        f"plan.patch={list(plan.patch)}",
+        f"training.batch_size={plan.batch}",
+    )
+
+
+def lesions(truth: NDArray[np.bool_], found: NDArray[np.bool_], voxel_mm3: float) -> list[tuple[float, bool]]:
+    """Return size in mm3 of each true lesion (26 neighbours), and whether any of its voxels was found."""
+    parts = cc3d.connected_components(truth, connectivity=26)
+    hit = set(np.unique(parts[found]))
+    return [(round(float(n) * voxel_mm3, 1), i in hit) for i, n in enumerate(np.bincount(parts.ravel())) if i and n]
+
+
+def scores(session: Session, dataset: str) -> dict[str, Any]:
+    """Predict the held-out cases by the network of fold 0, and score them."""
+    plan, labels = session.plan, session.labels
+    networks = load_networks(session.run, plan, labels, [0], "cpu")
+    ensemble = Ensemble(networks, plan, labels.count, session.config.window, "cpu")
+    cases: dict[str, Any] = {}
+    start = time.monotonic()
+    for case in session.held_out:
+        prepared = PreparedCase(session.store, case.case)
+        found = ensemble.probabilities(np.asarray(prepared.image), prepared.space, prepared.box).argmax(axis=0)
+        mask, truth = prepared.on_native(found.astype(np.uint8)), np.asarray(prepared.truth)
+        entry: dict[str, Any] = {"subject": case.subject}
+        for index, label in enumerate(labels.names, start=1):
+            pair = truth == index, mask == index
+            if pair[0].any() or pair[1].any():
+                entry[label] = score_case(*pair, prepared.native.spacing, metrics=["dice"])["dice"]
+        if dataset == "heads":
+            entry["lesions"] = lesions(truth > 0, mask > 0, prepared.native.voxel_volume)
+        cases[case.case] = entry
+    return {
+        "seconds_per_case": round((time.monotonic() - start) / len(cases), 3),
+        "parameters": sum(p.numel() for p in networks[0].parameters()),
+        "cases": cases,
+    }
+
+
+def one_run(given: argparse.Namespace) -> None:
+    """Train and score one network with one seed, in this process; write its entry."""
+    (seed,) = given.seeds
+    work = folder_of(given, given.one, seed)
+    more = shared_plan(given) if given.table == "forms" else ()
+    session = open_session(configured(given.table, given.one, given, work, *more, f"seed={seed}"))
+    for stage in ("check", "plan", "prepare"):
+        run_stage(session, stage)
+    run_stage(session, "train", folds=[0])
+    plan, done = session.plan, read_json(session.run.fold(0) / "finished.json")
+    write_json(
+        work / "entry.json",
+        {
+            "patch": plan.patch,
+            "batch": plan.batch,
+            "network": plan.network.model_dump(mode="json"),
+            "steps": done["steps"],
+            "training_seconds": round(done["seconds"], 1),
+            **scores(session, given.dataset),
+        },
+    )
+
+
+def folder_of(given: argparse.Namespace, name: str, seed: int) -> Path:
+    place: Path = given.folder / given.table / given.dataset / name.replace(", ", "_") / f"seed{seed}"
+    return place
+
+
+def by_subject(entry: Mapping[str, Any]) -> dict[str, float]:
+    """Return the mean over labels and cases of each subject: a patient with many pictures counts once."""
+    values: dict[str, list[float]] = {}
+    for case in entry["cases"].values():
+        own = [v for k, v in case.items() if k not in ("subject", "lesions")]
+        if own:
+            values.setdefault(case["subject"], []).append(float(np.mean(own)))
+    return {subject: float(np.mean(v)) for subject, v in values.items()}
+
+
+def recalls(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the share of true lesions that are hit, by their size."""
+    every = [tuple(lesion) for e in entries for case in e["cases"].values() for lesion in case.get("lesions", ())]
+    rows = {}
+    for low, high in pairwise(LESION_MM3):
+        hits = [hit for size, hit in every if low < size <= high]
+        if hits:
+            rows[f"{low:g} to {high:g} mm3"] = {"recall": round(float(np.mean(hits)), 3), "lesions": len(hits)}
+    return rows
+
+
+def table_of(names: Sequence[str], entries: Mapping[str, Any], kinds: Mapping[str, str]) -> list[dict[str, Any]]:
+    """One row a network, over the seeds that are there; differences are paired by seed and subject."""
+    rows, first = [], names[0]
+    for name in names:
+        mine = {key.split("/")[0]: e for key, e in entries.items() if key.split("/", 1)[1] == name}
+        if not mine:
+            continue
+        dice = {seed: by_subject(e) for seed, e in mine.items()}
+        pairs = [
+            (value, other[subject])
+            for seed, own in dice.items()
+            if name != first and f"{seed}/{first}" in entries
+            for other in (by_subject(entries[f"{seed}/{first}"]),)
+            for subject, value in own.items()
+            if subject in other
+        ]
+        over_seeds = {s: float(np.mean([d[s] for d in dice.values() if s in d])) for s in next(iter(dice.values()))}
+        generator = np.random.default_rng(0)
+        row: dict[str, Any] = {
+            "name": name,
+            "seeds": len(mine),
+            "dice": summarise(list(over_seeds.values()), [0.0] * len(over_seeds), generator=generator).to_json(),
+            "dice_of_each_seed": [round(float(np.mean(list(d.values()))), 4) for d in dice.values()],
+            "minus_first": paired_difference(*zip(*pairs, strict=True), generator).to_json() if pairs else None,
+        }
+        for key in ("steps", "training_seconds", "seconds_per_case", "parameters"):
+            row[key] = float(np.median([e[key] for e in mine.values()]))
+        if found := recalls(list(mine.values())):
+            row["lesions"] = found
+        if kinds:
+            row["kinds"] = by_kind(list(mine.values()), kinds)
+        rows.append(row)
+    return rows
+
+
+def by_kind(entries: Sequence[Mapping[str, Any]], kinds: Mapping[str, str]) -> dict[str, dict[str, float]]:
+    """Return mean Dice and mean intersection over union of each kind of picture, and of all."""
+    dice: dict[str, list[float]] = {}
+    for entry in entries:
+        for name, case in entry["cases"].items():
+            own = [v for k, v in case.items() if k not in ("subject", "lesions")]
+            for kind in ("all", kinds[name]):
+                dice.setdefault(kind, []).extend(own)
+    return {
+        kind: {
+            "pictures": len(v) // len(entries),
+            "dice": round(float(np.mean(v)), 4),
+            "iou": round(float(np.mean([d / (2 - d) for d in v])), 4),
+        }
+        for kind, v in sorted(dice.items())
+    }
+
+
+def kinds_of(source: Path) -> dict[str, str]:
+    """Return the kind of each picture where the data have a list of them ("colour_256x320": "colour")."""
+    path = source / "index.csv"
+    if not path.is_file():
+        return {}
+    with path.open(newline="", encoding="utf-8") as stream:
+        return {row["image_id"]: row["kind_and_size"].split("_")[0] for row in csv.DictReader(stream)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("table", choices=list(TABLES))
+    parser.add_argument("dataset", choices=list(DATASETS))
+    parser.add_argument("source", type=Path)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--minutes", type=float, default=12.0, help="of training, wall time")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--only", nargs="+")
+    parser.add_argument("--hours", type=float, default=float("inf"), help="no run is started after this long")
+    parser.add_argument("--tiny", action="store_true", help="20 seconds a run, to see that it works")
+    parser.add_argument("--result", type=Path)
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.one:
+        one_run(given)
+        return
+    names = [name for name in TABLES[given.table] if name in (given.only or TABLES[given.table])]
+    result = given.result or RESULTS / f"equal_time_{given.table}_{given.dataset}.json"
+    start, runs = time.monotonic(), [(seed, name) for seed in given.seeds for name in names]
+    # Once, so that runs side by side find the data and the shared plan made.
+    made_data(given.dataset, given.source, given.folder / given.table / given.dataset / "plan", given.tiny)
+
+    def work(run: tuple[int, str]) -> None:
+        seed, name = run
+        place = folder_of(given, name, seed)
+        if (place / "entry.json").is_file() or time.monotonic() - start > 3600 * given.hours:
+            return
+        place.mkdir(parents=True, exist_ok=True)
+        own = [sys.executable, __file__, given.table, given.dataset, given.source, given.folder]
+        own += ["--minutes", given.minutes, "--seeds", seed, "--one", name, *(["--tiny"] if given.tiny else [])]
+        with (place / "log.txt").open("a", encoding="utf-8") as log:
+            subprocess.run([str(part) for part in own], stdout=log, stderr=log, check=True)
+        save()
+
+    def save() -> None:
+        found = {
+            f"seed{seed}/{name}": read_json(folder_of(given, name, seed) / "entry.json")
+            for seed, name in runs
+            if (folder_of(given, name, seed) / "entry.json").is_file()
+        }
+        about = {"what": __doc__, "machine": machine(), "minutes": given.minutes, "dataset": given.dataset}
+        write_json(result, {**about, "table": table_of(names, found, kinds_of(given.source)), "entries": found})
+
+    with ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(work, run) for run in runs]:
+            done.result()
+
+
+if __name__ == "__main__":
+    main()
