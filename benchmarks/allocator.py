@@ -33,6 +33,7 @@ from neoseg.losses.build import build_loss
 from neoseg.losses.configs import LossConfig
 from neoseg.networks.build import build_network
 from neoseg.networks.configs import UnetrPPConfig
+from neoseg.targets import Targets
 from neoseg.training.batch import StepParts
 from neoseg.training.configs import TrainingConfig
 from neoseg.training.data import TrainingCase, TrainingData
@@ -44,6 +45,7 @@ from neoseg.training.step import train_step
 
 RESULT = Path(__file__).parent / "results" / "allocator.json"
 PATCHES = {"48x48x32": (48, 48, 32)}
+TARGETS = Targets.of_classes(2)
 SETTINGS = ("as it is", "kept")
 STEPS, ROUNDS = 4, 2
 
@@ -59,7 +61,7 @@ def measured(patch: tuple[int, ...]) -> dict[str, Any]:
     label[20:40, 20:40, 10:30] = 1
     image = generator.normal(size=(2, *label.shape)).astype(np.float32)
     cases = [TrainingCase(str(i), image, label) for i in range(2)]
-    data = TrainingData(train=cases, validation=[], spacing_mm=(1.0, 1.0, 2.0), classes=2, patch=patch)
+    data = TrainingData(train=cases, validation=[], spacing_mm=(1.0, 1.0, 2.0), targets=TARGETS, patch=patch)
     network = build_network(
         UnetrPPConfig(stem=(2, 2, 2)), in_channels=2, classes=2, patch=patch, generator=torch.Generator().manual_seed(0)
     ).to(memory_format=torch.channels_last_3d)
@@ -88,7 +90,7 @@ def measured(patch: tuple[int, ...]) -> dict[str, Any]:
     network.eval()
     before = used()
     for _ in range(2):
-        predict_probabilities(network, image, patch=patch, classes=2, config=WindowConfig())
+        predict_probabilities(network, image, patch=patch, targets=TARGETS, config=WindowConfig())
     result["volume"] = per(2, before)
     network.train()
     for step in range(2 + STEPS, 4 + STEPS):

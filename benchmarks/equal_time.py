@@ -172,8 +172,8 @@ def lesions(truth: NDArray[np.bool_], found: NDArray[np.bool_], voxel_mm3: float
 def scores(session: Session, dataset: str) -> dict[str, Any]:
     """Predict the held-out cases by the network of fold 0, and score them."""
     plan, labels = session.plan, session.labels
-    networks = load_networks(session.run, plan, labels, [0], "cpu")
-    ensemble = Ensemble(networks, plan, labels.count, session.config.window, "cpu")
+    networks = load_networks(session.run, plan, session.targets, [0], "cpu")
+    ensemble = Ensemble(networks, plan, session.targets, session.config.window, "cpu")
     cases: dict[str, Any] = {}
     start = time.monotonic()
     for case in session.held_out:

@@ -26,8 +26,6 @@ from neoseg.data.cases import Case
 from neoseg.data.foreground import bounding_box, foreground_mask
 from neoseg.data.loading import load_images
 from neoseg.data.store import CaseStore
-from neoseg.inference.configs import WindowConfig
-from neoseg.inference.ensemble import mean_of
 from neoseg.inference.sliding_window import predict_probabilities
 from neoseg.io import write_volume
 from neoseg.networks.build import build_network
@@ -43,6 +41,7 @@ from neoseg.prepare.zmap import ZmapConfig, zmap_with_coverage
 from neoseg.register.affine import register_affine
 from neoseg.register.configs import AffineConfig, FfdConfig
 from neoseg.register.ffd import register_ffd
+from neoseg.targets import Targets
 from neoseg.volume import Grid, Volume, upright
 
 RESULT = Path(__file__).parent / "results" / "forecast.json"
@@ -134,7 +133,7 @@ def windows() -> dict[str, Any]:
         image = np.random.default_rng(0).normal(size=(channels, *patch)).astype(np.float32)
 
         def once(model: Any = model, image: Any = image, patch: Any = patch) -> Any:
-            return predict_probabilities(mean_of([model]), image, patch=patch, classes=2, config=WindowConfig())
+            return predict_probabilities(model, image, patch=patch, targets=Targets.of_classes(2))
 
         once()
         measured = float(np.mean([seconds_of(once)[0] for _ in range(3)]))

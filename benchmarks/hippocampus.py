@@ -42,8 +42,8 @@ def main() -> None:
     seconds = time.monotonic() - start
 
     plan, labels = session.plan, session.labels
-    networks = load_networks(session.run, plan, labels, [0], "cpu")
-    ensemble = Ensemble(networks, plan, labels.count, config.window, "cpu")
+    networks = load_networks(session.run, plan, session.targets, [0], "cpu")
+    ensemble = Ensemble(networks, plan, session.targets, config.window, "cpu")
     scores: dict[str, list[float]] = {name: [] for name in labels.names}
     start = time.monotonic()
     for name in session.folds[0].validation:

@@ -26,6 +26,7 @@ from neoseg.losses.configs import LossConfig
 from neoseg.networks.build import build_network
 from neoseg.networks.configs import UnetrPPConfig
 from neoseg.progress import Silent
+from neoseg.targets import Targets
 from neoseg.training.configs import TrainingConfig
 from neoseg.training.data import TrainingCase, TrainingData
 from neoseg.training.loop import FoldRun, train_fold
@@ -56,7 +57,7 @@ def trained(settings: dict[str, Any]) -> dict[str, Any]:
         train=[make_case(f"t{i}", i) for i in range(8)],
         validation=[make_case(f"v{i}", 100 + i) for i in range(validation)],
         spacing_mm=(1.4, 1.4, 2.6),
-        classes=2,
+        targets=Targets.of_classes(2),
         patch=patch,
     )
     network = build_network(

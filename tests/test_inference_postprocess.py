@@ -22,6 +22,9 @@ from neoseg.inference.uncertainty import entropy, range_ml, spread
 from neoseg.methods.choice import Choice, best_choice, best_counts, class_table, score_table
 from neoseg.metrics.lesion import detect_lesions, lesion_f1
 from neoseg.pipeline.predict import post_config
+from neoseg.targets import Targets
+
+TWO = Targets.of_classes(2)
 
 
 def two_classes(foreground):
@@ -231,10 +234,10 @@ def test_a_choice_of_an_older_run_still_loads():
 def test_entropy_and_spread_by_hand():
     p = np.array([[0.5, 1.0, 0.9], [0.5, 0.0, 0.1]], dtype=np.float32)
     h = -(0.9 * np.log2(0.9) + 0.1 * np.log2(0.1))
-    np.testing.assert_allclose(entropy(p), [1.0, 0.0, h], atol=1e-6)
-    np.testing.assert_allclose(entropy(np.full((5, 2), 0.2, dtype=np.float32)), 1.0, atol=1e-6)
+    np.testing.assert_allclose(entropy(p, TWO), [1.0, 0.0, h], atol=1e-6)
+    np.testing.assert_allclose(entropy(np.full((5, 2), 0.2, dtype=np.float32), Targets.of_classes(5)), 1.0, atol=1e-6)
     members = np.stack([p, p[::-1], p])
     wanted = [0.0, np.std([0, 1, 0], ddof=1), np.std([0.1, 0.9, 0.1], ddof=1)]
-    np.testing.assert_allclose(spread(members), wanted, atol=1e-6)
+    np.testing.assert_allclose(spread(members, TWO), wanted, atol=1e-6)
     mask = np.array([0, 1, 1, 2], dtype=np.uint8)
-    assert range_ml([mask, np.ones_like(mask)], 1, 0.5) == (1.0, 2.0)
+    assert range_ml([mask, np.ones_like(mask)], (1,), 0.5) == (1.0, 2.0)

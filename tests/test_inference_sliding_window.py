@@ -25,8 +25,10 @@ from neoseg.inference.sliding_window import (
 )
 from neoseg.networks.build import build_network
 from neoseg.networks.configs import UnetrPPConfig
+from neoseg.targets import Targets
 
 FLOAT32 = WindowConfig(precision="float32")
+TWO, THREE = Targets.of_classes(2), Targets.of_classes(3)
 ANY_SIZE = UnetrPPConfig(
     dims=(8, 8, 8), depths=(1, 1, 1), proj=(4, 4, 4), decoder_proj=4, feature_size=8, stem=(2, 2, 1), size="free"
 )
@@ -87,7 +89,7 @@ def test_weights_are_a_gaussian_of_an_eighth_of_the_patch():
 def test_it_equals_a_naive_sum_over_windows(shape, patch, batch):
     network, image = Tiny(len(shape)).eval(), image_of(*shape)
     config = WindowConfig(precision="float32", batch=batch)
-    found = predict_probabilities(network, image, patch=patch, classes=3, config=config, fill=0.5)
+    found = predict_probabilities(network, image, patch=patch, targets=THREE, config=config, fill=0.5)
 
     pads = [max(0, p - n) for n, p in zip(shape, patch, strict=True)]
     before = [(n + 1) // 2 for n in pads]
@@ -112,7 +114,7 @@ def test_a_constant_network_gives_a_constant_result():
     def constant(batch):
         return (torch.tensor([0.0, 1.0, -2.0]).reshape(1, 3, 1, 1, 1).expand(len(batch), 3, *batch.shape[2:]),)
 
-    found = predict_probabilities(constant, image_of(30, 21, 10), patch=(12, 12, 8), classes=3, config=FLOAT32)
+    found = predict_probabilities(constant, image_of(30, 21, 10), patch=(12, 12, 8), targets=THREE, config=FLOAT32)
     wanted = torch.softmax(torch.tensor([0.0, 1.0, -2.0]), 0).reshape(3, 1, 1, 1).expand_as(found)
     torch.testing.assert_close(found, wanted)
 
@@ -122,7 +124,7 @@ def test_it_equals_monai_in_the_interior():
 
     # sizes at which both libraries place the same windows
     network, image = Tiny().eval(), image_of(40, 16, 8)
-    found = predict_probabilities(network, image, patch=(16, 16, 8), classes=3, config=FLOAT32)
+    found = predict_probabilities(network, image, patch=(16, 16, 8), targets=THREE, config=FLOAT32)
     with torch.no_grad():
         wanted = sliding_window_inference(
             torch.from_numpy(image)[None],
@@ -146,34 +148,34 @@ def test_a_volume_inside_the_patch_is_one_pass_and_equals_the_network():
         calls.append(tuple(batch.shape))
         return network(batch)
 
-    found = predict_probabilities(counted, image, patch=(8, 8, 6), classes=3, config=FLOAT32)
+    found = predict_probabilities(counted, image, patch=(8, 8, 6), targets=THREE, config=FLOAT32)
     with torch.no_grad():
         torch.testing.assert_close(found, torch.softmax(network(torch.from_numpy(image)[None])[0][0], 0))
-    predict_probabilities(counted, image[:, :5, :, :3], patch=(8, 8, 6), classes=3, config=FLOAT32)
+    predict_probabilities(counted, image[:, :5, :, :3], patch=(8, 8, 6), targets=THREE, config=FLOAT32)
     assert calls == [(1, 2, 8, 8, 6)] * 2
 
 
 def test_mirroring_averages_over_every_combination_of_axes():
     network, image = Tiny().eval(), image_of(8, 8, 6)
     config = WindowConfig(precision="float32", mirror_axes=(0, 2))
-    found = predict_probabilities(network, image, patch=(8, 8, 6), classes=3, config=config)
+    found = predict_probabilities(network, image, patch=(8, 8, 6), targets=THREE, config=config)
     with torch.no_grad():
         x = torch.from_numpy(image)[None]
         parts = [torch.softmax(network(x.flip(a))[0], 1).flip(a) for a in ([], [2], [4], [2, 4])]
     torch.testing.assert_close(found, torch.stack(parts).mean(dim=0)[0])
-    flipped = predict_probabilities(network, image[:, ::-1], patch=(8, 8, 6), classes=3, config=config)
+    flipped = predict_probabilities(network, image[:, ::-1], patch=(8, 8, 6), targets=THREE, config=config)
     torch.testing.assert_close(flipped.flip(1), found)
 
 
 def test_an_ensemble_is_the_mean_of_probabilities():
     networks = [Tiny(seed=i).eval() for i in range(3)]
     image = image_of(14, 10, 9)
-    each = [predict_probabilities(n, image, patch=(8, 8, 8), classes=3, config=FLOAT32) for n in networks]
-    found = predict_probabilities(mean_of(networks), image, patch=(8, 8, 8), classes=3, config=FLOAT32)
+    each = [predict_probabilities(n, image, patch=(8, 8, 8), targets=THREE, config=FLOAT32) for n in networks]
+    found = predict_probabilities(mean_of(networks, THREE), image, patch=(8, 8, 8), targets=THREE, config=FLOAT32)
     torch.testing.assert_close(found, torch.stack(each).mean(dim=0))
-    assert mean_of(networks[:1]) is networks[0]
+    assert mean_of(networks[:1], THREE) is networks[0]
     with pytest.raises(ConfigError, match="at least one network"):
-        mean_of([])
+        mean_of([], THREE)
 
 
 def test_a_read_only_memory_map_and_a_tensor_give_the_same(tmp_path):
@@ -181,7 +183,7 @@ def test_a_read_only_memory_map_and_a_tensor_give_the_same(tmp_path):
     np.save(tmp_path / "image.npy", image)
     mapped = np.load(tmp_path / "image.npy", mmap_mode="r")
     found = [
-        predict_probabilities(network, x, patch=(8, 8, 8), classes=3, config=FLOAT32)
+        predict_probabilities(network, x, patch=(8, 8, 8), targets=THREE, config=FLOAT32)
         for x in (mapped, torch.from_numpy(image))
     ]
     assert torch.equal(*found)
@@ -191,7 +193,7 @@ def test_a_read_only_memory_map_and_a_tensor_give_the_same(tmp_path):
 def test_bfloat16_stays_near_float32():
     network, image = Tiny().eval(), image_of(14, 10, 9)
     found = [
-        predict_probabilities(network, image, patch=(8, 8, 8), classes=3, config=WindowConfig(precision=p))
+        predict_probabilities(network, image, patch=(8, 8, 8), targets=THREE, config=WindowConfig(precision=p))
         for p in ("float32", "bfloat16")
     ]
     assert found[1].dtype == torch.float32
@@ -218,7 +220,7 @@ def test_windows_without_content_are_not_computed_and_change_nothing_where_there
     for skip in (True, False):
         sizes.clear()
         config = WindowConfig(precision="float32", skip_background=skip, batch=3)
-        found[skip] = predict_probabilities(counted, image, patch=(8, 8, 8), classes=3, config=config)
+        found[skip] = predict_probabilities(counted, image, patch=(8, 8, 8), targets=THREE, config=config)
         found[f"{skip} windows"] = sum(sizes)
     grid = window_grid((40, 24, 12), (8, 8, 8), 0.5)
     wanted = sum(bool(image[:, a : a + 8, b : b + 8, c : c + 8].any()) for a, b, c in grid)
@@ -241,11 +243,11 @@ def test_the_ripples_of_a_resampled_image_are_no_content_and_an_empty_image_is_b
         sizes.append(len(batch))
         return (torch.zeros(len(batch), 2, *batch.shape[2:]),)
 
-    found = predict_probabilities(counted, image, patch=(8, 8, 8), classes=2, config=FLOAT32)
+    found = predict_probabilities(counted, image, patch=(8, 8, 8), targets=TWO, config=FLOAT32)
     assert sum(sizes) == 2
     assert (found[1, :12] == 0.5).all() and not found[1, 12:].any()
     sizes.clear()
-    empty = predict_probabilities(counted, np.zeros_like(image), patch=(8, 8, 8), classes=2, config=FLOAT32)
+    empty = predict_probabilities(counted, np.zeros_like(image), patch=(8, 8, 8), targets=TWO, config=FLOAT32)
     assert not sizes and (empty[0] == 1).all() and not empty[1].any()
 
 
@@ -254,7 +256,7 @@ def test_a_lone_bright_voxel_does_not_make_the_rest_of_an_image_background():
     image[:, 2, 2, 2] = 1e4
     config = WindowConfig(precision="float32", skip_background=False)
     found = [
-        predict_probabilities(Tiny().eval(), image, patch=(8, 8, 8), classes=3, config=c) for c in (FLOAT32, config)
+        predict_probabilities(Tiny().eval(), image, patch=(8, 8, 8), targets=THREE, config=c) for c in (FLOAT32, config)
     ]
     assert torch.equal(*found)
 
@@ -263,14 +265,14 @@ def test_a_lone_bright_voxel_does_not_make_the_rest_of_an_image_background():
 def test_logits_are_averaged_before_the_softmax(shape):
     network, image = Tiny().eval(), image_of(*shape)
     config = WindowConfig(precision="float32", average="logits", mirror_axes=(1,))
-    found = predict_probabilities(network, image, patch=(8, 8, 8), classes=3, config=config)
+    found = predict_probabilities(network, image, patch=(8, 8, 8), targets=THREE, config=config)
     # a network whose softmax is the identity: the weighted mean of logits is what the other mode gives for it
-    answer = answer_of(network, config)
+    answer = answer_of(network, config, THREE)
     parts = windowed_planes(answer, image, patch=(8, 8, 8), outside=[0, 0, 0], config=config)
     logits = torch.cat([planes for _, planes in parts], dim=1)
     torch.testing.assert_close(found, torch.softmax(logits, dim=0))
     softmax = predict_probabilities(
-        network, image, patch=(8, 8, 8), classes=3, config=config.model_copy(update={"average": "softmax"})
+        network, image, patch=(8, 8, 8), targets=THREE, config=config.model_copy(update={"average": "softmax"})
     )
     assert 1e-4 < (softmax - found).abs().max() < 0.3
 
@@ -278,7 +280,7 @@ def test_logits_are_averaged_before_the_softmax(shape):
 def test_planes_come_in_order_once_and_only_a_patch_of_them_is_kept():
     network, image = Tiny().eval(), image_of(50, 8, 8)
     parts = list(
-        windowed_planes(answer_of(network, FLOAT32), image, patch=(8, 8, 8), outside=[1, 0, 0], config=FLOAT32)
+        windowed_planes(answer_of(network, FLOAT32, THREE), image, patch=(8, 8, 8), outside=[1, 0, 0], config=FLOAT32)
     )
     places = [i for first, planes in parts for i in range(first, first + planes.shape[1])]
     assert places == list(range(50))
@@ -294,13 +296,13 @@ def plan_of(patch):
 def test_an_ensemble_gives_its_members_too_and_fewer_at_a_time_change_only_rounding(average, tmp_path):
     image, config = image_of(14, 10, 9), WindowConfig(precision="float32", average=average, batch=4)
     networks = [Tiny(seed=i).eval() for i in range(3)]
-    ensemble = Ensemble(networks, plan_of((8, 8, 8)), 3, config, "cpu")
+    ensemble = Ensemble(networks, plan_of((8, 8, 8)), THREE, config, "cpu")
     alone = ensemble.prepared(image)
     found = ensemble.prepared(image, members=True)
     assert alone.shape == (1, 3, 14, 10, 9) and found.shape == (4, 3, 14, 10, 9)
     np.testing.assert_array_equal(alone[0], found[0])
     for i, network in enumerate(networks):
-        one = predict_probabilities(network, image, patch=(8, 8, 8), classes=3, config=config)
+        one = predict_probabilities(network, image, patch=(8, 8, 8), targets=THREE, config=config)
         np.testing.assert_allclose(found[1 + i], one.numpy(), atol=1e-6)
     members = found[1:].astype(np.float64)
     if average == "logits":
@@ -321,7 +323,7 @@ def test_each_window_is_cut_once_for_all_networks(monkeypatch):
     cuts = []
     monkeypatch.setattr(sliding_window, "cut", lambda *a: cuts.append(a[1]) or cut(*a))
     networks = [Tiny(seed=i).eval() for i in range(3)]
-    Ensemble(networks, plan_of((8, 8, 8)), 3, FLOAT32, "cpu").prepared(image_of(14, 10, 9), members=True)
+    Ensemble(networks, plan_of((8, 8, 8)), THREE, FLOAT32, "cpu").prepared(image_of(14, 10, 9), members=True)
     assert len(cuts) == len(set(cuts)) == len(window_grid((14, 10, 9), (8, 8, 8), 0.5))
 
 
@@ -340,7 +342,7 @@ def test_a_volume_goes_whole_through_a_network_that_takes_any_size():
     shapes = []
     network.register_forward_pre_hook(lambda _, given: shapes.append(tuple(given[0].shape)))
     window = WindowConfig(precision="float32", whole=True)
-    found = Ensemble([network], plan_of((16, 16, 8)), 3, window, "cpu").prepared(image)[0]
+    found = Ensemble([network], plan_of((16, 16, 8)), THREE, window, "cpu").prepared(image)[0]
     assert shapes == [(1, 2, 24, 32, 12)]
     padded = torch.zeros(1, 2, 24, 32, 12)
     start = [-((n - p) // 2) for n, p in zip(image.shape[1:], padded.shape[2:], strict=True)]
@@ -349,5 +351,5 @@ def test_a_volume_goes_whole_through_a_network_that_takes_any_size():
     with torch.inference_mode():
         expected = torch.softmax(network(padded)[0], dim=1)[(0, slice(None), *place)]
     torch.testing.assert_close(torch.from_numpy(found), expected)
-    windowed = Ensemble([network], plan_of((16, 16, 8)), 3, FLOAT32, "cpu").prepared(image)[0]
+    windowed = Ensemble([network], plan_of((16, 16, 8)), THREE, FLOAT32, "cpu").prepared(image)[0]
     assert np.abs(windowed - found).max() > 1e-3

@@ -19,6 +19,7 @@ from neoseg.augment.configs import AugmentConfig
 from neoseg.data.patches import PatchSampler
 from neoseg.errors import InputError, NeosegError, StateError, Stopped
 from neoseg.progress import Silent
+from neoseg.targets import Targets
 from neoseg.training import loop
 from neoseg.training import step as step_file
 from neoseg.training.configs import TrainingConfig
@@ -70,7 +71,7 @@ def make_data(**changes) -> TrainingData:
         "train": [make_case(f"t{i}", i) for i in range(3)] + [make_case("t3", 3, empty=True)],
         "validation": [make_case("v0", 10), make_case("v1", 11, empty=True)],
         "spacing_mm": (1.0, 1.0, 2.0),
-        "classes": 2,
+        "targets": Targets.of_classes(2),
         "patch": PATCH,
     }
     return TrainingData(**(given | changes))
@@ -458,7 +459,7 @@ def test_two_dimensions(tmp_path):
         train=[TrainingCase("a", case.image[..., 5], case.label[..., 5])],
         validation=[TrainingCase("b", other.image[..., 5], other.label[..., 5])],
         spacing_mm=(1.0, 1.0),
-        classes=2,
+        targets=Targets.of_classes(2),
         patch=(12, 12),
     )
     run = FoldRun(tmp_path, 1, augmentation=Augmentation(AugmentConfig()))

@@ -21,6 +21,7 @@ from .methods.configs import RuleConfig
 from .networks.configs import NetworkConfig, UnetrPPConfig
 from .plan.plan import PlanConfig
 from .prepare.configs import PrepareConfig
+from .targets import Targets
 from .training.configs import TrainingConfig
 
 __all__ = [
@@ -70,6 +71,10 @@ class RunConfig(BaseModel, frozen=True, extra="forbid"):
             rounded in another order with another number, so the last bits of the weights depend on it.
         device: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:1".
         labels: class name to stored value, or to several values that mean it.
+        regions: region name to the classes in it, from the largest to the innermost: the network then learns these
+            regions, which may overlap, and masks still hold the classes. A region is painted over those before it, as
+            the one class that stands in it and in no later region; each class has to follow from them in this way.
+            Omitted: the network learns the classes.
         label_tolerance: how far a stored value may lie from a declared one.
         label_instances: the values of the labels number the instances of one class: each above 0 is that class.
         channels: channels that the network sees, in this order; omitted: those of the table of cases, and "zadc" when
@@ -88,6 +93,7 @@ class RunConfig(BaseModel, frozen=True, extra="forbid"):
     threads: int | None = Field(None, ge=1)
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     labels: dict[str, int | list[float]]
+    regions: dict[str, tuple[str, ...]] | None = None
     label_tolerance: float = Field(0.0, ge=0, lt=0.5)
     label_instances: bool = False
     channels: tuple[str, ...] | None = None
@@ -120,10 +126,34 @@ class RunConfig(BaseModel, frozen=True, extra="forbid"):
             )
         return self
 
+    @model_validator(mode="after")
+    def _nothing_is_chosen_for_regions(self) -> RunConfig:
+        set_ones = [
+            name for name in PostprocessSearch.model_fields
+            if getattr(self.postprocess, name) != PostprocessSearch.model_fields[name].default
+        ]  # fmt: skip
+        if self.regions is not None and set_ones:
+            raise ValueError(
+                f"postprocess.{set_ones[0]} has no use with [regions]: they are painted where their probability is at "
+                "least 0.5, and a component taken from one of the classes would leave a hole in the regions around it; "
+                f"remove postprocess.{set_ones[0]}, or [regions]"
+            )
+        return self
+
     @property
     def label_set(self) -> LabelSet:
         """The classes with their stored values."""
         return LabelSet.of(self.labels, self.label_tolerance, instances=self.label_instances)
+
+    @property
+    def targets(self) -> Targets:
+        """What the network learns."""
+        return Targets.of(self.label_set, self.regions)
+
+    @property
+    def regions_key(self) -> list[Any]:
+        """The regions in their order, for hashes of what depends on them; empty where there are none."""
+        return [[[name, list(members)] for name, members in self.regions.items()]] if self.regions else []
 
     @property
     def label_key(self) -> float | str:
@@ -179,7 +209,7 @@ def config_from(tree: Mapping[str, Any], source: str) -> RunConfig:
     """
     try:
         config = RunConfig.model_validate(tree)
-        _ = config.label_set
+        _ = config.targets
     except ValidationError as error:
         raise ConfigError(f"{source}: {_first_problem(error)}") from error
     except ConfigError as error:
@@ -195,7 +225,7 @@ def load_resolved(path: Path) -> RunConfig:
     """
     try:
         config = RunConfig.model_validate_json(path.read_text(encoding="utf-8"))
-        _ = config.label_set
+        _ = config.targets
     except (OSError, UnicodeDecodeError, ValidationError, ConfigError) as error:
         reason = _first_problem(error) if isinstance(error, ValidationError) else str(error)
         raise ConfigError(f"{path}: this is not the configuration of a run of this version: {reason}") from error

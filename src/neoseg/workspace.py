@@ -188,7 +188,8 @@ def _together(folds: Iterable[dict[str, Any]]) -> float:
 def write_if_changed(path: Path, value: Any) -> None:
     """Write JSON unless the file holds just that, so that processes which share a file do not disturb each other."""
     with suppress(OSError, ValueError):
-        if read_json(path) == json.loads(json.dumps(value)):
+        # as text, since equal tables may have another order, which means something where classes are listed
+        if json.dumps(read_json(path)) == json.dumps(value):
             return
     write_json(path, value)
 

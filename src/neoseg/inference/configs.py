@@ -26,7 +26,8 @@ Precision = Literal["auto", "float32", "bfloat16", "float16"]
 is for GPUs."""
 
 Average = Literal["softmax", "logits"]
-"""What is averaged over windows, mirrorings and folds: probabilities, or logits whose softmax is taken at the end."""
+"""What is averaged over windows, mirrorings and folds: probabilities, or logits whose softmax is taken at the end. With
+[regions] the sigmoid stands in place of the softmax in both."""
 
 Criterion = Literal["dice", "lesion_f1", "both"]
 """By what a post-processing is chosen: Dice, lesion-wise F1, or the mean of the two."""
@@ -69,7 +70,8 @@ class WindowConfig(BaseModel, frozen=True, extra="forbid"):
         precision: see :data:`Precision`.
         average: what is averaged over windows, mirrorings and folds. "softmax": the probabilities, so that each has the
             same say. "logits": the networks' answers before softmax, so that a sure one counts for more than an unsure
-            one; the softmax of the mean is the normalised geometric mean of the probabilities.
+            one; the softmax of the mean is the normalised geometric mean of the probabilities. With [regions] the
+            sigmoid of each stands in place of the softmax.
         whole: each volume is one window, so that every voxel sees all of its surroundings. Only for networks of size
             "flex" or "free", which take any size; a pass takes memory by the voxels of the volume.
         skip_background: windows in which every channel is 0 throughout are not computed. Voxels that are not 0 keep
@@ -123,7 +125,7 @@ class PostprocessConfig(BaseModel, frozen=True, extra="forbid"):
 
     Attributes:
         threshold: with one foreground class, the least probability of foreground; with more classes the most probable
-            class is taken and this number is not used.
+            class is taken, with regions those of a probability of at least 0.5, and this number is not used.
         minimum_lesion_mm3: connected components (26 neighbours, each class by itself) smaller than this are removed.
         keep_largest: how many of the largest components of each foreground class stay, one number a class in their
             order; 0 keeps all, and so does an empty list.
@@ -135,7 +137,7 @@ class PostprocessConfig(BaseModel, frozen=True, extra="forbid"):
 
 
 class PostprocessSearch(BaseModel, frozen=True, extra="forbid"):
-    """Which post-processings are tried, on cases that are not scored.
+    """Which post-processings are tried, on cases that are not scored; with [regions] none.
 
     Attributes:
         thresholds: of the foreground probability, rising, each between 0 and 1.

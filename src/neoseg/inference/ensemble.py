@@ -14,21 +14,26 @@ from ..errors import ConfigError
 from ..networks.configs import required_multiple
 from ..plan.plan import Plan
 from ..prepare.standardise import Space
+from ..targets import Targets
 from ..volume import Grid
 from .configs import WindowConfig
 from .memory import MemoryUse, give_back
 from .restore import restore
 from .scratch import Scratch
-from .sliding_window import Answer, Call, answer_of, background_of, windowed_planes
+from .sliding_window import Answer, Call, answer_of, windowed_planes
 
 __all__ = ["Ensemble", "mean_of"]
 
 
-def mean_of(calls: Sequence[Call]) -> Call:
-    """Return one network that answers with the mean of the others' probabilities (the mean after softmax).
+def mean_of(calls: Sequence[Call], targets: Targets) -> Call:
+    """Return one network that answers with the mean of the others' probabilities (the mean after softmax or sigmoid).
 
-    The answer is given as logarithms of the mean, so that it can stand wherever logits are expected: their softmax is
-    the mean itself.
+    The answer is given as logits of the mean, so that it can stand wherever logits are expected: their softmax or
+    sigmoid is the mean itself.
+
+    Args:
+        calls: the networks.
+        targets: what the channels of their answers stand for.
 
     Raises:
         ConfigError: no network was given.
@@ -39,10 +44,10 @@ def mean_of(calls: Sequence[Call]) -> Call:
         return calls[0]
 
     def mean(batch: Tensor) -> tuple[Tensor, ...]:
-        total = torch.softmax(calls[0](batch)[0].float(), dim=1)
+        total = targets.probabilities(calls[0](batch)[0].float(), 1)
         for call in calls[1:]:
-            total = total + torch.softmax(call(batch)[0].float(), dim=1)
-        return (torch.log((total / len(calls)).clamp_min(torch.finfo(torch.float32).tiny)),)
+            total = total + targets.probabilities(call(batch)[0].float(), 1)
+        return (targets.logits(total / len(calls), torch.finfo(torch.float32).tiny),)
 
     return mean
 
@@ -54,26 +59,27 @@ class Ensemble:
     Attributes:
         networks: in evaluation mode, on ``device``; each is asked for by its index, so it may be loaded then.
         plan: the patch.
-        classes: with background.
+        targets: what the channels of their answers stand for.
         window: how a volume is covered, and what is averaged.
         device: where the networks are.
     """
 
     networks: Sequence[nn.Module]
     plan: Plan
-    classes: int
+    targets: Targets
     window: WindowConfig
     device: str
 
     def probabilities(self, image: NDArray[np.float32], space: Space, target: Grid) -> NDArray[np.float32]:
-        """Return the class probabilities ``(classes, x, y, z)`` of a prepared image on a grid of the scan's world.
+        """Return the probabilities ``(channels, x, y, z)`` of a prepared image on a grid of the scan's world.
 
         Args:
             image: ``(c, x, y, z)`` as prepared.
             space: where ``image`` lies.
             target: the grid wanted, usually the part of the scan's grid around its foreground.
         """
-        return restore(self.prepared(image)[0], space.grid, target, space.transform)
+        outside = self.targets.background()
+        return restore(self.prepared(image)[0], space.grid, target, space.transform, outside=outside)
 
     def prepared(
         self,
@@ -83,7 +89,7 @@ class Ensemble:
         use: MemoryUse | None = None,
         scratch: Scratch | None = None,
     ) -> NDArray[np.float32]:
-        """Return class probabilities on the grid of the prepared image.
+        """Return probabilities on the grid of the prepared image.
 
         Each window is cut once and goes through all the networks that are in memory together.
 
@@ -94,32 +100,32 @@ class Ensemble:
             scratch: where the result is kept; default in memory.
 
         Returns:
-            ``(sets, classes, x, y, z)``: the ensemble first; with ``members`` and more than one network then each of
+            ``(sets, channels, x, y, z)``: the ensemble first; with ``members`` and more than one network then each of
             them.
         """
         use, scratch = use or MemoryUse(), scratch or Scratch()
         count = len(self.networks)
         if not count:
             raise ConfigError("An ensemble needs at least one network, but none was given; train a fold first.")
-        apart = members and count > 1
-        result = scratch.array((1 + count if apart else 1, self.classes, *image.shape[1:]))
+        apart, channels = members and count > 1, self.targets.channels
+        result = scratch.array((1 + count if apart else 1, channels, *image.shape[1:]))
         patch = self.window.patch_for(image.shape[1:], self.plan.patch, required_multiple(self.plan.network))
         at_once = self.window.windows_at_once(patch)
         window = self.window.model_copy(update={"batch": min(at_once, use.batch or at_once)})
         together = use.networks or count
         for first in range(0, count, together):
             group = [self.networks[i] for i in range(first, min(first + together, count))]
-            outside = background_of(self.classes, window.average) * (1 + len(group) if apart else 1)
+            outside = self.targets.background(logits=window.average == "logits") * (1 + len(group) if apart else 1)
             last = first + len(group) == count
             for start, planes in windowed_planes(
-                _answers(group, window, apart),
+                _answers(group, window, self.targets, apart=apart),
                 image,
                 patch=patch,
                 outside=outside,
                 config=window,
                 device=self.device,
             ):
-                found = planes.reshape(-1, self.classes, *planes.shape[1:])
+                found = planes.reshape(-1, channels, *planes.shape[1:])
                 place = slice(start, start + planes.shape[1])
                 mean = found[0] * (len(group) / count)
                 if first:
@@ -133,13 +139,13 @@ class Ensemble:
         return result
 
     def _probabilities(self, values: Tensor) -> NDArray[np.float32]:
-        found = torch.softmax(values, dim=0) if self.window.average == "logits" else values
+        found = self.targets.probabilities(values, 0) if self.window.average == "logits" else values
         return np.asarray(found.cpu().numpy())
 
 
-def _answers(networks: Sequence[Call], window: WindowConfig, apart: bool) -> Answer:
+def _answers(networks: Sequence[Call], window: WindowConfig, targets: Targets, *, apart: bool) -> Answer:
     """Return the mean of the networks' answers, followed along the channels by each of them when they stand apart."""
-    answers = [answer_of(network, window) for network in networks]
+    answers = [answer_of(network, window, targets) for network in networks]
 
     def together(batch: Tensor) -> Tensor:
         each: list[Tensor] = []

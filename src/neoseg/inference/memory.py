@@ -56,7 +56,7 @@ class Demand:
         native: voxels of the scan.
         prepared: voxels of the network's grid along each axis.
         channels: of the network.
-        classes: with background.
+        classes: channels of the networks' answers: classes with the background, or regions.
         preparation: what other work on the scan takes at its peak: preparing it, or choosing its post-processing.
         held: images that are in memory besides, while windows are computed.
         apart: whether each network's probabilities are kept too.

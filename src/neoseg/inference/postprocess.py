@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 
+from ..targets import Targets
 from .configs import PostprocessConfig
 from .restore import largest_class
 
@@ -30,18 +32,25 @@ _SLACK = 1e-6
 
 
 def apply(
-    probabilities: NDArray[np.float32], spacing_mm: Sequence[float], config: PostprocessConfig
+    probabilities: NDArray[np.float32],
+    spacing_mm: Sequence[float],
+    config: PostprocessConfig,
+    targets: Targets | None = None,
 ) -> NDArray[np.uint8]:
-    """Return the class indices ``(x, y, z)`` of class probabilities ``(classes, x, y, z)`` (2-D alike).
+    """Return the class indices ``(x, y, z)`` of probabilities ``(channels, x, y, z)`` (2-D alike).
 
     With one foreground class the foreground is where its probability reaches the threshold, with more the most
-    probable class is taken; then small components, and those that are not among the largest, are removed.
+    probable class is taken, and regions are painted in their order; then small components, and those that are not among
+    the largest, are removed. Without targets the channels are classes.
     """
-    return clean(decide(probabilities, config), spacing_mm, config)
+    targets = targets or Targets.of_classes(len(probabilities))
+    return clean(decide(probabilities, config, targets), spacing_mm, config)
 
 
-def decide(probabilities: NDArray[np.float32], config: PostprocessConfig) -> NDArray[np.uint8]:
-    """Return the class of each voxel of ``(classes, ...)`` by itself, before components are looked at."""
+def decide(probabilities: NDArray[np.float32], config: PostprocessConfig, targets: Targets) -> NDArray[np.uint8]:
+    """Return the class of each voxel of ``(channels, ...)`` by itself, before components are looked at."""
+    if targets.overlapping:
+        return np.asarray(targets.classes_of(torch.from_numpy(probabilities), 0).numpy())
     if probabilities.shape[0] == 2:
         return np.asarray(probabilities[1] >= config.threshold, dtype=np.uint8)
     return largest_class(np.ascontiguousarray(probabilities))

@@ -19,6 +19,7 @@ from ..prepare.case import Physical, Prepared, physical_maps, prepared_array
 from ..prepare.configs import ZADC, PrepareConfig, PrepareSettings
 from ..prepare.standardise import Space, Template
 from ..register.plausible import unlike
+from ..targets import Targets
 from ..volume import Grid, Volume
 from .ensemble import Ensemble
 from .memory import MemoryUse
@@ -35,7 +36,7 @@ class Wanted:
     """What a prediction brings besides the mask; each is a map, or several, of the size of the scan.
 
     Attributes:
-        probabilities: of each foreground class.
+        probabilities: of each foreground class or region.
         uncertainty: see :class:`Uncertainty`.
     """
 
@@ -51,8 +52,8 @@ class Uncertainty:
         entropy: of the mean probabilities, 0..1, see :func:`neoseg.inference.uncertainty.entropy`.
         spread: of the foreground probability over the folds, see :func:`neoseg.inference.uncertainty.spread`;
             ``None`` with one fold.
-        ranges_ml: for each class the smallest and the largest volume in mL (of a plane: area) of the masks that the
-            single folds give with the same post-processing; empty with one fold.
+        ranges_ml: for each class and region the smallest and the largest volume in mL (of a plane: area) of the masks
+            that the single folds give with the same post-processing; empty with one fold.
     """
 
     entropy: Volume
@@ -66,8 +67,8 @@ class Prediction:
 
     Attributes:
         label: the values that the label set writes (uint8 or uint16), one channel.
-        probabilities: float32, one channel a foreground class; 0 outside the foreground of the image. ``None`` when
-            they were not wanted.
+        probabilities: float32, one channel a foreground class or region; 0 outside the foreground of the image.
+            ``None`` when they were not wanted.
         physical: the maps in physical units that the network's input was made from.
         warnings: sentences that a reader of the result should know.
         uncertainty: when it was wanted.
@@ -220,14 +221,14 @@ class Predictor:
         wanted, scratch = wanted or Wanted(), scratch or Scratch()
         physical, prepared, grid = ready.physical, ready.prepared, ready.grid
         found = self.ensemble.prepared(prepared.image, members=wanted.uncertainty, use=use, scratch=scratch)
-        maps = _Maps.of(grid, physical, len(found) - 1, self.ensemble.classes, wanted, scratch)
+        maps = _Maps.of(grid, physical, len(found) - 1, self.ensemble.targets, wanted, scratch)
         maps.fill(found, prepared.space, self.postprocess)
         return Prediction(
             label=Volume(_decoded(self.labels, maps.cleaned(grid.spacing, self.postprocess)), grid),
             probabilities=Volume(maps.probabilities, grid) if maps.probabilities is not None else None,
             physical=physical,
             warnings=(*physical.warnings, *unlike(physical.facts, self.cohort), *prepared.warnings),
-            uncertainty=maps.uncertainty(grid, self.labels, self.postprocess),
+            uncertainty=maps.uncertainty(grid, self.postprocess),
         )
 
     @property
@@ -250,6 +251,7 @@ class _Maps:
         limit: the brain on the box where its mask was given.
         masks: uint8 ``(1 + folds, *box)``: the ensemble's classes, then those of each fold.
         probabilities, entropy, spread: float32 ``(channels, x, y, z)`` on the whole grid, when wanted.
+        targets: what the networks were asked for.
     """
 
     part: Grid
@@ -261,9 +263,10 @@ class _Maps:
     entropy: NDArray[np.float32] | None
     spread: NDArray[np.float32] | None
     scratch: Scratch
+    targets: Targets
 
     @staticmethod
-    def of(grid: Grid, physical: Physical, folds: int, classes: int, wanted: Wanted, scratch: Scratch) -> _Maps:
+    def of(grid: Grid, physical: Physical, folds: int, targets: Targets, wanted: Wanted, scratch: Scratch) -> _Maps:
         start, shape = bounding_box(physical.mask, margin=1)
         full = grid.shape
         return _Maps(
@@ -272,33 +275,34 @@ class _Maps:
             shape=full,
             limit=None if physical.limit is None else physical.limit[_slices(start, shape)],
             masks=np.zeros((1 + folds, *shape), dtype=np.uint8),
-            probabilities=scratch.array((classes - 1, *full)) if wanted.probabilities else None,
+            probabilities=scratch.array((len(targets.names), *full)) if wanted.probabilities else None,
             entropy=scratch.array((1, *full)) if wanted.uncertainty else None,
             spread=scratch.array((1, *full)) if wanted.uncertainty and folds else None,
             scratch=scratch,
+            targets=targets,
         )
 
     def fill(self, found: NDArray[np.float32], space: Space, config: PostprocessConfig) -> None:
-        """Bring the probabilities ``(sets, classes, x, y, z)`` of the prepared grid home."""
-        sets, classes = found.shape[:2]
-        outside = [1.0, *[0.0] * (classes - 1)] * sets
-        flat = found.reshape(sets * classes, *found.shape[2:])
+        """Bring the probabilities ``(sets, channels, x, y, z)`` of the prepared grid home."""
+        (sets, channels), targets = found.shape[:2], self.targets
+        outside = targets.background() * sets
+        flat = found.reshape(sets * channels, *found.shape[2:])
         background = np.array(outside, dtype=np.float32).reshape(-1, *[1] * len(self.shape))
         for first, slab in restored_slabs(flat, space.grid, self.part, space.transform, outside=outside):
             if self.limit is not None:
                 slab = np.where(self.limit[first : first + slab.shape[1]], slab, background)
-            values = slab.reshape(sets, classes, *slab.shape[1:])
+            values = slab.reshape(sets, channels, *slab.shape[1:])
             for mask, one in zip(self.masks, values, strict=True):
-                mask[first : first + slab.shape[1]] = decide(one, config)
+                mask[first : first + slab.shape[1]] = decide(one, config, targets)
             box = _slices(self.start, self.part.shape)
             begin = self.start[0] + first
             place = (slice(None), slice(begin, begin + slab.shape[1]), *box[1:])
             if self.probabilities is not None:
-                self.probabilities[place] = values[0, 1:]
+                self.probabilities[place] = values[0, targets.foreground]
             if self.entropy is not None:
-                self.entropy[place] = entropy(values[0])
+                self.entropy[place] = entropy(values[0], targets)
             if self.spread is not None:
-                self.spread[place] = spread(values[1:])
+                self.spread[place] = spread(values[1:], targets)
             for array in (found, self.probabilities, self.entropy, self.spread):
                 if array is not None:
                     self.scratch.release(array)
@@ -309,14 +313,14 @@ class _Maps:
         full[_slices(self.start, self.part.shape)] = clean(self.masks[0], spacing_mm, config)
         return full
 
-    def uncertainty(self, grid: Grid, labels: LabelSet, config: PostprocessConfig) -> Uncertainty | None:
+    def uncertainty(self, grid: Grid, config: PostprocessConfig) -> Uncertainty | None:
         """Return the maps and the range of volumes, or ``None`` when they were not wanted."""
         if self.entropy is None:
             return None
         ranges: dict[str, tuple[float, float]] = {}
         if self.spread is not None:
             masks = [clean(mask, grid.spacing, config) for mask in self.masks[1:]]
-            ranges = {n: range_ml(masks, i, grid.voxel_size) for i, n in enumerate(labels.names, start=1)}
+            ranges = {n: range_ml(masks, own, grid.voxel_size) for n, own in self.targets.structures.items()}
         spread_map = Volume(self.spread, grid) if self.spread is not None else None
         return Uncertainty(Volume(self.entropy, grid), spread_map, ranges)
 

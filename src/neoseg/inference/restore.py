@@ -30,7 +30,12 @@ SLAB_VOXELS = 2**18
 
 
 def restore(
-    probabilities: NDArray[np.float32], prepared: Grid, native: Grid, transform: Transform | None = None
+    probabilities: NDArray[np.float32],
+    prepared: Grid,
+    native: Grid,
+    transform: Transform | None = None,
+    *,
+    outside: Sequence[float] | None = None,
 ) -> NDArray[np.float32]:
     """Resample class probabilities onto the native grid, linearly, through world coordinates.
 
@@ -44,6 +49,7 @@ def restore(
         native: the scan's grid.
         transform: native world to the world of ``prepared``, the one whose inverse brought the image there; ``None``:
             both are one world.
+        outside: value of each channel outside the field of view; default that of class 0.
 
     Returns:
         ``(classes, *native.shape)`` float32; the sum over the classes stays 1.
@@ -51,7 +57,7 @@ def restore(
     Raises:
         GeometryError: the array does not fit the prepared grid, or the grids differ in dimensions.
     """
-    slabs = restored_slabs(probabilities, prepared, native, transform)
+    slabs = restored_slabs(probabilities, prepared, native, transform, outside=outside)
     result = np.empty((probabilities.shape[0], *native.shape), dtype=np.float32)
     for first, values in slabs:
         result[:, first : first + values.shape[1]] = values

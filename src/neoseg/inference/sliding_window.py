@@ -1,9 +1,10 @@
 """Predict a volume of any size with a network of fixed patch size.
 
-Windows are spaced evenly and each result is weighted by a Gaussian around the window's centre (sigma = patch / 8).
-What is averaged over windows and mirrorings are the probabilities after softmax, or with ``average = "logits"`` the
-logits, whose softmax is taken at the end. Sums are kept only for the planes that the windows at work reach; planes that
-no later window touches are finished and given away at once, so the size of a volume does not decide the memory.
+Windows are spaced evenly and each result is weighted by a Gaussian around the window's centre (sigma = patch / 8). What
+is averaged over windows and mirrorings are the probabilities after softmax (of regions: sigmoid), or with ``average =
+"logits"`` the logits, whose softmax is taken at the end. Sums are kept only for the planes that the windows at work
+reach; planes that no later window touches are finished and given away at once, so the size of a volume does not decide
+the memory.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..data.patches import clamped_start, cut
-from .configs import Average, WindowConfig
+from ..targets import Targets
+from .configs import WindowConfig
 from .precision import autocast, resolve_precision
 
 __all__ = [
     "Answer",
     "Call",
     "answer_of",
-    "background_of",
     "gaussian_weights",
     "has_content",
     "predict_probabilities",
@@ -37,13 +38,10 @@ __all__ = [
 ]
 
 Call = Callable[[Tensor], Sequence[Tensor]]
-"""``(b, c, x, y, z)`` -> logits, full size ``(b, classes, x, y, z)`` first; any network of this package is one."""
+"""``(b, c, x, y, z)`` -> logits, full size ``(b, channels, x, y, z)`` first; any network of this package is one."""
 
 Answer = Callable[[Tensor], Tensor]
 """``(b, c, x, y, z)`` -> float32 ``(b, channels, x, y, z)`` of what is averaged, see :func:`answer_of`."""
-
-BACKGROUND_LOGIT = 30.0
-"""Logit of class 0 where no window was computed; the others are 0, so that its probability is 1 in float32."""
 
 
 def predict_probabilities(
@@ -51,12 +49,12 @@ def predict_probabilities(
     image: NDArray[Any] | Tensor,
     *,
     patch: Sequence[int],
-    classes: int,
+    targets: Targets,
     config: WindowConfig | None = None,
     device: torch.device | str = "cpu",
     fill: float = 0.0,
 ) -> Tensor:
-    """Return the class probabilities of a whole volume.
+    """Return the probabilities of a whole volume.
 
     A volume that fits into the patch along every axis is padded to it and predicted in one pass.
 
@@ -64,25 +62,23 @@ def predict_probabilities(
         call: network in evaluation mode, or :func:`neoseg.inference.ensemble.mean_of`.
         image: ``(c, x, y, z)`` or ``(c, x, y)``.
         patch: voxels along each axis.
-        classes: with background.
+        targets: what the channels of the network's answer stand for.
         config: windows, mirroring, averaging and precision; default :class:`WindowConfig`.
         device: where the network is, and where the result will be.
         fill: image value of the padding.
 
     Returns:
-        ``(classes, x, y, z)`` float32 on the device, non-negative, sum 1 over the classes.
+        ``(channels, x, y, z)`` float32 on the device, 0..1; of classes the sum over them is 1.
     """
     config = config or WindowConfig()
     values = image.detach().cpu().numpy() if isinstance(image, Tensor) else image
-    answer = answer_of(call, config)
-    result = torch.empty((classes, *values.shape[1:]), device=device)
-    outside = background_of(classes, config.average)
+    answer, logits = answer_of(call, config, targets), config.average == "logits"
+    result = torch.empty((targets.channels, *values.shape[1:]), device=device)
+    outside = targets.background(logits=logits)
     for first, planes in windowed_planes(
         answer, values, patch=patch, outside=outside, config=config, device=device, fill=fill
     ):
-        result[:, first : first + planes.shape[1]] = (
-            torch.softmax(planes, dim=0) if config.average == "logits" else planes
-        )
+        result[:, first : first + planes.shape[1]] = targets.probabilities(planes, 0) if logits else planes
     return result
 
 
@@ -159,12 +155,13 @@ def _finished(total: Tensor, norm: Tensor, border: Tensor, base: int, end: int) 
         yield base + count, border.expand(gap).clone()
 
 
-def answer_of(call: Call, config: WindowConfig) -> Answer:
+def answer_of(call: Call, config: WindowConfig, targets: Targets) -> Answer:
     """Return the probabilities or logits of a network, averaged over every combination of the mirror axes.
 
     Args:
         call: the network.
         config: which axes, and what is averaged.
+        targets: what the channels of its answer stand for.
     """
     flips = [
         [axis + 2 for axis in chosen]
@@ -176,18 +173,13 @@ def answer_of(call: Call, config: WindowConfig) -> Answer:
         total: Tensor | None = None
         for axes in flips:
             logits = call(torch.flip(batch, axes) if axes else batch)[0].float()
-            found = torch.softmax(logits, dim=1) if config.average == "softmax" else logits
+            found = targets.probabilities(logits, 1) if config.average == "softmax" else logits
             found = torch.flip(found, axes) if axes else found
             total = found if total is None else total + found
         assert total is not None
         return total / len(flips)
 
     return answer
-
-
-def background_of(classes: int, average: Average) -> list[float]:
-    """Return what stands for certain background: probabilities, or logits whose softmax they are."""
-    return [1.0 if average == "softmax" else BACKGROUND_LOGIT, *[0.0] * (classes - 1)]
 
 
 def zero_level(image: NDArray[Any]) -> float:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from neoseg.losses.configs import BinaryCrossEntropyTerm
-from neoseg.losses.probabilities import wide
+from neoseg.losses.probabilities import is_of_regions, surprise, wide
 
 __all__ = ["binary_cross_entropy_loss"]
 
@@ -18,14 +18,17 @@ def binary_cross_entropy_loss(logits: Tensor, target: Tensor, config: BinaryCros
     half of it to the Dice loss, but prints g log p alone, which a prediction of 1 everywhere would satisfy: the term
     (1 - g) log(1 - p) that makes it the binary cross-entropy of the name is put in here. The paper's p is a sigmoid of
     each class; with two classes the softmax is that sigmoid of their difference, and the loss is the cross-entropy.
-    With more classes the truth of a voxel is one class, which the softmax says and sigmoids do not.
+    With more classes the truth of a voxel is one class, which the softmax says and sigmoids do not; regions, of which a
+    voxel may have several, have the sigmoids.
 
     Args:
-        logits: (B, K, ...), K at least 2; computed in float32 or wider.
-        target: class indices int64 (B, ...).
+        logits: (B, K, ...), of class indices K at least 2; computed in float32 or wider.
+        target: class indices int64 (B, ...), or of regions bool (B, K, ...).
         config: of the term; it has no field besides its weight.
     """
     with torch.autocast(logits.device.type, enabled=False):
+        if is_of_regions(logits, target):
+            return surprise(logits, target, reduction="mean")
         given = wide(logits)
         total = given.logsumexp(1)
         terms = []

@@ -11,13 +11,14 @@ from neoseg.losses.cross_entropy import cross_entropy_loss
 from neoseg.losses.deep_supervision import supervise
 from neoseg.losses.registry import TERMS
 from neoseg.losses.soft_dice import soft_dice_loss
+from neoseg.targets import Targets
 
 __all__ = ["Loss", "build_loss"]
 
 Loss = Callable[[Sequence[Tensor], Tensor], Tensor]
 
 
-def build_loss(config: LossConfig) -> Loss:
+def build_loss(config: LossConfig, targets: Targets | None = None) -> Loss:
     """Return the weighted sum of soft Dice, cross-entropy and further terms, of a network's outputs and the truth.
 
     The function takes logits (B, K, ...), full size first, as a network returns them, and class indices int64
@@ -26,9 +27,13 @@ def build_loss(config: LossConfig) -> Loss:
 
     Args:
         config: the terms with their weights, and how overlap is measured.
+        targets: what the channels of the logits stand for; default classes. Of regions each channel is a problem of
+            its own, and every term is the mean over them (but for the logarithm of the Hausdorff term, which is taken
+            of the mean).
     """
 
-    def one_head(logits: Tensor, target: Tensor) -> Tensor:
+    def one_head(logits: Tensor, classes: Tensor) -> Tensor:
+        target = classes if targets is None else targets.truth(classes)
         terms = []
         if config.dice_weight:
             terms.append(config.dice_weight * soft_dice_loss(logits, target, config.dice))

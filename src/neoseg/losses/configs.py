@@ -36,7 +36,7 @@ class SoftDiceConfig(BaseModel, frozen=True, extra="forbid"):
             without a gradient from this term.
         pooling: "batch" counts over the whole batch, which keeps a sample without a class from weighing as much as
             one with it; "sample" counts each sample on its own and averages.
-        foreground_only: leave class 0, the background, out of the average.
+        foreground_only: leave class 0, the background, out of the average; with [regions] what lies outside of each.
     """
 
     denominator: Literal["squared", "summed"] = "squared"
@@ -80,7 +80,7 @@ class TverskyBase(BaseModel, frozen=True, extra="forbid"):
         weight: factor of the term.
         smoothing: voxels added to numerator and denominator in the form of Dice, see [loss.dice].
         pooling: "batch" counts over the whole batch; "sample" counts each sample on its own and averages.
-        foreground_only: leave class 0, the background, out of the average.
+        foreground_only: leave class 0, the background, out of the average; with [regions] what lies outside of each.
     """
 
     weight: Weight = 1.0
@@ -134,7 +134,7 @@ class JaccardTerm(BaseModel, frozen=True, extra="forbid"):
         weight: factor of the term.
         smoothing: voxels added to numerator and denominator in the form of Dice, see [loss.dice].
         pooling: "batch" counts over the whole batch; "sample" counts each sample on its own and averages.
-        foreground_only: leave class 0, the background, out of the average.
+        foreground_only: leave class 0, the background, out of the average; with [regions] what lies outside of each.
     """
 
     kind: Literal["jaccard"] = "jaccard"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional
+
+from neoseg.losses.probabilities import surprise
 
 __all__ = ["cross_entropy_loss"]
 
 
 def cross_entropy_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """Return the mean over voxels of -log p of the true class, in nats.
+    """Return the mean over voxels of -log p of the true class, in nats; of regions the mean of their binary ones.
 
     UNETR++ prints the plain sum over voxels of g log p beside the Dice terms. Without a factor 1 / number of voxels
     it would outweigh the overlap a millionfold, and with the sign of the overlap's loss it would reward errors:
@@ -18,8 +19,7 @@ def cross_entropy_loss(logits: Tensor, target: Tensor) -> Tensor:
 
     Args:
         logits: (B, K, ...); computed in float32 or wider.
-        target: class indices int64 (B, ...).
+        target: class indices int64 (B, ...), or of regions bool (B, K, ...).
     """
     with torch.autocast(logits.device.type, enabled=False):
-        wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        return functional.cross_entropy(wide, target)
+        return surprise(logits, target, reduction="mean")

@@ -21,8 +21,8 @@ def focal_tversky_loss(logits: Tensor, target: Tensor, config: FocalTverskyTerm)
     the Tversky loss. Below L = 1e-6 the power goes on as a line, since its slope is infinite at 0.
 
     Args:
-        logits: (B, K, ...), K at least 2; computed in float32 or wider.
-        target: class indices int64 (B, ...).
+        logits: (B, K, ...), of class indices K at least 2; computed in float32 or wider.
+        target: class indices int64 (B, ...), or of regions bool (B, K, ...).
         config: gamma, and what the Tversky loss has.
     """
     with torch.autocast(logits.device.type, enabled=False):

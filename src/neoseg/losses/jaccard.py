@@ -14,14 +14,14 @@ __all__ = ["jaccard_loss"]
 def jaccard_loss(logits: Tensor, target: Tensor, config: JaccardTerm) -> Tensor:
     """Return 1 - mean over classes of (2 T + s) / (2 (sum p + sum g - T) + s), from 0 (perfect) to 1.
 
-    T = sum p g, p is the softmax of the logits, g the truth as 0 and 1, s the smoothing. Rahman and Wang, Optimizing
-    intersection-over-union in deep neural networks for image segmentation, ISVC 2016, by MONAI's DiceLoss
-    with jaccard. The paper has no smoothing; in this form the Jaccard index of a class is D / (2 - D) of its
-    soft Dice D with summed denominator and the same smoothing.
+    T = sum p g, p is the softmax of the logits (of regions the sigmoid), g the truth as 0 and 1, s the smoothing.
+    Rahman and Wang, Optimizing intersection-over-union in deep neural networks for image segmentation, ISVC 2016, by
+    MONAI's DiceLoss with jaccard. The paper has no smoothing; in this form the Jaccard index of a class is D / (2 - D)
+    of its soft Dice D with summed denominator and the same smoothing.
 
     Args:
-        logits: (B, K, ...), K at least 2; computed in float32 or wider.
-        target: class indices int64 (B, ...).
+        logits: (B, K, ...), of class indices K at least 2; computed in float32 or wider.
+        target: class indices int64 (B, ...), or of regions bool (B, K, ...).
         config: smoothing, pooling, foreground_only.
     """
     from monai.losses.dice import DiceLoss  # MONAI takes seconds to import

@@ -24,10 +24,10 @@ C1, C2 = 0.01**2, 0.03**2
 def ms_ssim_loss(logits: Tensor, target: Tensor, config: MsSsimTerm) -> Tensor:
     """Return 1 - mean over samples and foreground classes of the MS-SSIM of p and g, from 0 (perfect) towards 1.
 
-    p is the softmax of the logits, g the truth as 0 and 1. At each resolution m, from means, variances and covariance
-    in a Gaussian window, cs_m = mean of (2 s_pg + C2) / (s_p^2 + s_g^2 + C2), and at the lowest one l cs, with
-    l = (2 m_p m_g + C1) / (m_p^2 + m_g^2 + C1); the MS-SSIM is the product of the cs_m^w_m and (l cs)^w. Each
-    resolution is the mean over two voxels a side of the one before. Windows lie within the patch.
+    p is the softmax of the logits (of regions the sigmoid), g the truth as 0 and 1. At each resolution m, from means,
+    variances and covariance in a Gaussian window, cs_m = mean of (2 s_pg + C2) / (s_p^2 + s_g^2 + C2), and at the
+    lowest one l cs, with l = (2 m_p m_g + C1) / (m_p^2 + m_g^2 + C1); the MS-SSIM is the product of the cs_m^w_m and (l
+    cs)^w. Each resolution is the mean over two voxels a side of the one before. Windows lie within the patch.
 
     UNet 3+ (Huang et al., ICASSP 2020) takes it for its loss and prints l at every resolution. Wang et al., Multiscale
     structural similarity for image quality assessment, Asilomar 2003, whose exponents UNet 3+ quotes, have it at the
@@ -37,8 +37,8 @@ def ms_ssim_loss(logits: Tensor, target: Tensor, config: MsSsimTerm) -> Tensor:
     negative. Here the logarithm of a factor goes on as a line below 0.05.
 
     Args:
-        logits: (B, K, ...) in two or three dimensions, K at least 2; computed in float32 or wider.
-        target: class indices int64 (B, ...).
+        logits: (B, K, ...) in two or three dimensions, of class indices K at least 2; computed in float32 or wider.
+        target: class indices int64 (B, ...), or of regions bool (B, K, ...).
         config: window, sigma, scales.
     """
     with torch.autocast(logits.device.type, enabled=False):

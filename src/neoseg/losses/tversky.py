@@ -15,13 +15,13 @@ def tversky_loss(logits: Tensor, target: Tensor, config: TverskyTerm) -> Tensor:
     """Return 1 - mean over classes of (2 T + s) / (2 (T + alpha P + beta N) + s), from 0 (perfect) to 1.
 
     T = sum p g, P = sum p (1 - g) and N = sum (1 - p) g are the true positives, false positives and false negatives, p
-    the softmax of the logits, g the truth as 0 and 1, s the smoothing. Salehi et al., Tversky loss function for image
-    segmentation using 3D fully convolutional deep networks, MLMI 2017, by MONAI's TverskyLoss. The paper has no
-    smoothing; in this form it is that of the soft Dice loss, which alpha = beta = 0.5 gives exactly.
+    the softmax of the logits (of regions the sigmoid), g the truth as 0 and 1, s the smoothing. Salehi et al., Tversky
+    loss function for image segmentation using 3D fully convolutional deep networks, MLMI 2017, by MONAI's TverskyLoss.
+    The paper has no smoothing; in this form it is that of the soft Dice loss, which alpha = beta = 0.5 gives exactly.
 
     Args:
-        logits: (B, K, ...), K at least 2; computed in float32 or wider.
-        target: class indices int64 (B, ...).
+        logits: (B, K, ...), of class indices K at least 2; computed in float32 or wider.
+        target: class indices int64 (B, ...), or of regions bool (B, K, ...).
         config: alpha, beta, smoothing, pooling, foreground_only.
     """
     return tversky_losses(logits, target, config).mean()

@@ -36,6 +36,7 @@ def build_network(
     in_channels: int,
     classes: int,
     patch: Sequence[int],
+    overlapping: bool = False,
     generator: torch.Generator | None = None,
 ) -> nn.Module:
     """Return the network of a config, freshly initialised, with weights laid out channels last.
@@ -46,8 +47,9 @@ def build_network(
     Args:
         config: any member of the union of network configs.
         in_channels: channels of the input.
-        classes: classes, background included.
+        classes: channels of each output: classes, background included, or regions.
         patch: voxels on each axis.
+        overlapping: whether the channels are regions, each with a sigmoid of its own, and not classes with a softmax.
         generator: source of the initial weights; the same state gives the same bits. None takes torch's own.
 
     Raises:
@@ -57,20 +59,22 @@ def build_network(
     with torch.random.fork_rng(devices=[], enabled=generator is not None):
         if generator is not None:
             torch.manual_seed(int(torch.randint(2**63 - 1, (1,), generator=generator)))
-        network = _built(config, in_channels, classes, tuple(patch))
+        network = _built(config, in_channels, classes, tuple(patch), overlapping)
     last = torch.channels_last if len(patch) == 2 else torch.channels_last_3d
     network.to(memory_format=last)  # type: ignore[call-overload]  # torch's stubs lack the argument
     return network
 
 
-def _built(config: NetworkConfig, in_channels: int, classes: int, patch: tuple[int, ...]) -> nn.Module:
+def _built(
+    config: NetworkConfig, in_channels: int, classes: int, patch: tuple[int, ...], overlapping: bool
+) -> nn.Module:
     match config:
         case UnetrPPConfig():
             return UnetrPP(config, in_channels=in_channels, classes=classes, patch=patch)
         case UNetBase():
             return UNet(config, in_channels=in_channels, classes=classes, patch=patch)
         case UNetPlusPlusConfig():
-            return UNetPlusPlus(config, in_channels=in_channels, classes=classes, patch=patch)
+            return UNetPlusPlus(config, in_channels=in_channels, classes=classes, patch=patch, overlapping=overlapping)
         case AttentionUNetConfig():
             return AttentionUNet(config, in_channels=in_channels, classes=classes, patch=patch)
         case UnetrConfig():

@@ -41,15 +41,24 @@ class UNetPlusPlus(UShaped):
         in_channels: channels of the input.
         classes: channels of each output, background included.
         patch: voxels of the input on each of two or three axes that the network is planned for.
+        overlapping: whether the channels are regions: then the mean is that of their sigmoids, without a background.
 
     Raises:
         ConfigError: widths or strides are not set, or there is no channel or no class.
         GeometryError: the patch is no multiple of the strides, or leaves a single voxel where it cannot be normalised.
     """
 
-    def __init__(self, config: UNetPlusPlusConfig, *, in_channels: int, classes: int, patch: Sequence[int]) -> None:
+    def __init__(
+        self,
+        config: UNetPlusPlusConfig,
+        *,
+        in_channels: int,
+        classes: int,
+        patch: Sequence[int],
+        overlapping: bool = False,
+    ) -> None:
         super().__init__(config, in_channels=in_channels, classes=classes, patch=patch, levels=config.depth + 1)
-        self.config, self.depth = config, config.depth
+        self.config, self.depth, self.overlapping = config, config.depth, overlapping
         up, nodes = {}, {}
         for i, j in _places(self.depth):
             here, below = self.levels[i], self.levels[i + 1]
@@ -73,7 +82,7 @@ class UNetPlusPlus(UShaped):
         logits = [convolve(self.heads[str(j)], rows[0][j]) for j in range(self.depth, 0, -1) if str(j) in self.heads]
         if len(logits) == 1 or self.config.heads == "fast":
             return tuple(logits)
-        return (_mean(logits), *logits)
+        return ((_mean_of_regions if self.overlapping else _mean)(logits), *logits)
 
 
 def pruned_state(network: UNetPlusPlus, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -144,3 +153,10 @@ def _mean(logits: Sequence[Tensor]) -> Tensor:
     """Return the logarithm of the mean of the probabilities of logits (B, classes, ...), in float32 at least."""
     logs = torch.stack([functional.log_softmax(one.float(), dim=1) for one in logits])
     return torch.logsumexp(logs, dim=0) - math.log(len(logits))
+
+
+def _mean_of_regions(logits: Sequence[Tensor]) -> Tensor:
+    """Return the logit of the mean of the sigmoids of logits (B, regions, ...), in float32 at least."""
+    given = torch.stack([one.float() for one in logits])
+    # log p - log(1 - p): both sums have the same divisor
+    return functional.logsigmoid(given).logsumexp(dim=0) - functional.logsigmoid(-given).logsumexp(dim=0)

@@ -26,14 +26,15 @@ def compare_finished(
 ) -> Comparison:
     """Compare finished runs by one metric and by what they took.
 
-    All numbers are over the cases that every run has scored. The value of a case is the mean over the classes that its
-    truth holds. Cases without any of them are counted apart, as false alarms or none, as in the reports; only amounts
-    (volume differences, false positive lesions) take them in. Of signed metrics the size without the sign is compared.
+    All numbers are over the cases that every run has scored. The value of a case is the mean over the classes (of runs
+    with regions: over the regions) that its truth holds. Cases without any of them are counted apart, as false alarms
+    or none, as in the reports; only amounts (volume differences, false positive lesions) take them in. Of signed
+    metrics the size without the sign is compared.
 
     Args:
         folders: ``runs/<name>`` of one workspace or of several.
         metric: a key of ``neoseg.metrics.METRICS``.
-        label: one class; None for the mean over all.
+        label: one class or region; None for the mean over all classes, or over all regions.
         split: "cv" or "held_out"; None takes held-out cases where every run has them, else the cross-validated ones.
 
     Raises:
@@ -99,7 +100,7 @@ def compare_finished(
 
 @dataclass(frozen=True)
 class _View:
-    """What is looked at: the split, the metric, and for each case the classes that count."""
+    """What is looked at: the split, the metric, and for each case the classes or regions that count."""
 
     split: str
     metric: Metric
@@ -107,18 +108,16 @@ class _View:
 
 
 def _labels(runs: Mapping[str, FinishedRun], label: str | None) -> list[str]:
-    """Return the classes to score, after making sure that they mean the same in all runs."""
+    """Return the classes or regions to score, after making sure that they mean the same in all runs."""
     (first, one), *others = runs.items()
-    known = one.config.label_set
-    if label is not None and label not in known.names:
-        raise ConfigError(f"--label {label}: {first} has no such class{nearest(label, known.names)}.")
-    wanted = list(known.names) if label is None else [label]
-    meant = {name: set(values) for name, values in zip(known.names, known.values, strict=True)}
+    meant, tolerance = _meaning(one), one.config.label_set.tolerance
+    if label is not None and label not in meant:
+        raise ConfigError(f"--label {label}: {first} has no such class{nearest(label, meant)}.")
+    wanted = list(one.config.targets.names) if label is None else [label]
     for name, run in others:
-        labels = run.config.label_set
-        theirs = {n: set(values) for n, values in zip(labels.names, labels.values, strict=True)}
-        same = theirs == meant if label is None else theirs.get(label) == meant[label]
-        if not same or labels.tolerance != known.tolerance:
+        theirs, asked = _meaning(run), set(run.config.targets.names)
+        same = (theirs == meant and asked == set(wanted)) if label is None else theirs.get(label) == meant[label]
+        if not same or run.config.label_set.tolerance != tolerance:
             raise InputError(
                 f"compare: {first} has the labels {_told_labels(one)} and {name} has {_told_labels(run)}; only runs "
                 "with the same labels can be compared, or one class that means the same in all, given with --label."
@@ -126,10 +125,17 @@ def _labels(runs: Mapping[str, FinishedRun], label: str | None) -> list[str]:
     return wanted
 
 
+def _meaning(run: FinishedRun) -> dict[str, set[float]]:
+    """Return the stored values that each class and region of a run means."""
+    values, structures = run.config.label_set.values, run.config.targets.structures
+    return {name: {value for index in own for value in values[index - 1]} for name, own in structures.items()}
+
+
 def _told_labels(run: FinishedRun) -> str:
-    """Return the classes of a run as its configuration has them."""
-    labels = run.config.label_set
+    """Return the classes and regions of a run as its configuration has them."""
+    labels, targets = run.config.label_set, run.config.targets
     told = ", ".join(f"{n} = {list(v)}" for n, v in zip(labels.names, labels.values, strict=True))
+    told = f"{told} with {targets.told}" if targets.overlapping else told
     return f"{told} (tolerance {labels.tolerance:g})" if labels.tolerance else told
 
 

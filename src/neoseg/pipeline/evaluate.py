@@ -23,6 +23,7 @@ from ..methods.choice import Choice
 from ..methods.configs import RuleConfig
 from ..methods.threshold import apply_rule, choose_rule, rule_table
 from ..metrics import METRICS, in_units_of, score_case, worst_value
+from ..targets import inside
 from ..volume import Volume
 from .predict import choices_by_fold, mask_path
 from .prepared import PreparedCase
@@ -40,7 +41,7 @@ class ScoredRow:
     Attributes:
         split: "cv" or "held_out".
         method: "network" or the name of a rule.
-        case, label, metric: what was scored.
+        case, label, metric: what was scored; a label is a region or a class.
         value: nan when undefined.
         worst: the worst value of this metric on this image.
         unit: of both.
@@ -65,7 +66,7 @@ class _Job:
 
 
 def evaluate(session: Session, *, failed: Sequence[str] = ()) -> dict[str, Any]:
-    """Score every predicted case that has a label; write scores.csv.
+    """Score every predicted case that has a label; write scores.csv, with rows for each class and each region.
 
     Rules take their threshold and smallest lesion from the cases of the other folds (cross-validated cases) or from
     all cross-validated cases (held-out cases), like the network.
@@ -188,8 +189,10 @@ def _score_one(job: _Job, *, store: CaseStore, config: RunConfig, channels: Sequ
         masks[rule.name] = case.on_native(found)
     rows = []
     for method, mask in masks.items():
-        for index, label in enumerate(labels.names, start=1):
-            scores = score_case(truth == index, mask == index, spacing, tolerance_mm=config.evaluate.tolerance_mm)
+        for label, members in config.targets.structures.items():
+            scores = score_case(
+                inside(truth, members), inside(mask, members), spacing, tolerance_mm=config.evaluate.tolerance_mm
+            )
             for metric in METRICS:
                 value, unit = in_units_of(written.grid, scores[metric.name], metric.unit)
                 worst, _ = in_units_of(written.grid, worst_value(metric.name, truth.shape, spacing), metric.unit)

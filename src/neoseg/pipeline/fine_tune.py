@@ -1,8 +1,8 @@
 """A training that starts from the weights of another run, and what that means for its scores.
 
 Tensors are taken by name. Those that read the image (the stem) are taken only where both runs have the same channels in
-the same order, those that write the classes (the heads) only where both have the same classes; otherwise they start
-anew, and it is said. All others have to fit.
+the same order, those that write the classes (the heads) only where both have the same classes or the same regions;
+otherwise they start anew, and it is said. All others have to fit.
 
 A case that the other run has seen is no unseen case any more. Every cross-validated or held-out case is compared with
 those that the weights were trained with, by the bytes of the images and by the names of case and subject.
@@ -207,8 +207,8 @@ def transfer(session: Session) -> Transfer:
     from ..networks.build import build_network
 
     assert session.config.init_from is not None
-    source, plan, labels = _read_source(session.config.init_from, session.run), session.plan, session.labels
-    network = build_network(plan.network, in_channels=len(plan.channels), classes=labels.count, patch=plan.patch)
+    source, plan, targets = _read_source(session.config.init_from, session.run), session.plan, session.targets
+    network = build_network(plan.network, in_channels=len(plan.channels), classes=targets.channels, patch=plan.patch)
     own = {name: tuple(value.shape) for name, value in network.state_dict().items()}
     path = source.run.fold(min(source.weights)) / WEIGHTS
     try:
@@ -218,13 +218,16 @@ def transfer(session: Session) -> Transfer:
         raise StateError(f"{path}: these weights cannot be read ({error}); restore the file.") from error
     new: list[str] = []
     reasons: list[str] = []
-    kind, names = plan.network.kind, source.config.label_set.names
+    kind, before = plan.network.kind, source.config.targets
     if source.plan.channels != plan.channels:
         new += _beginning(own, IMAGE_PARTS, kind)
         reasons.append(f"the channels are {_listed(plan.channels)} and were {_listed(source.plan.channels)}")
-    if names != labels.names:
+    if before.told != targets.told:
         new += _beginning(own, CLASS_PARTS, kind)
-        reasons.append(f"the classes are {_listed(labels.names)} and were {_listed(names)}")
+        if before.overlapping or targets.overlapping:
+            reasons.append(f"it learns {targets.told} and learned {before.told}")
+        else:
+            reasons.append(f"the classes are {_listed(targets.classes)} and were {_listed(before.classes)}")
     taken = [name for name in own if name not in new]
     for name in taken:
         if theirs.get(name) != own[name]:

@@ -17,6 +17,7 @@ from ..io import read_volume, strip_ending
 from ..networks.configs import NETWORKS
 from ..plan.plan import Plan, read_plan
 from ..report.comparison_table import RunCost
+from ..targets import inside
 from ..training.log import read_log
 from ..workspace import Run
 from .evaluate import NETWORK, read_rows
@@ -83,7 +84,7 @@ class FinishedRun:
         return found
 
     def predicts_nothing(self, split: str, case: str, label: str) -> bool:
-        """Tell whether the mask of a case holds no voxel of a class.
+        """Tell whether the mask of a case holds no voxel of a class or region.
 
         Raises:
             InputError: the mask is gone, or cannot be read.
@@ -94,20 +95,20 @@ class FinishedRun:
             raise InputError(f"{folder}: the mask of {case} is not there; run `neoseg predict`, or copy the masks too.")
         labels = self.config.label_set
         classes = labels.encode(read_volume(path).array[0], str(path))
-        return not (classes == labels.names.index(label) + 1).any()
+        return not inside(classes, self.config.targets.structures[label]).any()
 
     @property
     def architecture(self) -> str:
         """What the size of the network follows from; alike for runs with networks of one size."""
         plan = self.plan
-        sizes = [len(plan.channels), self.config.label_set.count, plan.patch]
+        sizes = [len(plan.channels), self.config.targets.channels, plan.patch]
         return json.dumps([plan.network.model_dump(mode="json"), *sizes])
 
     def network_cost(self) -> NetworkCost:
         """Return the size of the network of a fold, which is built without weights to count."""
         from ..networks.cost import network_cost
 
-        plan, classes = self.plan, self.config.label_set.count
+        plan, classes = self.plan, self.config.targets.channels
         return network_cost(plan.network, in_channels=len(plan.channels), classes=classes, patch=plan.patch)
 
     def cost(self, counted: NetworkCost, split: str, cases: Sequence[str]) -> RunCost:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, overload
 
 from ..errors import StateError
-from ..labels import LabelSet
 from ..plan.plan import Plan
+from ..targets import Targets
 from ..workspace import Run
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def require_trained(run: Run, folds: Sequence[int]) -> None:
             raise StateError(f"{folder}: this fold is not trained to its end; run `neoseg train --fold {index}` first.")
 
 
-def load_networks(run: Run, plan: Plan, labels: LabelSet, folds: Sequence[int], device: str) -> list[nn.Module]:
+def load_networks(run: Run, plan: Plan, targets: Targets, folds: Sequence[int], device: str) -> list[nn.Module]:
     """Return the best networks of some folds, in evaluation mode.
 
     Raises:
@@ -40,7 +40,13 @@ def load_networks(run: Run, plan: Plan, labels: LabelSet, folds: Sequence[int], 
     require_trained(run, folds)
     networks = []
     for index in folds:
-        network = build_network(plan.network, in_channels=len(plan.channels), classes=labels.count, patch=plan.patch)
+        network = build_network(
+            plan.network,
+            in_channels=len(plan.channels),
+            classes=targets.channels,
+            patch=plan.patch,
+            overlapping=targets.overlapping,
+        )
         read_weights(run.fold(index) / "best", network)
         networks.append(network.to(device).eval())
     return networks

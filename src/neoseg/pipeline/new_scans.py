@@ -53,11 +53,11 @@ class PredictedScan:
     Attributes:
         case: its name; of an image file that belongs to no scan, the file's name.
         mask: the written mask; None when it failed or belongs to no scan.
-        volumes_ml: volume of each class, in ``unit``.
+        volumes_ml: volume of each region and class, in ``unit``.
         warnings: what a reader should know.
         error: the sentence that says why the scan failed.
-        ranges_ml: with ``uncertainty`` and several folds, for each class the smallest and the largest volume of the
-            masks that the single folds give; it says how far they agree and is no confidence interval.
+        ranges_ml: with ``uncertainty`` and several folds, for each region and class the smallest and the largest volume
+            of the masks that the single folds give; it says how far they agree and is no confidence interval.
         unit: "mL", of a plane "mm²" or "px²".
     """
 
@@ -113,9 +113,9 @@ def load_predictor(folder: Path | str, device: str = "auto") -> tuple[Predictor,
     chosen = _chosen(run.postprocess)
     if not folds:
         raise StateError(f"{folder}: no fold of this run is trained to its end; run `neoseg train` or copy it again.")
-    networks = FoldNetworks(lambda i: load_networks(run, plan, config.label_set, [i], where)[0], folds)
+    networks = FoldNetworks(lambda i: load_networks(run, plan, config.targets, [i], where)[0], folds)
     predictor = Predictor(
-        ensemble=Ensemble(networks, plan, config.label_set.count, config.window, where),
+        ensemble=Ensemble(networks, plan, config.targets, config.window, where),
         labels=config.label_set,
         prepare=config.prepare,
         postprocess=post_config(chosen),
@@ -170,6 +170,7 @@ def predict_scans(
         output: where ``<scan>`` masks go, in the format and on the grid of the input.
         device: see the configuration.
         probabilities: also write ``<scan>_probability_<class>``, float32 on the grid of the input; of a PNG as TIFF.
+            With regions one for each of them, ``<scan>_probability_<region>``.
         options: uncertainty, the memory allowed, brain masks, processes.
         progress: the listener; default none.
 
@@ -245,14 +246,15 @@ def _predict_one(
 
 def _written(predictor: Predictor, found: Prediction, scan: Case, mask: Path, notes: tuple[str, ...]) -> PredictedScan:
     write_volume(found.label, mask)
-    for name, one in _maps(found, predictor.labels.names):
+    targets = predictor.ensemble.targets
+    for name, one in _maps(found, targets.names):
         # PNG has no fractions
         ending = ".tif" if mask.suffix.lower() == ".png" else _ending(scan)
         write_volume(one, mask.with_name(f"{scan.case}_{name}{ending}"))
         Scratch.release(one.array)
     to_ml = found.label.grid.voxel_size
-    stored = {n: int(v[0]) for n, v in zip(predictor.labels.names, predictor.labels.values, strict=True)}
-    volumes = {n: float(np.count_nonzero(found.label.array == v) * to_ml) for n, v in stored.items()}
+    voxels = [np.count_nonzero(found.label.array == int(values[0])) for values in predictor.labels.values]
+    volumes = {n: float(sum(voxels[i - 1] for i in own) * to_ml) for n, own in targets.structures.items()}
     doubt = orientation_doubt(found.label.grid)
     warnings = (*([doubt] if doubt else []), *notes, *found.warnings)
     if found.uncertainty is not None and found.uncertainty.spread is None:

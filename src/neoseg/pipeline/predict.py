@@ -23,6 +23,7 @@ from ..inference.restore import restored_slabs, slab_planes
 from ..inference.scratch import Scratch
 from ..io import read_grid, strip_ending, write_volume
 from ..methods.choice import Choice, best_choice, best_counts, class_table, score_table
+from ..targets import Targets
 from ..volume import Volume
 from ..workspace import Run
 from .networks import FoldNetworks, load_networks, require_trained
@@ -42,7 +43,7 @@ def predict(session: Session, *, failed: Sequence[str] = ()) -> dict[str, Any]:
     A cross-validated case gets the choice made on the cases of the other folds; the held-out cases and later scans
     get the choice made on all cross-validated ones. With several foreground classes the most probable one is taken,
     and what is chosen is how many of the largest components of each stay, where ``postprocess.keep_largest`` names
-    several numbers.
+    several numbers. With regions nothing is chosen.
 
     Returns:
         The choices and the counts of predicted cases, plain data.
@@ -65,13 +66,13 @@ def predict(session: Session, *, failed: Sequence[str] = ()) -> dict[str, Any]:
     todo = [job for job in jobs if not _is_done(run.probabilities(job[0]) / f"{job[1]}.npy", keys[job[:2]])]
     uses = case_uses(session, {name: len(members) for _, name, members in todo}, device)
     resident = min((use.networks for use in uses.values() if use.networks is not None), default=None)
-    networks = FoldNetworks(lambda i: load_networks(run, plan, session.labels, [i], device)[0], every, resident)
+    networks = FoldNetworks(lambda i: load_networks(run, plan, session.targets, [i], device)[0], every, resident)
     with session.progress.track("Predicting", len(jobs)) as advance:
         for split, name, members in jobs:
             if (split, name, members) in todo:
                 path = run.probabilities(split) / f"{name}.npy"
                 chosen_ones = networks.of(members)
-                ensemble = Ensemble(chosen_ones, plan, session.labels.count, session.config.window, device)
+                ensemble = Ensemble(chosen_ones, plan, session.targets, session.config.window, device)
                 start = time.perf_counter()
                 with predicting_in_memory(plan, device):
                     _predict_case(PreparedCase(session.store, name), ensemble, path, uses[name])
@@ -112,15 +113,14 @@ def post_config(choice: Choice | None) -> PostprocessConfig:
     )
 
 
-def decided(path: Path, config: PostprocessConfig) -> NDArray[np.uint8]:
+def decided(path: Path, config: PostprocessConfig, targets: Targets) -> NDArray[np.uint8]:
     """Return the class indices ``(x, y, z)`` on the box of a case, before components are looked at."""
     foreground = np.load(path, mmap_mode="r", allow_pickle=False)
     result = np.empty(foreground.shape[1:], dtype=np.uint8)
     planes = slab_planes(result.shape)
     for first in range(0, len(result), planes):
         part = np.asarray(foreground[:, first : first + planes]).astype(np.float32)
-        background = 1 - part.sum(axis=0, keepdims=True)
-        result[first : first + planes] = decide(np.concatenate([background, part]), config)
+        result[first : first + planes] = decide(targets.whole(part), config, targets)
         Scratch.release(foreground)
     return result
 
@@ -132,15 +132,17 @@ def _key(session: Session, name: str, weights: Sequence[str], device: str) -> st
 
 
 def _predict_case(case: PreparedCase, ensemble: Ensemble, path: Path, use: MemoryUse) -> None:
-    """Write the foreground probabilities of a case on its box, slab by slab."""
+    """Write the probabilities of the foreground classes or regions of a case on its box, slab by slab."""
     scratch = Scratch(path.parent if use.on_disk else None)
     found = ensemble.prepared(case.image, use=use, scratch=scratch)[0]
     # float16 keeps a probability to 0.0005, a tenth of the step between two thresholds that are tried.
-    kept = np.empty((ensemble.classes - 1, *case.box.shape), dtype=np.float16)
-    limit = case.limit
-    for first, slab in restored_slabs(found, case.grid, case.box, case.space.transform):
+    targets, limit = ensemble.targets, case.limit
+    kept = np.empty((len(targets.names), *case.box.shape), dtype=np.float16)
+    outside = targets.background()
+    for first, slab in restored_slabs(found, case.grid, case.box, case.space.transform, outside=outside):
         planes = slice(first, first + slab.shape[1])
-        kept[:, planes] = slab[1:] if limit is None else slab[1:] * limit[planes]
+        foreground = slab[targets.foreground]
+        kept[:, planes] = foreground if limit is None else foreground * limit[planes]
         scratch.release(found)
     with replacing(path) as temporary:
         np.save(temporary, kept, allow_pickle=False)
@@ -159,7 +161,7 @@ def _is_done(path: Path, key: str) -> bool:
 def _choices(session: Session, failed: Sequence[str]) -> dict[str, Choice]:
     """Return the choice for the cases of each fold ("0", "1", ...) and for all later ones ("all")."""
     search, several = session.config.postprocess, session.labels.count > 2
-    if several and search.keep_largest == (0,):
+    if session.targets.overlapping or (several and search.keep_largest == (0,)):
         return {}
     tables: dict[str, NDArray[np.float64]] = {}
     cases = [n for fold in session.folds for n in fold.validation if n not in failed]
@@ -177,12 +179,13 @@ def _choices(session: Session, failed: Sequence[str]) -> dict[str, Choice]:
 
 def _table(session: Session, case: PreparedCase) -> NDArray[np.float64]:
     search, truth = session.config.postprocess, np.ascontiguousarray(case.truth_in_box)
+    targets = session.targets
     path = session.run.probabilities(CV) / f"{case.name}.npy"
     if session.labels.count > 2:
-        mask = decided(path, PostprocessConfig())
+        mask = decided(path, PostprocessConfig(), targets)
         return class_table(mask, truth, search=search, classes=session.labels.count)
     return score_table(
-        lambda threshold: decided(path, PostprocessConfig(threshold=threshold)),
+        lambda threshold: decided(path, PostprocessConfig(threshold=threshold), targets),
         truth,
         thresholds=search.thresholds,
         search=search,
@@ -200,7 +203,7 @@ def choices_by_fold(
 
 def _write_mask(session: Session, case: Case, split: str, choice: Choice | None) -> None:
     prepared, config = PreparedCase(session.store, case.case), post_config(choice)
-    mask = decided(session.run.probabilities(split) / f"{case.case}.npy", config)
+    mask = decided(session.run.probabilities(split) / f"{case.case}.npy", config, session.targets)
     classes = clean(mask, prepared.native.spacing, config)
     first = next(iter(case.images))
     grid = read_grid(case.images[first])

@@ -56,8 +56,8 @@ def case_uses(session: Session, members: Mapping[str, int], device: str) -> dict
     window = session.config.window
     if window.max_memory is None or not members:
         return dict.fromkeys(members, MemoryUse())
-    plan, classes = session.run_plan, session.labels.count
-    network, one_pass = _network_bytes(load_networks(session.run, plan, session.labels, [0], device)[0], plan, device)
+    plan, targets = session.run_plan, session.targets
+    network, one_pass = _network_bytes(load_networks(session.run, plan, targets, [0], device)[0], plan, device)
     program, demands = resident_bytes(), {}
     for name, count in members.items():
         case = PreparedCase(session.store, name)
@@ -73,10 +73,10 @@ def case_uses(session: Session, members: Mapping[str, int], device: str) -> dict
             native=box,
             prepared=case.grid.shape,
             channels=len(plan.channels),
-            classes=classes,
+            classes=targets.channels,
             preparation=CHOOSING * box,
             # the network's input, and the probabilities as they are written
-            held=math.prod(case.grid.shape) * len(plan.channels) * 4 + (classes - 1) * box * 2,
+            held=math.prod(case.grid.shape) * len(plan.channels) * 4 + len(targets.names) * box * 2,
         )
     return _fitting(demands, window.max_memory, "--set window.max_memory")
 
@@ -104,7 +104,7 @@ def scan_uses(
     plan, folds = ensemble.plan, len(ensemble.networks)
     network, one_pass = _network_bytes(ensemble.networks[0], plan, ensemble.device)
     program, demands = resident_bytes() - network, {}
-    maps = (ensemble.classes - 1 if wanted.probabilities else 0) + (2 if wanted.uncertainty else 0)
+    maps = (len(ensemble.targets.names) if wanted.probabilities else 0) + (2 if wanted.uncertainty else 0)
     for scan in scans:
         grid = _grid_of(scan)
         if grid is None or grid.ndim != len(plan.spacing_mm):
@@ -125,7 +125,7 @@ def scan_uses(
             native=native,
             prepared=prepared,
             channels=channels,
-            classes=ensemble.classes,
+            classes=ensemble.targets.channels,
             preparation=preparation,
             held=held,
             apart=wanted.uncertainty and folds > 1,

@@ -36,6 +36,7 @@ from ..report.figures import case_panel, channel_of
 from ..report.html import write_report
 from ..report.pictures import picture_panel
 from ..report.scores import metric_notes, metric_title
+from ..targets import inside
 from ..training.log import read_log
 from .evaluate import NETWORK, ScoredRow, read_rows
 from .predict import mask_path
@@ -131,7 +132,7 @@ def _content(
         f"held-out cases, {len(session.healthy)} healthy; {NETWORKS[plan.network.kind].title} on "
         f"{', '.join(plan.channels)}.",
         notice=notice,
-        structure=session.labels.names[0] if len(session.labels.names) == 1 else "structure",
+        structure=session.targets.names[0] if len(session.targets.names) == 1 else "structure",
         region="brain" if ADC in plan.channels else "foreground" if len(plan.patch) == 3 else "image",
         flag_ml=1.0 if ADC in plan.channels else None,
         length_unit=grid.unit,
@@ -170,15 +171,15 @@ def _result(
 ) -> CaseResult:
     split, name = job
     store, run, config, plan = session_parts
-    labels = config.label_set
+    labels, targets = config.label_set, config.targets
     prepared = PreparedCase(store, name)
     mask = labels.encode(read_label(mask_path(run, split, cases[name])).array[0], name)
     ml, brain = prepared.native.voxel_size, max(prepared.record["brain_ml"], 1e-9)
     truth_ml = prepared.record["label_ml"]
     volumes = []
-    for index, label in enumerate(labels.names, start=1):
-        found = float((mask == index).sum() * ml)
-        true = truth_ml[index - 1] if truth_ml is not None else None
+    for label, members in targets.structures.items():
+        found = float(inside(mask, members).sum() * ml)
+        true = sum(truth_ml[i - 1] for i in members) if truth_ml is not None else None
         volumes.append(
             LabelVolume(
                 label=label,
@@ -190,11 +191,11 @@ def _result(
         )
     own = rows.get(name, {})
     scores = {
-        metric_title(metric) if len(labels.names) == 1 else f"{metric_title(metric)} {label}": _number(
+        metric_title(metric) if len(targets.names) == 1 else f"{metric_title(metric)} {label}": _number(
             own[label, metric]
         )
         for metric in SHOWN
-        for label in labels.names
+        for label in targets.names
         if (label, metric) in own
     }
     score = judged[split].cases.get(name) if split in judged else None

@@ -222,10 +222,12 @@ def _key(session: Session, stage: str) -> str:
     if stage == "train":
         parts += [session.plan.model_dump(mode="json"), [asdict(f) for f in session.folds]]
         parts += [config.model_dump(mode="json", include={"seed", "training", "augment", "loss"})]
+        parts += config.regions_key
         parts += [start] if (start := start_key(fold_starts(session))) is not None else []
     if stage in ("predict", "evaluate"):
         parts += [[file_digest(p) for p in sorted(run.folder.glob("fold*/best/model.safetensors"))]]
         parts += [config.window.decisions(), config.postprocess.model_dump(mode="json")]
+        parts += config.regions_key
     if stage == "evaluate":
         parts += [config.model_dump(mode="json", include={"rules", "evaluate"})]
     return digest(parts)

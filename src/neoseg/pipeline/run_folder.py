@@ -28,8 +28,8 @@ from .session import Session
 __all__ = ["keep_config", "make_self_contained"]
 
 TRAINED_WITH = (
-    "seed", "labels", "label_tolerance", "label_instances", "channels", "folds", "prepare", "atlas", "network",
-    "loss", "augment", "training",
+    "seed", "labels", "regions", "label_tolerance", "label_instances", "channels", "folds", "prepare", "atlas",
+    "network", "loss", "augment", "training",
 )  # fmt: skip
 """Parts of the configuration that the weights of a run depend on."""
 
@@ -46,6 +46,9 @@ def keep_config(session: Session) -> None:
         for tree in (before, now):
             tree["training"] = without_length(tree["training"])
         changed = [key for key in TRAINED_WITH if before[key] != now[key]]
+        # equal tables may have another order, which is that of the network's channels
+        if before["regions"] == now["regions"] and list(before["regions"] or ()) != list(now["regions"] or ()):
+            changed.append("regions (their order)")
         if changed:
             raise StateError(
                 f"{run.folder}: this run was trained with other values of {', '.join(changed)}; choose another `name` "

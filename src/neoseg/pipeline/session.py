@@ -20,6 +20,7 @@ from ..labels import LabelSet
 from ..plan.plan import Plan, read_plan
 from ..prepare.configs import ZADC, PrepareSettings
 from ..progress import Progress, Silent
+from ..targets import Targets
 from ..workspace import Run, Workspace, write_if_changed
 
 __all__ = ["CV", "HELD_OUT", "Session", "open_session"]
@@ -55,6 +56,11 @@ class Session:
     def labels(self) -> LabelSet:
         """The classes."""
         return self.config.label_set
+
+    @cached_property
+    def targets(self) -> Targets:
+        """What the network learns: the classes, or regions made of them."""
+        return self.config.targets
 
     @cached_property
     def trainable(self) -> tuple[Case, ...]:

@@ -29,7 +29,7 @@ class CaseScore:
     """What one case brings to the headline of one method.
 
     Attributes:
-        dice: mean Dice over the classes that the truth holds; None in a case without any.
+        dice: mean Dice over the classes, or over the regions, that the truth holds; None in a case without any.
         predicted_ml: predicted volume of all classes; of a plane the area in mm² or px².
         percent: true share of the brain, percent.
     """
@@ -106,6 +106,8 @@ def judge(session: Session, split: str, rows: Sequence[ScoredRow], chosen: Mappi
             title="Held-out cases" if split == HELD_OUT else "Cross-validation",
             how="Predicted by the mean of all folds; no choice of any kind was made on these cases."
             if split == HELD_OUT
+            else "Each case is predicted by the fold that has not seen it."
+            if session.targets.overlapping
             else "Each case is predicted by the fold that has not seen it; its threshold was chosen on other folds.",
             network=systems[NETWORK],
             rules=tuple(s for m, s in systems.items() if m != NETWORK),
@@ -143,7 +145,9 @@ def _case_scores(session: Session, rows: Sequence[ScoredRow]) -> dict[str, CaseS
         prepared = PreparedCase(session.store, name)
         true_ml = dict(zip(session.labels.names, prepared.record["label_ml"], strict=True))
         own = {(r.label, r.metric): r.value for r in rows if r.case == name}
-        dices = [own[label, HEADLINE] for label, ml in true_ml.items() if ml > 0]
+        amounts = list(true_ml.values())
+        held = zip(session.targets.names, session.targets.members, strict=True)
+        dices = [own[name, HEADLINE] for name, members in held if any(amounts[i - 1] > 0 for i in members)]
         predicted = sum(own[label, "volume_difference"] + ml for label, ml in true_ml.items())
         result[name] = CaseScore(
             dice=float(np.mean(dices)) if dices else None,
@@ -176,7 +180,7 @@ def _method_title(session: Session, method: str) -> str:
 def _detail(session: Session, method: str, split: str, chosen: Mapping[str, Any], sizes: str) -> str:
     picks = chosen["postprocess"] if method == NETWORK else chosen["rules"][method]
     if not picks:
-        return "most probable class"
+        return "regions of probability ≥ 0.5" if session.targets.overlapping else "most probable class"
     keys = ["all"] if split == HELD_OUT else [k for k in picks if k != "all"]
     kept = sorted({tuple(picks[k].get("keep_largest", ())) for k in keys if any(picks[k].get("keep_largest", ()))})
     largest = f", largest components kept: {' / '.join(_counts(session, counts) for counts in kept)}" if kept else ""

@@ -151,14 +151,15 @@ def _train_fold(index: int, slot: int, progress: Progress, *, work: _FoldWork, r
         train=_cases(session, fold.train, failed),
         validation=_cases(session, fold.inner, failed),
         spacing_mm=plan.spacing_mm,
-        classes=session.labels.count,
+        targets=session.targets,
         patch=plan.patch,
     )
     network = build_network(
         plan.network,
         in_channels=len(plan.channels),
-        classes=session.labels.count,
+        classes=session.targets.channels,
         patch=plan.patch,
+        overlapping=session.targets.overlapping,
         generator=torch.Generator().manual_seed(config.seed * 1000 + index),
     )
     start, taken = work.starts.get(index, (None, ()))
@@ -177,9 +178,8 @@ def _train_fold(index: int, slot: int, progress: Progress, *, work: _FoldWork, r
     torch.set_num_threads(work.threads)
     try:
         with training_in_memory(plan, where.device):
-            result = train_fold(
-                network, build_loss(config.loss), data=data, config=settings, run=where, progress=progress
-            )
+            loss = build_loss(config.loss, session.targets)
+            result = train_fold(network, loss, data=data, config=settings, run=where, progress=progress)
     finally:
         torch.set_num_threads(before)
     if where.ranks.leads:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..data.patches import PatchSampler, cut
 from ..errors import InputError
+from ..targets import Targets
 
 __all__ = ["TrainingCase", "TrainingData", "load_batch"]
 
@@ -40,7 +41,7 @@ class TrainingData:
         validation: inner validation cases, which choose the best epoch and the early stop; never cases that are
             scored. May be empty: then the last epoch is the best one.
         spacing_mm: voxel size of the prepared grid.
-        classes: with background.
+        targets: what the network is asked for.
         patch: voxels along each axis.
         fill: image value outside the image, after normalisation.
     """
@@ -48,7 +49,7 @@ class TrainingData:
     train: Sequence[TrainingCase]
     validation: Sequence[TrainingCase]
     spacing_mm: tuple[float, ...]
-    classes: int
+    targets: Targets
     patch: tuple[int, ...]
     fill: float = 0.0
 

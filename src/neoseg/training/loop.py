@@ -305,7 +305,8 @@ def _identity(network: nn.Module, data: TrainingData, config: TrainingConfig, ru
         "train": [case.name for case in data.train],
         "validation": [case.name for case in data.validation],
         "patch": list(data.patch),
-        "classes": data.classes,
+        "classes": len(data.targets.classes) + 1,
+        **({"regions": data.targets.told} if data.targets.overlapping else {}),
         "channels": data.channels,
         "spacing_mm": list(data.spacing_mm),
     }

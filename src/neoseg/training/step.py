@@ -62,8 +62,8 @@ def train_step(
             (value * guard.loss_scale).backward()  # type: ignore[no-untyped-call]
         total += value.item()
         if part == 0:
-            # torch's argmax over channels takes ten times as long on CPUs where these do not lie last in memory
-            dice = mean_dice(logits[0].detach().max(dim=1).indices, labels, parts.data.classes)
+            targets = parts.data.targets
+            dice = mean_dice(targets.classes_of(logits[0].detach(), 1, logits=True), labels, targets)
     ranks.add_gradients(network)
     if guard.loss_scale != 1:
         for parameter in network.parameters():

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..inference.configs import WindowConfig
 from ..inference.sliding_window import predict_probabilities
+from ..targets import Targets, inside
 from .data import TrainingCase, TrainingData
 from .ranks import ALONE, Ranks
 
@@ -41,11 +42,16 @@ class Validation:
     false_positive_voxels: float | None
 
 
-def mean_dice(prediction: Tensor, truth: Tensor, classes: int) -> float | None:
-    """Return the mean Dice over the foreground classes that occur in the truth; ``None`` when none does."""
+def mean_dice(prediction: Tensor, truth: Tensor, targets: Targets) -> float | None:
+    """Return the mean Dice over the foreground classes or regions that occur in the truth; ``None`` when none does.
+
+    Args:
+        prediction, truth: class indices of one shape.
+        targets: which regions there are.
+    """
     scores = []
-    for index in range(1, classes):
-        found, wanted = prediction == index, truth == index
+    for members in targets.members:
+        found, wanted = inside(prediction, members), inside(truth, members)
         size = int(wanted.sum())
         if size:
             scores.append(2 * int((found & wanted).sum()) / (int(found.sum()) + size))
@@ -97,15 +103,14 @@ def _scores(
 ) -> tuple[float, float, float]:
     """Return mean Dice, loss and false positive voxels of a case; the first or the last is NaN."""
     probabilities = predict_probabilities(
-        network, case.image, patch=data.patch, classes=data.classes, config=config, device=device, fill=data.fill
+        network, case.image, patch=data.patch, targets=data.targets, config=config, device=device, fill=data.fill
     )
     target = torch.from_numpy(np.array(case.label)).to(device)
-    # the softmax of log p is p: the loss sees the averaged probabilities where it expects logits
-    logits = probabilities.clamp_min(1e-7).log()[None]
+    # the loss sees the averaged probabilities where it expects logits
+    logits = data.targets.logits(probabilities, 1e-7)[None]
     value = loss((logits,), target[None].long()).item()
-    # argmax is many times slower on CPUs
-    prediction = probabilities.max(dim=0).indices
-    dice = mean_dice(prediction, target, data.classes)
+    prediction = data.targets.classes_of(probabilities, 0)
+    dice = mean_dice(prediction, target, data.targets)
     if dice is None:
         return math.nan, value, float((prediction > 0).sum())
     return dice, value, math.nan
