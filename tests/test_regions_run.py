@@ -13,7 +13,6 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from conftest import made_once
 from fault_scene import Done
 from neoseg.config import load_config
 from neoseg.pipeline.import_data import import_folder
@@ -66,17 +65,16 @@ def write_nested(folder: Path, count: int, seed: int) -> None:
             nib.save(nib.Nifti1Image(array, affine), folder / kind / f"scan{number}.nii.gz")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def nested(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with ``data`` and a finished run of two folds on it in ``work``."""
 
-    def make(root: Path) -> None:
-        write_nested(root / "data", 6, 0)
-        path = import_folder(root / "data", root / "work").config
-        path.write_text('cases = "cases.csv"\n' + TABLES)
-        run(load_config(path, CHANGES))
-
-    return made_once(tmp_path_factory, "nested", make)
+    root = tmp_path_factory.mktemp("nested")
+    write_nested(root / "data", 6, 0)
+    path = import_folder(root / "data", root / "work").config
+    path.write_text('cases = "cases.csv"\n' + TABLES)
+    run(load_config(path, CHANGES))
+    return root
 
 
 @pytest.fixture
@@ -180,7 +178,7 @@ def test_a_copied_run_predicts_new_scans_without_the_workspace(nested: Path, tmp
     for name in ("entropy", "spread"):
         found = array_of(tmp_path / "out" / f"scan0_{name}.nii.gz")
         assert found.min() >= 0 and 0.05 < found.max() <= 1
-    little = PredictOptions(max_memory="1.2G")
+    little = PredictOptions(max_memory="4G")
     predict_scans(folder, tmp_path / "new" / "images", tmp_path / "little", device="cpu", options=little)
     assert (array_of(tmp_path / "little" / "scan0.nii.gz") != label).mean() < 1e-3
 
@@ -189,10 +187,7 @@ def test_other_regions_need_another_training_but_no_other_plan(work: Path, neose
     config = work / "neoseg.toml"
     prepared = sorted((work / "prepared").rglob("*.npy"))
     text = config.read_text()
-    renamed = text.replace("\nwhole =", "\ntumour =")
-    lines = text.split("[regions]\n")[1].split("\n")
-    told = {"renamed": renamed}
-    told["none"] = text.split("[regions]")[0]
+    told = {"renamed": text.replace("\nwhole =", "\ntumour ="), "none": text.split("[regions]")[0]}
     for name, changed in told.items():
         config.write_text(changed)
         assert neoseg("plan", str(config), "--quiet", *words()).code == 0
@@ -203,7 +198,6 @@ def test_other_regions_need_another_training_but_no_other_plan(work: Path, neose
             assert done.code == 2 and "Traceback" not in done.err, (name, command)
         done = neoseg("train", str(config), "--quiet", *words())
         assert "was trained with other values of regions" in " ".join(done.err.split()), name
-    assert len(lines) >= 3
 
 
 def test_regions_in_another_order_are_other_channels(work: Path, neoseg: Neoseg) -> None:
@@ -242,11 +236,11 @@ def test_fine_tuning_from_other_regions_starts_the_heads_anew(work: Path, neoseg
             assert tensors["new"] == []
             continue
         assert tensors["new"] and {tensor.split(".")[0] for tensor in tensors["new"]} == {"heads"}
-        now = "the regions whole (core, oedema, enhancing), outer (core, oedema), oedema (oedema)"
-        assert (
-            f"it learns {now if name == 'others' else 'the classes core, oedema, enhancing'} and learned the regions"
-            in told
-        )
+        now = {
+            "others": "the regions whole (core, oedema, enhancing), outer (core, oedema), oedema (oedema)",
+            "none": "the classes core, oedema, enhancing",
+        }[name]
+        assert f"the network learns {now} and learned the regions whole" in told
 
 
 def test_runs_are_compared_over_regions_or_by_what_both_mean(work: Path, neoseg: Neoseg) -> None:

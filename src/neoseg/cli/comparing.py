@@ -17,7 +17,7 @@ def compare(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Two or more finished run folders.")],
     metric: Annotated[str, typer.Option("--metric", help="The metric that decides.")] = "dice",
     label: Annotated[
-        str | None, typer.Option("--label", help="One class; default: the mean over the classes of each case.")
+        str | None, typer.Option("--label", help="One class or region; default: the mean over those of each case.")
     ] = None,
     split: Annotated[
         str | None,

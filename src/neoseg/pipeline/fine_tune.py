@@ -225,7 +225,7 @@ def transfer(session: Session) -> Transfer:
     if before.told != targets.told:
         new += _beginning(own, CLASS_PARTS, kind)
         if before.overlapping or targets.overlapping:
-            reasons.append(f"it learns {targets.told} and learned {before.told}")
+            reasons.append(f"the network learns {targets.told} and learned {before.told}")
         else:
             reasons.append(f"the classes are {_listed(targets.classes)} and were {_listed(before.classes)}")
     taken = [name for name in own if name not in new]
