@@ -148,7 +148,8 @@ def _read(session: Session) -> Plan:
 
 def _keys(session: Session) -> _Keys:
     config = session.config
-    data = digest([[session.digests(c) for c in session.trainable], config.labels, config.label_key, session.channels])
+    labels = list(config.labels.items())  # in their order, which numbers the classes
+    data = digest([[session.digests(c) for c in session.trainable], labels, config.label_key, session.channels])
     return _Keys(
         data=data,
         folds=digest([data, session.table_key, config.folds.model_dump(mode="json"), config.seed]),
