@@ -78,6 +78,14 @@ CONFIGURATIONS: dict[str, tuple[str, ...]] = {
 }
 """The most telling first: a benchmark that is ended early has them."""
 
+STEPS = {
+    "Z map by affine": ("native adc z(affine)", "native adc"),
+    "deformation after affine": ("native adc z(affine+ffd)", "native adc z(affine)"),
+    "N4": ("native adc z(affine+ffd), n4", "native adc z(affine+ffd)"),
+    "template in place of native": ("template(affine+ffd) adc z", "native adc z(affine+ffd)"),
+}
+"""What one step adds: the configuration with it, and the one without."""
+
 TINY = (
     "folds.count=2",
     "training.steps=6",
@@ -159,6 +167,28 @@ def table(entries: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
+def steps_table(entries: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return what each step adds, paired by seed and case, with the difference of each seed."""
+    rows = []
+    for step, (name, other) in STEPS.items():
+        seeds = [k.partition("/")[0] for k in entries if k.endswith(f"/{name}")]
+        row: dict[str, Any] = {"step": step, "with": name, "without": other, "seeds": seeds}
+        for split in SPLITS:
+            pairs = {
+                seed: [(value, entries[f"{seed}/{other}"]["dice"][split][case]) for case, value in own.items()]
+                for seed in seeds
+                if f"{seed}/{other}" in entries
+                for own in (entries[f"{seed}/{name}"]["dice"][split],)
+            }
+            every = [pair for found in pairs.values() for pair in found]
+            if every:
+                gain = paired_difference(*zip(*every, strict=True), np.random.default_rng(0)).to_json()
+                each = {seed: round(float(np.mean([a - b for a, b in p])), 4) for seed, p in pairs.items()}
+                row[split] = {"gain": gain, "of_each_seed": each}
+        rows.append(row)
+    return rows
+
+
 def scored(mine: dict[str, dict[str, Any]], entries: dict[str, dict[str, Any]], split: str) -> dict[str, Any]:
     generator = np.random.default_rng(0)
     values = [v for e in mine.values() for v in e["dice"][split].values()]
@@ -205,8 +235,9 @@ def main() -> None:
                 return
             folder = given.folder / f"seed{seed}"
             made_cohort(folder, cohort_of(given.tiny, seed), given.jobs)
-            kept["entries"][key] = entry_of(folder, name, [f"seed={seed}", *common, *CONFIGURATIONS[name]])
-            save({"what": __doc__, "machine": machine(), **kept, "table": table(kept["entries"])})
+            found = kept["entries"]
+            found[key] = entry_of(folder, name, [f"seed={seed}", *common, *CONFIGURATIONS[name]])
+            save({"what": __doc__, "machine": machine(), **kept, "table": table(found), "steps": steps_table(found)})
 
 
 if __name__ == "__main__":

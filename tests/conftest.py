@@ -68,12 +68,13 @@ TINY = (
     "training.steps=8",
     "training.steps_per_epoch=4",
     "training.batch_size=1",
-    "plan.patch=[48, 48, 24]",
+    "plan.patch=[32, 32, 16]",
     "network.dims=[8, 16, 32]",
     "network.depths=[1, 1, 1]",
     "network.proj=[16, 16, 16]",
     "network.feature_size=8",
     "atlas.rounds=1",
+    "atlas.spacing_mm=4",
     "evaluate.resamples=200",
 )
 

@@ -60,6 +60,8 @@ def test_a_small_table_is_enough(tmp_path: Path) -> None:
         ("case,image_x,group\na,b,control\n", "line 2: the group 'control'"),
         ("case,image_x\n,b\n", "line 2: a row needs a case name"),
         ("case,image_x\na,b,c\n", "at most 2 cells"),
+        (f"case,image_x\na,{'b' * 256}.nii\n", "line 2: 'b{60}'... is no file name: a name may have 255 bytes"),
+        (f"case,image_x,label\na,b,{'c/' * 2100}\n", "line 2: .*a path 4095"),
     ],
 )
 def test_a_bad_table_is_one_sentence(tmp_path: Path, text: str, told: str) -> None:

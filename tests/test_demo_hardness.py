@@ -28,6 +28,7 @@ from neoseg.progress import Silent
 
 CONFIG = PrepareConfig.model_validate(tomllib.loads(recipe_text("demo"))["prepare"])
 Z_CUTS = np.linspace(-6, -0.5, 23)
+HEALTHY = 10
 ADC_CUTS = np.linspace(500, 1400, 19)
 
 
@@ -46,8 +47,8 @@ def dice(found: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
 
 @pytest.mark.slow
 def test_the_best_threshold_chosen_on_the_truth_lies_between_a_quarter_and_a_half(tmp_path: Path) -> None:
-    # The healthy and the held-out heads of the default demo; the patients that it trains on take no part.
-    write_cohort(tmp_path, CohortConfig(), run_each=partial(_without_patients, folder=tmp_path))
+    # The held-out heads of the default demo, and half of its healthy ones: an atlas of all takes twice as long.
+    write_cohort(tmp_path, CohortConfig(), run_each=partial(_some, folder=tmp_path))
     cases = import_data(tmp_path, "bonbid").cases
     each = partial(run_all, title="", progress=Silent(), jobs=2)
     healthy = [c for c in cases if c.group == "healthy"]
@@ -56,7 +57,7 @@ def test_the_best_threshold_chosen_on_the_truth_lies_between_a_quarter_and_a_hal
     held_out = [c for c in cases if c.split == "test" and c.group == "patient"]
     found = each(partial(maps_of, atlas=atlas), held_out)
     scored = [maps for maps in found if maps[2].any()]
-    assert len(volumes) == 20
+    assert len(volumes) == HEALTHY
     assert len(scored) == 11
     by_adc = max(np.mean([dice(adc < cut, truth) for adc, _, truth in scored]) for cut in ADC_CUTS)
     by_z = max(np.mean([dice(z < cut, truth) for _, z, truth in scored]) for cut in Z_CUTS)
@@ -69,6 +70,8 @@ def test_the_best_threshold_chosen_on_the_truth_lies_between_a_quarter_and_a_hal
     assert 0.25 <= best <= 0.50, (by_adc, by_z, by_both)
 
 
-def _without_patients(function: object, plan: list, folder: Path) -> list[dict]:
-    kept = [member for member in plan if member.group != "train"]
+def _some(function: object, plan: list, folder: Path) -> list[dict]:
+    healthy = [member for member in plan if member.group == "healthy"]
+    held_out = [member for member in plan if member.group == "test"]
+    kept = [*healthy[:HEALTHY], *held_out]
     return run_all(function, kept, title="", progress=Silent(), jobs=2)  # type: ignore[arg-type]

@@ -85,6 +85,8 @@ def test_global_warnings_are_left_as_they_were(tmp_path: Path) -> None:
         ("DimSize = 3 4 5", "DimSize = 3 4 0", "2 to 4 axes"),
         ("ElementType = MET_FLOAT\n", "", "lacks ElementType"),
         ("DimSize = 3 4 5", "DimSize = 3 4 500", "truncated"),
+        ("DimSize = 3 4 5", "DimSize = 3 4 5\nNDims = 2", "has NDims twice"),
+        ("NDims = 3", "NDims = -1\nNDims = 3", "has NDims twice"),
     ],
 )
 def test_damaged_metaimage_headers(

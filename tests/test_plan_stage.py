@@ -15,7 +15,7 @@ from neoseg.cli.app import app
 from neoseg.config import load_config
 from neoseg.errors import ConfigError, InputError
 from neoseg.pipeline.import_data import import_folder
-from neoseg.pipeline.plan import compared, plan
+from neoseg.pipeline.plan import compared, plan, plan_key
 from neoseg.pipeline.session import Session, open_session
 
 
@@ -68,6 +68,13 @@ def test_too_few_cases_that_can_be_used_are_told_with_the_first_fault(workspace:
     with pytest.raises(InputError, match=r"2 of 6 training cases can be used.*scan0\.nii\.gz"):
         plan(session(workspace))
     assert not (workspace / "plan.json").exists()
+
+
+def test_labels_in_another_order_are_planned_and_prepared_anew(workspace: Path) -> None:
+    one, other = (session(workspace, f"labels={order}") for order in ("{ball=1, rim=2}", "{rim=2, ball=1}"))
+    assert plan_key(one) != plan_key(other)
+    plan(one)
+    assert one.store.folder != other.store.folder
 
 
 def test_a_budget_that_is_too_small_names_the_least(workspace: Path) -> None:

@@ -28,7 +28,7 @@ class Pooled(nn.Module):
 
 
 def data_of(patch):
-    return type("Data", (), {"patch": patch, "channels": 1})()
+    return type("Data", (), {"patch": patch, "patches": (), "channels": 1})()
 
 
 def test_a_convolution_shorter_than_its_kernel_is_found_by_name():

@@ -140,6 +140,15 @@ class RunConfig(BaseModel, frozen=True, extra="forbid"):
             )
         return self
 
+    @model_validator(mode="after")
+    def _patches_suit_the_network(self) -> RunConfig:
+        if self.training.patch_scales and not self.network.any_size:
+            remedy = 'set network.size to "flex" or "free"' if self.network.kind == "unetr_pp" else "choose another one"
+            raise ValueError(
+                f"training.patch_scales needs a network that takes patches of any size; {remedy}, or leave it out"
+            )
+        return self
+
     @property
     def label_set(self) -> LabelSet:
         """The classes with their stored values."""

@@ -101,6 +101,7 @@ def info(
         str | None,
         typer.Option("--network", metavar="KIND", help="Sizes of all forms of a network, such as unetr_pp."),
     ] = None,
+    quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Show versions, devices and what this installation can do."""
@@ -113,17 +114,21 @@ def info(
 
         sizes = network_facts(network)
         table = sizes if as_json else {name: _size_line(facts) for name, facts in sizes.items()}
-    elif networks and as_json:
-        from ..networks.facts import network_facts
-
-        table = {k: {"title": e.title, "paper": e.paper, "forms": network_facts(k)} for k, e in NETWORKS.items()}
     elif networks:
         from ..networks.facts import network_facts
 
+        forms = {}
+        with progress_for(quiet).track("Counting networks", len(NETWORKS)) as advance:
+            for kind in NETWORKS:
+                forms[kind] = network_facts(kind, None if as_json else 2)
+                advance(1, kind)
         table = {}
         for kind, entry in NETWORKS.items():
-            table[kind] = f"{entry.title}: {entry.paper}"
-            table |= {f"  {kind}, {name}": _size_line(facts) for name, facts in network_facts(kind, 2).items()}
+            if as_json:
+                table[kind] = {"title": entry.title, "paper": entry.paper, "forms": forms[kind]}
+            else:
+                table[kind] = f"{entry.title}: {entry.paper}"
+                table |= {f"  {kind}, {name}": _size_line(facts) for name, facts in forms[kind].items()}
     else:
         from ..config import recipes
         from ..data.layouts import LAYOUTS

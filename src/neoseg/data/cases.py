@@ -21,6 +21,9 @@ __all__ = ["Case", "channels_of", "read_cases", "write_cases"]
 GROUPS = ("patient", "healthy")
 SPLITS = ("train", "test")
 _NAME = re.compile(r"\w[\w .+-]*")
+LONGEST_NAME, LONGEST_PATH = 255, 4095
+"""Bytes that Linux allows; a longer name is an error of the system in whatever asks for the file."""
+
 _INDEX = re.compile(r"[0-9]{1,9}")
 _FIXED = ("case", "subject", "site", "group", "split", "label", "mask")
 
@@ -141,7 +144,7 @@ def _case_of(path: Path, number: int, row: dict[str, str | None], columns: list[
                 index[channel] = int(volume)
             else:
                 text = cells[column]
-            images[channel] = _resolved(text, path.parent)
+            images[channel] = _resolved(text, path.parent, where)
     units = {c.removeprefix("unit_"): cells[c] for c in columns if c.startswith("unit_") and cells[c]}
     label, mask = cells.get("label", ""), cells.get("mask", "")
     return Case(
@@ -153,8 +156,8 @@ def _case_of(path: Path, number: int, row: dict[str, str | None], columns: list[
         images=images,
         channel_index=index,
         units=units,
-        label=_resolved(label, path.parent) if label else None,
-        mask=_resolved(mask, path.parent) if mask else None,
+        label=_resolved(label, path.parent, where) if label else None,
+        mask=_resolved(mask, path.parent, where) if mask else None,
     )
 
 
@@ -164,5 +167,12 @@ def _shown(file: Path, base: Path, index: int | None) -> str:
     return text if index is None else f"{text}#{index}"
 
 
-def _resolved(text: str, base: Path) -> Path:
-    return Path(os.path.abspath(base / text))
+def _resolved(text: str, base: Path, where: str) -> Path:
+    file = Path(os.path.abspath(base / text))
+    longest = max(len(os.fsencode(part)) for part in file.parts)
+    if longest > LONGEST_NAME or len(os.fsencode(file)) > LONGEST_PATH:
+        raise InputError(
+            f"{where}: {text[:60]!r}... is no file name: a name may have {LONGEST_NAME} bytes and a path "
+            f"{LONGEST_PATH}; correct this cell."
+        )
+    return file

@@ -122,29 +122,30 @@ class PatchSampler:
         self._lesions = [_lesions_of(label, lesion_power) for label in labels]
         self._with_foreground = [i for i, lesions in enumerate(self._lesions) if lesions]
 
-    def draw(self, generator: np.random.Generator, count: int) -> list[Position]:
-        """Draw the positions of one batch; the lesion positions come first."""
+    def draw(self, generator: np.random.Generator, count: int, patch: tuple[int, ...] | None = None) -> list[Position]:
+        """Draw the positions of one batch, of the sampler's patch or another one; the lesion positions come first."""
+        patch = patch or self._patch
         wanted = count * self._fraction
         on_lesion = math.floor(wanted) + int(generator.random() < wanted - math.floor(wanted))
         if not self._with_foreground:
             on_lesion = 0
-        return [self._draw_lesion(generator) for _ in range(on_lesion)] + [
-            self._draw_anywhere(generator) for _ in range(count - on_lesion)
+        return [self._draw_lesion(generator, patch) for _ in range(on_lesion)] + [
+            self._draw_anywhere(generator, patch) for _ in range(count - on_lesion)
         ]
 
-    def _draw_lesion(self, generator: np.random.Generator) -> Position:
+    def _draw_lesion(self, generator: np.random.Generator, patch: tuple[int, ...]) -> Position:
         case = self._with_foreground[int(generator.integers(len(self._with_foreground)))]
         lesions = self._lesions[case][int(generator.integers(len(self._lesions[case])))]
         voxels = lesions.voxels[int(generator.choice(len(lesions.voxels), p=lesions.weights))]
         flat = int(voxels[int(generator.integers(len(voxels)))])
         centre = [int(i) for i in np.unravel_index(flat, self._shapes[case])]
-        return Position(case, clamped_start(centre, self._shapes[case], self._patch), True)
+        return Position(case, clamped_start(centre, self._shapes[case], patch), True)
 
-    def _draw_anywhere(self, generator: np.random.Generator) -> Position:
+    def _draw_anywhere(self, generator: np.random.Generator, patch: tuple[int, ...]) -> Position:
         case = int(generator.integers(len(self._shapes)))
         start = tuple(
             int(generator.integers(n - p + 1)) if n >= p else (n - p) // 2
-            for n, p in zip(self._shapes[case], self._patch, strict=True)
+            for n, p in zip(self._shapes[case], patch, strict=True)
         )
         return Position(case, start, False)
 

@@ -39,7 +39,11 @@ def check_header(path: Path) -> tuple[dict[str, str], int]:
             key, equals, value = stream.readline(4096).partition(b"=")
             if not equals:
                 break
-            fields[key.decode("latin-1").strip()] = value.decode("latin-1").strip()
+            name = key.decode("latin-1").strip()
+            if name in fields and name in (*_NEEDED, *_OF_AXES):
+                # MetaIO sets up its arrays by one of the two and fills them by the other
+                raise InputError(f"{path}: the header is damaged, it has {name} twice; export the image again.")
+            fields[name] = value.decode("latin-1").strip()
         end = stream.tell()
     early = [key for key in takewhile(lambda key: key != "NDims", fields) if key in _OF_AXES]
     if early and "NDims" in fields:

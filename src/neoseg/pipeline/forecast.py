@@ -26,6 +26,7 @@ from ..networks.configs import required_multiple
 from ..plan.cost import step_core_seconds, step_gib
 from ..plan.fingerprint import read_facts
 from ..plan.plan import Plan
+from ..plan.scales import PatchScales
 from ..prepare.configs import ZADC, PrepareConfig
 from ..training.configs import TrainingConfig
 from .prepared import PreparedCase
@@ -102,7 +103,8 @@ def forecast_training(
 
     threads, jobs = threads or torch.get_num_threads(), max(1, min(jobs, folds))
     rounds = math.ceil(folds / jobs)
-    memory = step_gib(plan.network, plan.patch, plan.batch)
+    scales = PatchScales.of(settings.patch_scales, len(plan.patch))
+    memory = step_gib(plan.network, plan.patch, plan.batch) * scales.largest
     beside = f", {jobs} folds side by side" if jobs > 1 else ""
     sentence = f"Forecast: about {memory:.1f} GiB of memory{' a fold' if jobs > 1 else ''}"
     if settings.time_budget_s is not None:
@@ -114,6 +116,7 @@ def forecast_training(
         return f"{sentence}, {folds} x {steps} steps{beside}."
     bfloat16 = is_reduced(settings.precision, device)
     seconds = step_core_seconds(plan.network, plan.patch, len(plan.channels), plan.batch, bfloat16=bfloat16) * steps
+    seconds *= scales.mean
     # folds side by side may have more threads than there are cores
     minutes = max(rounds / threads, folds / (os.cpu_count() or 1)) * seconds / 60
     apiece = f" each{beside}" if jobs > 1 else ""

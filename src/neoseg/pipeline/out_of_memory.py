@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from ..errors import MachineError
@@ -24,12 +24,13 @@ SPARE = 0.9
 
 
 @contextmanager
-def training_in_memory(plan: Plan, device: str) -> Iterator[None]:
+def training_in_memory(plan: Plan, device: str, patches: Sequence[tuple[int, ...]] = ()) -> Iterator[None]:
     """Say which patch would fit when the memory does not suffice for a training step.
 
     Args:
         plan: with patch and batch.
         device: where the training runs.
+        patches: sizes of the patches, where there are several.
 
     Raises:
         MachineError: in place of whatever PyTorch, NumPy or Python raised about memory.
@@ -39,7 +40,8 @@ def training_in_memory(plan: Plan, device: str) -> Iterator[None]:
     except (MemoryError, RuntimeError, OSError) as error:
         if not is_out_of_memory(error):
             raise
-        needed, free = step_gib(plan.network, plan.patch, plan.batch), _free_gib(device)
+        largest = max((plan.patch, *patches), key=math.prod)
+        needed, free = step_gib(plan.network, largest, plan.batch), _free_gib(device)
         fits = patch_that_fits(plan, free)
         if fits is None:
             advice = "not even the smallest patch would fit: plan for another network, or use a machine with more of it"
@@ -52,7 +54,7 @@ def training_in_memory(plan: Plan, device: str) -> Iterator[None]:
             )
         raise MachineError(
             f"The memory does not suffice to train on {device}: a step of {plan.batch} patches of "
-            f"{as_text(plan.patch)} voxels takes about {needed:.2g} GiB{_told(free)}; {advice}."
+            f"{as_text(largest)} voxels takes about {needed:.2g} GiB{_told(free)}; {advice}."
         ) from error
 
 

@@ -17,6 +17,7 @@ from ..plan.budget import StepSettings
 from ..plan.comparison import compared_with_nnunet
 from ..plan.fingerprint import FORMAT, CaseFacts, Fingerprint, case_facts, read_fingerprint, write_fingerprint
 from ..plan.plan import Plan, PlanConfig, Reason, make_plan, read_plan, write_plan
+from ..plan.scales import PatchScales
 from ..plan.topology import target_spacing
 from ..prepare.configs import PrepareConfig
 from ..prepare.standardise import Template
@@ -80,7 +81,11 @@ def plan(session: Session) -> Plan:
         network=config.network,
         normalise=config.prepare.normalise,
         config=config.plan,
-        step=StepSettings(_batch(session), is_reduced(config.training.precision, resolved_device(config.device))),
+        step=StepSettings(
+            _batch(session),
+            is_reduced(config.training.precision, resolved_device(config.device)),
+            PatchScales.of(config.training.patch_scales, len(facts[0].spacing_mm)),
+        ),
         inputs=keys.inputs,
     )
     if template is not None:
@@ -143,7 +148,8 @@ def _read(session: Session) -> Plan:
 
 def _keys(session: Session) -> _Keys:
     config = session.config
-    data = digest([[session.digests(c) for c in session.trainable], config.labels, config.label_key, session.channels])
+    labels = list(config.labels.items())  # in their order, which numbers the classes
+    data = digest([[session.digests(c) for c in session.trainable], labels, config.label_key, session.channels])
     return _Keys(
         data=data,
         folds=digest([data, session.table_key, config.folds.model_dump(mode="json"), config.seed]),
@@ -156,6 +162,7 @@ def _keys(session: Session) -> _Keys:
                 config.prepare.model_dump(mode="json")["normalise"],
                 session.atlas_key if config.prepare.space == "template" else None,
                 _batch(session),
+                *([list(config.training.patch_scales)] if config.training.patch_scales else []),
             ]
         ),
     )

@@ -180,7 +180,8 @@ class Session:
                 self.config.prepare.model_dump(mode="json"),
                 self.config.atlas.model_dump(mode="json") if self.makes_zmap else None,
                 self.settings.model_dump(mode="json"),
-                self.config.labels,
+                # in their order, which numbers the classes
+                list(self.config.labels.items()),
                 self.config.label_key,
                 self.atlas_key,
                 __version__,

@@ -15,6 +15,7 @@ from ..data.folds import Fold
 from ..data.store import digest
 from ..errors import ConfigError, NeosegError, UserError
 from ..plan.plan import Plan
+from ..plan.scales import scaled_patches
 from ..progress import Progress
 from ..training.configs import TrainingConfig
 from ..training.launch import Launch, launched
@@ -49,6 +50,7 @@ def train(session: Session, *, key: str, folds: Sequence[int] | None = None, fai
 
     Raises:
         ConfigError: there is no such fold.
+        GeometryError: training.patch_scales and the plan's patch do not suit the network.
         StateError: the run folder holds a training of other data, settings or length.
         UserError, NeosegError: folds failed; the sentence names them.
         Stopped: SIGINT or SIGTERM arrived.
@@ -56,6 +58,7 @@ def train(session: Session, *, key: str, folds: Sequence[int] | None = None, fai
     config, plan, run = session.config, session.plan, session.run
     count = len(session.folds)
     settings = training_settings(config.training, plan)
+    patches = scaled_patches(plan.network, plan.patch, settings.patch_scales)
     indices = [i for i in wanted_folds(session, folds) if not run.fold_is_current(i, key)]
     longer = require_length(run, indices, settings)
     starts = fold_starts(session)
@@ -90,6 +93,7 @@ def train(session: Session, *, key: str, folds: Sequence[int] | None = None, fai
             failed=tuple(failed),
             devices=tuple(devices),
             threads=threads,
+            patches=patches,
             starts={i: (start, moved.taken if moved is not None and i in fresh else ()) for i, start in starts.items()},
         ),
     )
@@ -113,6 +117,7 @@ class _FoldWork:
         failed: cases to leave out.
         devices: to choose from.
         threads: of the CPU.
+        patches: sizes of the patches, where there are several.
         starts: by fold, the weights of another run that it starts from and the names of the tensors to take now.
     """
 
@@ -121,6 +126,7 @@ class _FoldWork:
     failed: tuple[str, ...]
     devices: tuple[str, ...]
     threads: int
+    patches: tuple[tuple[int, ...], ...]
     starts: Mapping[int, tuple[FoldStart, tuple[str, ...]]]
 
 
@@ -153,6 +159,7 @@ def _train_fold(index: int, slot: int, progress: Progress, *, work: _FoldWork, r
         spacing_mm=plan.spacing_mm,
         targets=session.targets,
         patch=plan.patch,
+        patches=work.patches,
     )
     network = build_network(
         plan.network,
@@ -177,7 +184,7 @@ def _train_fold(index: int, slot: int, progress: Progress, *, work: _FoldWork, r
     begin, before = time.time(), torch.get_num_threads()
     torch.set_num_threads(work.threads)
     try:
-        with training_in_memory(plan, where.device):
+        with training_in_memory(plan, where.device, work.patches):
             loss = build_loss(config.loss, session.targets)
             result = train_fold(network, loss, data=data, config=settings, run=where, progress=progress)
     finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from pydantic import BaseModel, Field
@@ -14,6 +14,7 @@ from ..networks.configs import NetworkBase, check_lowest, check_patch, required_
 from .candidates import PLANNERS
 from .cost import step_core_seconds, step_gib
 from .reason import as_text
+from .scales import PatchScales
 from .topology import patch_for, smallest_patch, whole_patch
 
 __all__ = [
@@ -64,10 +65,20 @@ class StepSettings:
         batch: patches a step when the user set them.
         bfloat16: whether the machine that trains computes in it by hardware; a budget of core-minutes buys about half
             as much in float32.
+        scales: of patches of several sizes.
     """
 
     batch: int | None = None
     bfloat16: bool = True
+    scales: PatchScales = field(default_factory=PatchScales)
+
+    def gib(self, network: NetworkBase, patch: Sequence[int], batch: int) -> float:
+        """Return the memory in GiB of a step with patches of the largest size."""
+        return step_gib(network, patch, batch) * self.scales.largest
+
+    def seconds(self, network: NetworkBase, patch: Sequence[int], channels: int, batch: int) -> float:
+        """Return the core-seconds of a step in the mean over the sizes."""
+        return step_core_seconds(network, patch, channels, batch, bfloat16=self.bfloat16) * self.scales.mean
 
 
 @dataclass(frozen=True)
@@ -146,7 +157,7 @@ def fit(network: NetworkBase, demand: Demand, config: PlanConfig) -> Fitted:
     assert config.core_minutes is not None
     # A step's seconds grow with its voxels, so that many voxels a step leave enough steps.
     last = networks[fitting[-1]]
-    a_voxel = step_core_seconds(last, (1, 1, 1), demand.channels, 1, bfloat16=demand.step.bfloat16)
+    a_voxel = demand.step.seconds(last, (1, 1, 1), demand.channels, 1)
     voxels = int(60 * config.core_minutes / FEWEST_STEPS / a_voxel)
     fitted = _fitted(networks, fitting[-1], demand, config, min(voxels, config.batch_voxels))
     assert fitted.steps is not None
@@ -167,7 +178,7 @@ def _fitted(
     multiple = required_multiple(network)
     wanted, covers = whole_patch(demand.largest, demand.typical, multiple, network.lowest_voxels)
     fewest = demand.step.batch or FEWEST_PATCHES
-    a_voxel = step_gib(network, (1, 1, 1), 1)
+    a_voxel = demand.step.gib(network, (1, 1, 1), 1)
     bounds = {f"{fewest} patches in {config.memory_gib:g} GiB": int(config.memory_gib / a_voxel / fewest)}
     if config.core_minutes is not None:
         few = demand.step.batch or PATCHES_ON_A_BUDGET
@@ -182,7 +193,7 @@ def _fitted(
     voxels = math.prod(patch)
     room = min(batch_voxels // voxels, int(config.memory_gib / a_voxel) // voxels, MOST_PATCHES)
     batch = demand.step.batch or max(FEWEST_PATCHES, room)
-    seconds = step_core_seconds(network, patch, demand.channels, batch, bfloat16=demand.step.bfloat16)
+    seconds = demand.step.seconds(network, patch, demand.channels, batch)
     return Fitted(
         network=network,
         size=size,
@@ -194,13 +205,13 @@ def _fitted(
         covers_largest=covers,
         most_voxels=bounds[bound],
         bound=bound,
-        gib=step_gib(network, patch, batch),
+        gib=demand.step.gib(network, patch, batch),
         seconds=seconds,
     )
 
 
 def _smallest_gib(network: NetworkBase, demand: Demand) -> float:
-    return step_gib(network, _smallest(network, demand), demand.step.batch or FEWEST_PATCHES)
+    return demand.step.gib(network, _smallest(network, demand), demand.step.batch or FEWEST_PATCHES)
 
 
 def _smallest(network: NetworkBase, demand: Demand) -> tuple[int, ...]:

@@ -90,11 +90,12 @@ def make_batch(parts: StepParts, step: int, part: int = 0, stream: torch.cuda.St
     data, size = parts.data, parts.config.batch_size
     generator = np.random.default_rng([parts.seed, step, part] if part else [parts.seed, step])
     seed, rows = int(generator.integers(2**62)), parts.ranks.rows(size)
-    images, labels = load_batch(data, parts.sampler, generator, size, rows)
+    patch = data.patch_at(step, parts.seed)
+    images, labels = load_batch(data, parts.sampler, generator, size, rows, patch)
     with torch.cuda.stream(stream) if stream is not None else nullcontext():
         images, labels = images.to(parts.device), labels.to(parts.device)
         if parts.augmentation is not None:
-            info = BatchInfo(size, data.channels, data.patch, data.spacing_mm, data.fill)
+            info = BatchInfo(size, data.channels, patch, data.spacing_mm, data.fill)
             drawn = parts.augmentation.sample(generator, info)
             own = {name: {key: value[rows] for key, value in given.items()} for name, given in drawn.items()}
             images, labels = parts.augmentation.apply(images, labels, own, replace(info, batch=len(images)))

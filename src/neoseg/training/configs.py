@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, model_validator
 
@@ -41,6 +41,9 @@ class TrainingConfig(BaseModel, frozen=True, extra="forbid"):
             generations, else float32. In float16 the loss is scaled.
         ema_decay: decay of an exponential moving average of the weights (then validated and kept as best); ``None``
             uses the weights themselves.
+        patch_scales: sizes of the patches, as multiples of the planned patch along every axis, such as (0.75, 1, 1.25).
+            Each batch has one of them, all equally often; each side is the nearest that suits the network. It needs a
+            network that takes any size. ``None``: the planned patch alone.
         foreground_fraction: share of the patches that are placed on a lesion.
         lesion_power: a lesion is drawn with probability proportional to ``volume ** lesion_power``.
         validate_every: epochs between two validations.
@@ -67,6 +70,7 @@ class TrainingConfig(BaseModel, frozen=True, extra="forbid"):
     gradient_clip: float = Field(default=12.0, gt=0)
     precision: Precision = "auto"
     ema_decay: float | None = Field(default=None, gt=0, lt=1)
+    patch_scales: tuple[Annotated[float, Field(ge=0.25, le=4)], ...] | None = Field(default=None, min_length=2)
     foreground_fraction: float = Field(default=0.5, ge=0, le=1)
     lesion_power: float = Field(default=0.5, ge=0, le=1)
     validate_every: int = Field(default=1, ge=1)

@@ -42,7 +42,8 @@ class TrainingData:
             scored. May be empty: then the last epoch is the best one.
         spacing_mm: voxel size of the prepared grid.
         targets: what the network is asked for.
-        patch: voxels along each axis.
+        patch: voxels along each axis; that of the windows in validation, too.
+        patches: sizes of the training batches, where there are several.
         fill: image value outside the image, after normalisation.
     """
 
@@ -52,6 +53,7 @@ class TrainingData:
     targets: Targets
     patch: tuple[int, ...]
     fill: float = 0.0
+    patches: tuple[tuple[int, ...], ...] = ()
 
     def __post_init__(self) -> None:
         both = sorted({c.name for c in self.train} & {c.name for c in self.validation})
@@ -66,6 +68,17 @@ class TrainingData:
                     f"given for a patch {self.patch}, but (c, *shape) and shape are wanted; prepare the case again."
                 )
 
+    def patch_at(self, step: int, seed: int) -> tuple[int, ...]:
+        """Return the size of a step's batches: every size once, in an order drawn anew, then all of them again.
+
+        So steps in a row that are as many as the sizes cost what the training costs in the mean.
+        """
+        if len(self.patches) < 2:
+            return self.patch
+        round_, place = divmod(step, len(self.patches))
+        order = np.random.default_rng([seed, round_, len(self.patches)]).permutation(len(self.patches))
+        return self.patches[order[place]]
+
     @property
     def channels(self) -> int:
         """Number of image channels."""
@@ -78,15 +91,17 @@ def load_batch(
     generator: np.random.Generator,
     batch_size: int,
     rows: slice = slice(None),
+    patch: tuple[int, ...] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Draw one batch and cut it, or some of its rows.
+    """Draw one batch and cut it, or some of its rows; of the data's patch or another one.
 
     Returns:
         Images ``(b, c, x, y, z)`` float32 and labels ``(b, x, y, z)`` uint8, in main memory.
     """
     images, labels = [], []
-    for position in sampler.draw(generator, batch_size)[rows]:
+    patch = patch or data.patch
+    for position in sampler.draw(generator, batch_size, patch)[rows]:
         case = data.train[position.case]
-        images.append(cut(case.image, position.start, data.patch, data.fill))
-        labels.append(cut(case.label[None], position.start, data.patch)[0])
+        images.append(cut(case.image, position.start, patch, data.fill))
+        labels.append(cut(case.label[None], position.start, patch)[0])
     return torch.from_numpy(np.stack(images).astype(np.float32, copy=False)), torch.from_numpy(np.stack(labels))

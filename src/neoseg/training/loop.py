@@ -305,6 +305,7 @@ def _identity(network: nn.Module, data: TrainingData, config: TrainingConfig, ru
         "train": [case.name for case in data.train],
         "validation": [case.name for case in data.validation],
         "patch": list(data.patch),
+        **({"patches": [list(patch) for patch in data.patches]} if data.patches else {}),
         "classes": len(data.targets.classes) + 1,
         **({"regions": data.targets.told} if data.targets.overlapping else {}),
         "channels": data.channels,

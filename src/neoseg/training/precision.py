@@ -27,7 +27,9 @@ def training_precision(
         return (torch.float16, "") if torch.cuda.get_device_capability(device) >= (7, 0) else (torch.float32, "")
     if dtype != torch.bfloat16 or device.type != "cpu" or len(data.patch) != 3:
         return dtype, ""
-    layers = wrong_in_bfloat16(network, torch.zeros(1, data.channels, *data.patch))
+    sizes = dict.fromkeys((data.patch, *data.patches))
+    found = [name for size in sizes for name in wrong_in_bfloat16(network, torch.zeros(1, data.channels, *size))]
+    layers = list(dict.fromkeys(found))
     if not layers:
         return dtype, ""
     reason = (

@@ -98,14 +98,16 @@ def steps_within(seconds: float, network: nn.Module, parts: StepParts, epoch_ove
         group["lr"] = parts.config.peak_rate * 0.01
     guard = Guard.for_format(parts.dtype)
     times: list[float] = []
+    sizes = max(1, len(parts.data.patches))
     timing = True
     while timing:
         start = time.perf_counter()
         train_step(trial, optimiser, parts, len(times), guard)
         times.append(time.perf_counter() - start)
         more = len(times) < 20 and time.perf_counter() - begin < 0.05 * seconds
-        timing = bool(parts.ranks.agreed([len(times) < 3 or more])[0])
+        # every size as often as any other
+        timing = bool(parts.ranks.agreed([len(times) < max(3, 2 * sizes) or more or len(times) % sizes > 0])[0])
     # the first steps allocate memory and choose kernels; the mean, not the median, since augmentation varies
-    each = statistics.fmean(times[1:]) + epoch_overhead_s / parts.config.steps_per_epoch
+    each = statistics.fmean(times[sizes:]) + epoch_overhead_s / parts.config.steps_per_epoch
     fitting = max(1, int((seconds - (time.perf_counter() - begin)) / each))
     return int(parts.ranks.agreed([fitting])[0])
