@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,11 +20,12 @@ from neoseg.augment.augmentation import Augmentation
 from neoseg.augment.configs import AugmentConfig
 from neoseg.config import load_config
 from neoseg.data.patches import PatchSampler
-from neoseg.errors import ConfigError, GeometryError
+from neoseg.errors import ConfigError, GeometryError, MachineError
 from neoseg.networks.configs import MedNeXtConfig, UnetrPPConfig
 from neoseg.pipeline.evaluate import read_rows
 from neoseg.pipeline.forecast import forecast_training
 from neoseg.pipeline.import_data import import_folder
+from neoseg.pipeline.out_of_memory import training_in_memory
 from neoseg.pipeline.run import run_stage
 from neoseg.pipeline.session import open_session
 from neoseg.plan.budget import Demand, PlanConfig, StepSettings, fit
@@ -123,6 +127,20 @@ def test_a_plan_and_a_forecast_count_the_mean_of_the_time_and_the_most_of_the_me
     assert scaled.seconds == pytest.approx(1.5 * plain.seconds)
     assert plain.steps is not None
     assert scaled.steps == pytest.approx(plain.steps / 1.5, abs=1)
+
+
+def test_want_of_memory_is_told_of_the_largest_size() -> None:
+    plan: Any = SimpleNamespace(network=FLEX, patch=(16, 16, 16), batch=2)
+
+    def told(*patches: tuple[int, ...]) -> tuple[str, list[float]]:
+        with pytest.raises(MachineError) as caught, training_in_memory(plan, "cpu", patches):
+            raise MemoryError
+        text = str(caught.value)
+        return text, [float(gib) for gib in re.findall(r"(?:takes about|would take) ([\d.]+) GiB", text)]
+
+    (_, one), (text, several) = told(), told((8, 8, 8), (16, 16, 16), (24, 24, 24))
+    assert "24 x 24 x 24 voxels" in text
+    assert several == pytest.approx([3.375 * gib for gib in one], rel=0.1)
 
 
 def test_a_network_of_one_size_is_refused(blobs: Callable[[Path, int, int], None], tmp_path: Path) -> None:

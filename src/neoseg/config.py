@@ -118,15 +118,6 @@ class RunConfig(BaseModel, frozen=True, extra="forbid"):
         return self
 
     @model_validator(mode="after")
-    def _windows_suit_the_network(self) -> RunConfig:
-        if self.window.whole and not self.network.any_size:
-            remedy = 'set network.size to "flex" or "free"' if self.network.kind == "unetr_pp" else "choose another one"
-            raise ValueError(
-                f"window.whole needs a network that takes volumes of any size; {remedy}, or window.whole to false"
-            )
-        return self
-
-    @model_validator(mode="after")
     def _nothing_is_chosen_for_regions(self) -> RunConfig:
         set_ones = [
             name for name in PostprocessSearch.model_fields
@@ -141,12 +132,17 @@ class RunConfig(BaseModel, frozen=True, extra="forbid"):
         return self
 
     @model_validator(mode="after")
-    def _patches_suit_the_network(self) -> RunConfig:
-        if self.training.patch_scales and not self.network.any_size:
-            remedy = 'set network.size to "flex" or "free"' if self.network.kind == "unetr_pp" else "choose another one"
-            raise ValueError(
-                f"training.patch_scales needs a network that takes patches of any size; {remedy}, or leave it out"
-            )
+    def _sizes_suit_the_network(self) -> RunConfig:
+        wanted = {
+            "window.whole needs a network that takes volumes": (self.window.whole, "window.whole to false"),
+            "training.patch_scales needs a network that takes patches": (self.training.patch_scales, "leave it out"),
+        }
+        for what, (used, otherwise) in wanted.items():
+            if used and not self.network.any_size:
+                remedy = "choose another one"
+                if self.network.kind == "unetr_pp":
+                    remedy = 'set network.size to "flex" or "free"'
+                raise ValueError(f"{what} of any size; {remedy}, or {otherwise}")
         return self
 
     @property

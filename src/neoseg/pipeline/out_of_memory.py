@@ -42,12 +42,14 @@ def training_in_memory(plan: Plan, device: str, patches: Sequence[tuple[int, ...
             raise
         largest = max((plan.patch, *patches), key=math.prod)
         needed, free = step_gib(plan.network, largest, plan.batch), _free_gib(device)
-        fits = patch_that_fits(plan, free)
+        # every size grows and shrinks with the planned one, and the largest has to fit
+        larger = math.prod(largest) / math.prod(plan.patch)
+        fits = patch_that_fits(plan, None if free is None else free / larger)
         if fits is None:
             advice = "not even the smallest patch would fit: plan for another network, or use a machine with more of it"
         else:
             patch, batch = fits
-            size = step_gib(plan.network, patch, batch)
+            size = step_gib(plan.network, patch, batch) * larger
             advice = (
                 f"{batch} patches of {as_text(patch)} would take {size:.2g} GiB: set plan.patch = {list(patch)} and "
                 f"training.batch_size = {batch}, or plan.memory_gib = {size:.2g}, and give the run another `name`"

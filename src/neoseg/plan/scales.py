@@ -42,7 +42,7 @@ def scaled_patches(
         scales: multiples of it along every axis; None: the planned size alone.
 
     Raises:
-        GeometryError: a size leaves too little at the network's lowest level, or all sizes are the same.
+        GeometryError: a size leaves too little at the network's lowest level, or two scales make the same size.
     """
     if scales is None:
         return ()
