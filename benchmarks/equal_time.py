@@ -1,7 +1,9 @@
 """Networks trained for the same wall time on one split: what each reaches on cases that no training saw.
 
 Three tables. "forms": UNETR++ as published ("legacy"), with tokens in their places ("aligned"), for any size ("flex",
-"free"), and as the paper prints it; one patch, batch and width for all. "planes" and "volumes": kinds of networks, each
+"free"), and as the paper prints it; one patch, batch and width for all. With one size of patch "flex" computes what
+"aligned" computes, so it is trained with three; the forms that take any size are scored once more with every volume in
+one piece, "aligned" by its weights in the form "flex". "planes" and "volumes": kinds of networks, each
 with the width and patch that the planner gives it for the budget. Every run has one thread, two run side by side, and
 the time budget sets the number of steps. Seeds change the weights' start and which training cases are set aside, never
 the scored cases: every third subject, or fifth of the hippocampus (in the order of their names), and the held-out heads
@@ -78,6 +80,11 @@ TABLES: dict[str, dict[str, str]] = {
     },
 }
 """The first of each table is what the others are compared with, and the one whose patch all forms share."""
+
+SEVERAL_SIZES = {"flex": ("training.patch_scales=[0.75, 1, 1.25]",)}
+"""Changes to the training of a form."""
+
+WHOLE, IN_ONE_PIECE = ("aligned", "flex", "free"), ", volumes in one piece"
 
 SHARED = ("dims", "depths", "proj", "decoder_proj", "stem", "feature_size", "norm", "full_norm", "layer_scale_init")
 """Fields that the forms take over from the plan of the first one."""
@@ -159,6 +166,7 @@ def shared_plan(given: argparse.Namespace) -> tuple[str, ...]:
         f'network={{kind = "unetr_pp", {common}{", " if special else ""}{special}}}',
         f"plan.patch={list(plan.patch)}",
         f"training.batch_size={plan.batch}",
+        *SEVERAL_SIZES.get(given.one, ()),
     )
 
 
@@ -169,11 +177,15 @@ def lesions(truth: NDArray[np.bool_], found: NDArray[np.bool_], voxel_mm3: float
     return [(round(float(n) * voxel_mm3, 1), i in hit) for i, n in enumerate(np.bincount(parts.ravel())) if i and n]
 
 
-def scores(session: Session, dataset: str) -> dict[str, Any]:
-    """Predict the held-out cases by the network of fold 0, and score them."""
-    plan, labels = session.plan, session.labels
+def scores(session: Session, dataset: str, *, whole: bool = False) -> dict[str, Any]:
+    """Predict the held-out cases by the network of fold 0, by windows or each in one piece, and score them."""
+    plan, labels, window = session.plan, session.labels, session.config.window
+    if whole:
+        window = window.model_copy(update={"whole": True})
+        if not plan.network.any_size:
+            plan = plan.model_copy(update={"network": plan.network.model_copy(update={"size": "flex"})})
     networks = load_networks(session.run, plan, session.targets, [0], "cpu")
-    ensemble = Ensemble(networks, plan, session.targets, session.config.window, "cpu")
+    ensemble = Ensemble(networks, plan, session.targets, window, "cpu")
     cases: dict[str, Any] = {}
     start = time.monotonic()
     for case in session.held_out:
@@ -214,6 +226,7 @@ def one_run(given: argparse.Namespace) -> None:
             "steps": done["steps"],
             "training_seconds": round(done["seconds"], 1),
             **scores(session, given.dataset),
+            **({"whole": scores(session, given.dataset, whole=True)} if given.one in WHOLE else {}),
         },
     )
 
@@ -233,6 +246,12 @@ def by_subject(entry: Mapping[str, Any]) -> dict[str, float]:
     return {subject: float(np.mean(v)) for subject, v in values.items()}
 
 
+def mean_of_seeds(values: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Return the mean over seeds of each subject that one of them has a value of."""
+    subjects = dict.fromkeys(subject for own in values.values() for subject in own)
+    return {s: float(np.mean([own[s] for own in values.values() if s in own])) for s in subjects}
+
+
 def recalls(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the share of true lesions that are hit, by their size."""
     every = [tuple(lesion) for e in entries for case in e["cases"].values() for lesion in case.get("lesions", ())]
@@ -245,27 +264,22 @@ def recalls(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def table_of(names: Sequence[str], entries: Mapping[str, Any], kinds: Mapping[str, str]) -> list[dict[str, Any]]:
-    """One row a network, over the seeds that are there; differences are paired by seed and subject."""
+    """One row a network; scores are means over the seeds that are there, intervals are over subjects."""
     rows, first = [], names[0]
     for name in names:
         mine = {key.split("/")[0]: e for key, e in entries.items() if key.split("/", 1)[1] == name}
         if not mine:
             continue
         dice = {seed: by_subject(e) for seed, e in mine.items()}
-        pairs = [
-            (value, other[subject])
-            for seed, own in dice.items()
-            if name != first and f"{seed}/{first}" in entries
-            for other in (by_subject(entries[f"{seed}/{first}"]),)
-            for subject, value in own.items()
-            if subject in other
-        ]
-        over_seeds = {s: float(np.mean([d[s] for d in dice.values() if s in d])) for s in next(iter(dice.values()))}
+        seeds = [seed for seed in dice if name != first and f"{seed}/{first}" in entries]
+        mean, others = mean_of_seeds(dice), {s: by_subject(entries[f"{s}/{first}"]) for s in seeds}
+        same, against = mean_of_seeds({s: dice[s] for s in seeds}), mean_of_seeds(others)
+        pairs = [(value, against[subject]) for subject, value in same.items() if subject in against]
         generator = np.random.default_rng(0)
         row: dict[str, Any] = {
             "name": name,
             "seeds": len(mine),
-            "dice": summarise(list(over_seeds.values()), [0.0] * len(over_seeds), generator=generator).to_json(),
+            "dice": summarise(list(mean.values()), [0.0] * len(mean), generator=generator).to_json(),
             "dice_of_each_seed": [round(float(np.mean(list(d.values()))), 4) for d in dice.values()],
             "minus_first": paired_difference(*zip(*pairs, strict=True), generator).to_json() if pairs else None,
         }
@@ -347,8 +361,10 @@ def main() -> None:
             for seed, name in runs
             if (folder_of(given, name, seed) / "entry.json").is_file()
         }
+        pieces = {key + IN_ONE_PIECE: {**e, **e["whole"]} for key, e in found.items() if "whole" in e}
+        rows = [row for name in names for row in (name, name + IN_ONE_PIECE)]
         about = {"what": __doc__, "machine": machine(), "minutes": given.minutes, "dataset": given.dataset}
-        write_json(result, {**about, "table": table_of(names, found, kinds_of(given.source)), "entries": found})
+        write_json(result, {**about, "table": table_of(rows, found | pieces, kinds_of(given.source)), "entries": found})
 
     with ThreadPoolExecutor(2) as pool:
         for done in [pool.submit(work, run) for run in runs]:

@@ -190,6 +190,15 @@ def predict(
         int | None,
         typer.Option("--jobs", min=0, help="Processes that prepare new scans ahead; 0, the default, starts none."),
     ] = None,
+    prune: Annotated[
+        int | None,
+        typer.Option(
+            "--prune",
+            min=1,
+            help="Predict with so many levels of a UNet++ that was trained with deep supervision; 1 is the smallest "
+            "network, and the fastest. Default: the whole one.",
+        ),
+    ] = None,
     workspace: WorkspaceFolder = None,
     changes: Changes = None,
     device: Device = None,
@@ -200,9 +209,10 @@ def predict(
     from ..errors import ConfigError
 
     if source is None and output is None:
-        if probabilities or uncertainty or brain_masks or jobs is not None:
+        if probabilities or uncertainty or brain_masks or jobs is not None or prune is not None:
             raise ConfigError(
-                "predict: --mask, --probabilities, --uncertainty and --jobs are for new scans, given with --input."
+                "predict: --mask, --probabilities, --uncertainty, --jobs and --prune are for new scans, given with "
+                "--input."
             )
         more = [*(changes or []), *([f'window.max_memory="{max_memory}"'] if max_memory else [])]
         result = _stage(target, workspace, more, device, "predict", quiet=quiet)
@@ -221,7 +231,9 @@ def predict(
         output,
         device=device or "auto",
         probabilities=probabilities,
-        options=PredictOptions(uncertainty=uncertainty, max_memory=max_memory, brain_masks=brain_masks, jobs=jobs or 0),
+        options=PredictOptions(
+            uncertainty=uncertainty, max_memory=max_memory, brain_masks=brain_masks, jobs=jobs or 0, prune=prune
+        ),
         progress=progress_for(quiet),
     )
     _show_scans(found, as_json)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, overload
 
-from ..errors import StateError
+from ..errors import ConfigError, StateError
+from ..networks.configs import UNetPlusPlusConfig
 from ..plan.plan import Plan
 from ..targets import Targets
 from ..workspace import Run
@@ -13,7 +14,7 @@ from ..workspace import Run
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["FoldNetworks", "load_networks", "require_trained"]
+__all__ = ["FoldNetworks", "load_networks", "load_pruned", "pruned_plan", "require_trained"]
 
 
 def require_trained(run: Run, folds: Sequence[int]) -> None:
@@ -34,22 +35,67 @@ def load_networks(run: Run, plan: Plan, targets: Targets, folds: Sequence[int], 
     Raises:
         StateError: a fold has no finished training, or its weights do not fit the plan.
     """
-    from ..networks.build import build_network
     from ..training.checkpoint import read_weights
 
     require_trained(run, folds)
     networks = []
     for index in folds:
-        network = build_network(
-            plan.network,
-            in_channels=len(plan.channels),
-            classes=targets.channels,
-            patch=plan.patch,
-            overlapping=targets.overlapping,
-        )
+        network = _built(plan, targets)
         read_weights(run.fold(index) / "best", network)
         networks.append(network.to(device).eval())
     return networks
+
+
+def pruned_plan(plan: Plan, level: int) -> Plan:
+    """Return the plan of a run with its UNet++ cut down to so many levels of decoders, and the head of the last.
+
+    Raises:
+        ConfigError: the run has another network, one that was trained without the head of this level, or fewer levels.
+    """
+    network = plan.network
+    if not isinstance(network, UNetPlusPlusConfig):
+        raise ConfigError(f"--prune {level}: the network of this run is {network.kind}; only unet_plus_plus is pruned.")
+    if not network.deep_supervision or network.prune is not None:
+        raise ConfigError(
+            f"--prune {level}: this UNet++ was trained with a single head; a run can be pruned whose network has "
+            "deep_supervision = true and no prune of its own."
+        )
+    if not 1 <= level <= network.depth:
+        raise ConfigError(f"--prune {level}: this UNet++ has the levels 1 to {network.depth}; give one of them.")
+    return plan.model_copy(update={"network": network.model_copy(update={"prune": level, "deep_supervision": False})})
+
+
+def load_pruned(
+    run: Run, plan: Plan, targets: Targets, folds: Sequence[int], device: str, level: int
+) -> list[nn.Module]:
+    """Return the networks of :func:`load_networks` without what the head of a level of UNet++ does not need.
+
+    Raises:
+        ConfigError: the run cannot be pruned to this level.
+        StateError: a fold has no finished training, or its weights do not fit the plan.
+    """
+    from ..networks.unet_plus_plus import UNetPlusPlus, load_unpruned
+
+    small = pruned_plan(plan, level)
+    networks: list[nn.Module] = []
+    for whole in load_networks(run, plan, targets, folds, "cpu"):
+        network = _built(small, targets)
+        assert isinstance(network, UNetPlusPlus)
+        load_unpruned(network, whole.state_dict())
+        networks.append(network.to(device).eval())
+    return networks
+
+
+def _built(plan: Plan, targets: Targets) -> nn.Module:
+    from ..networks.build import build_network
+
+    return build_network(
+        plan.network,
+        in_channels=len(plan.channels),
+        classes=targets.channels,
+        patch=plan.patch,
+        overlapping=targets.overlapping,
+    )
 
 
 class FoldNetworks(Sequence["nn.Module"]):

@@ -30,7 +30,7 @@ from ..workspace import Run
 from .ahead import ReadyScan, ready_scans
 from .disk_space import require_writable
 from .forecast import forecast_new_scans
-from .networks import FoldNetworks, load_networks
+from .networks import FoldNetworks, load_networks, load_pruned, pruned_plan
 from .out_of_memory import predicting_in_memory
 from .predict import post_config
 from .prediction_memory import scan_uses
@@ -83,23 +83,34 @@ class PredictOptions:
             brain is told from each scan.
         jobs: processes that read and prepare scans ahead, each with one thread; 0 starts none. As many prepared scans
             may wait in memory.
+        prune: levels of a UNet++ with deep supervision that predict, of 1 for the smallest network; ``None``: the
+            whole network. The post-processing remains what was chosen with the whole network.
     """
 
     uncertainty: bool = False
     max_memory: str | None = None
     brain_masks: Path | None = None
     jobs: int = 0
+    prune: int | None = None
 
 
-def load_predictor(folder: Path | str, device: str = "auto") -> tuple[Predictor, tuple[str, ...]]:
+def load_predictor(
+    folder: Path | str, device: str = "auto", *, prune: int | None = None
+) -> tuple[Predictor, tuple[str, ...]]:
     """Load a finished run; the folder may have been copied from another machine.
+
+    Args:
+        folder: of the run.
+        device: see the configuration.
+        prune: see :class:`PredictOptions`.
 
     Returns:
         The predictor, and the channels that a scan has to bring (the Z map is made from ADC where the run made it).
 
     Raises:
         StateError: the folder is not a finished run.
-        ConfigError: its configuration or plan cannot be read, or the device does not exist.
+        ConfigError: its configuration or plan cannot be read, the device does not exist, or the network cannot be
+            pruned so.
     """
     folder = Path(folder)
     run = Run(folder)
@@ -113,9 +124,14 @@ def load_predictor(folder: Path | str, device: str = "auto") -> tuple[Predictor,
     chosen = _chosen(run.postprocess)
     if not folds:
         raise StateError(f"{folder}: no fold of this run is trained to its end; run `neoseg train` or copy it again.")
-    networks = FoldNetworks(lambda i: load_networks(run, plan, config.targets, [i], where)[0], folds)
+    targets = config.targets
+    if prune is None:
+        networks = FoldNetworks(lambda i: load_networks(run, plan, targets, [i], where)[0], folds)
+    else:
+        networks = FoldNetworks(lambda i: load_pruned(run, plan, targets, [i], where, prune)[0], folds)
+    used = plan if prune is None else pruned_plan(plan, prune)
     predictor = Predictor(
-        ensemble=Ensemble(networks, plan, config.targets, config.window, where),
+        ensemble=Ensemble(networks, used, targets, config.window, where),
         labels=config.label_set,
         prepare=config.prepare,
         postprocess=post_config(chosen),
@@ -171,7 +187,7 @@ def predict_scans(
         device: see the configuration.
         probabilities: also write ``<scan>_probability_<class>``, float32 on the grid of the input; of a PNG as TIFF.
             With regions one for each of them, ``<scan>_probability_<region>``.
-        options: uncertainty, the memory allowed, brain masks, processes.
+        options: uncertainty, the memory allowed, brain masks, processes, pruning.
         progress: the listener; default none.
 
     Returns:
@@ -184,8 +200,8 @@ def predict_scans(
     """
     folder, source, output, progress = Path(folder), Path(source), Path(output), progress or Silent()
     require_writable(output)
-    predictor, channels = load_predictor(folder, device)
     options = options or PredictOptions()
+    predictor, channels = load_predictor(folder, device, prune=options.prune)
     wanted = Wanted(probabilities=probabilities, uncertainty=options.uncertainty)
     if told := other_versions(Run(folder)):
         progress.say(told)
