@@ -150,6 +150,23 @@ def test_folder_names_and_label_endings(tmp_path: Path, images: str, labels: str
     assert (case.case, case.label) == ("a.b", tmp_path / labels / f"a.b{suffix}.mha")
 
 
+@pytest.mark.parametrize(
+    ("recipe", "wanted"),
+    [
+        (None, {"label_1": 1, "label_2": 2}),
+        ("hippocampus", {"anterior": 1, "posterior": 2}),
+        ("planar", {"label_1": 1, "label_2": 2}),
+    ],
+)
+def test_the_labels_told_are_those_of_the_configuration_written(
+    tmp_path: Path, recipe: str | None, wanted: dict[str, int]
+) -> None:
+    image(tmp_path / "data" / "images" / "a.nii.gz")
+    label(tmp_path / "data" / "labels" / "a.nii.gz", 1, 2)
+    done = import_folder(tmp_path / "data", tmp_path / "work", recipe=recipe)
+    assert done.labels == load_config(done.config).labels == wanted
+
+
 def test_channels_by_suffix_are_named_by_dataset_json(tmp_path: Path) -> None:
     for name in ("p1", "p2"):
         for number in (0, 1):

@@ -56,7 +56,7 @@ def import_(
                 "cases": len(data.cases),
                 "subjects": len({c.subject for c in data.cases}),
                 "labelled": labelled,
-                "labels": data.labels,
+                "labels": done.labels,
                 "channels": data.channels,
                 "notes": data.notes,
                 "files": [str(done.cases), str(done.config)],
@@ -66,7 +66,7 @@ def import_(
     print_lines([f"Layout {done.layout}" + (f": {done.reason}" if done.reason else "")])
     subjects = len({c.subject for c in data.cases})
     told = f"{len(data.cases)} cases of {subjects} subjects, {labelled} with a label"
-    print_lines([f"{told}; channels {data.channels}; labels {data.labels}"])
+    print_lines([f"{told}; channels {data.channels}; labels {done.labels}"])
     print_lines([f"note: {note}" for note in data.notes])
     print_lines([f"Written: {done.cases} and {done.config}", f"Next: neoseg run {done.config}"])
 

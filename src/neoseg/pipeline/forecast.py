@@ -106,7 +106,8 @@ def forecast_training(
     scales = PatchScales.of(settings.patch_scales, len(plan.patch))
     memory = step_gib(plan.network, plan.patch, plan.batch) * scales.largest
     beside = f", {jobs} folds side by side" if jobs > 1 else ""
-    sentence = f"Forecast: about {memory:.1f} GiB of memory{' a fold' if jobs > 1 else ''}"
+    size = f"about {memory:.1f}" if memory >= 0.05 else "less than 0.1"
+    sentence = f"Forecast: {size} GiB of memory{' a fold' if jobs > 1 else ''} beside the program's own"
     if settings.time_budget_s is not None:
         each = settings.time_budget_s
         whole = f": {_duration(rounds * each)} in all" if folds > 1 else ""

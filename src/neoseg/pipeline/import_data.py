@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,6 +33,7 @@ class Imported:
         layout: name of the layout, given or guessed.
         reason: why it was guessed; "" when it was given.
         cases, config: the files that were written.
+        labels: class name to stored value, or values, as the configuration has them.
     """
 
     data: ImportedData
@@ -39,6 +41,7 @@ class Imported:
     reason: str
     cases: Path
     config: Path
+    labels: dict[str, int | list[int]]
 
 
 def import_folder(
@@ -80,8 +83,9 @@ def import_folder(
     data = _with_merged(data, workspace / "labels")
     write_cases(data.cases, cases)
     with replacing(config) as temporary:
-        temporary.write_text(_with_labels(text, data) if text else _config_text(data), encoding="utf-8")
-    return Imported(data, name, reason, cases, config)
+        written = _with_labels(text, data) if text else _config_text(data)
+        temporary.write_text(written, encoding="utf-8")
+    return Imported(data, name, reason, cases, config, tomllib.loads(written).get("labels", {}))
 
 
 def _with_merged(data: ImportedData, folder: Path) -> ImportedData:
