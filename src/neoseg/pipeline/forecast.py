@@ -234,7 +234,8 @@ def _window_sentence(work: Windows, plan: Plan, window: WindowConfig, device: st
         )
     )
     threads = torch.get_num_threads()
-    return f"{work.count} windows, {_duration(seconds / threads)} on {threads} threads"
+    on = f"{threads} thread{'s' if threads > 1 else ''}"
+    return f"{work.count} windows, {_duration(seconds / threads)} on {on}"
 
 
 def _duration(seconds: float) -> str:
