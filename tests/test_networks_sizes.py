@@ -15,6 +15,7 @@ from neoseg.networks.build import build_network
 from neoseg.networks.configs import PUBLISHED, UnetrPPConfig
 from neoseg.networks.orientation import Turn
 from neoseg.networks.unetr_pp import UnetrPP
+from neoseg.targets import Targets
 
 SMALL = {"dims": (8, 16, 32), "depths": (1, 1, 1), "proj": (8, 8, 4), "decoder_proj": 8, "feature_size": 8}
 PATCH = (16, 16, 8)
@@ -275,5 +276,6 @@ def test_weights_of_another_orientation_predict_in_ours() -> None:
         stored = x.permute(0, 1, 4, 3, 2).flip(3, 4)
         expected = native(stored)[0].flip(3, 4).permute(0, 1, 4, 3, 2)
         assert torch.equal(ours(x)[0], expected)
-        found = predict_probabilities(ours, x[0], patch=ours.patch, classes=2, config=WindowConfig(precision="float32"))
+        window = WindowConfig(precision="float32")
+        found = predict_probabilities(ours, x[0], patch=ours.patch, targets=Targets.of_classes(2), config=window)
     torch.testing.assert_close(found, torch.softmax(expected[0], dim=0))
