@@ -20,8 +20,8 @@ from neoseg.data.patches import PatchSampler
 from neoseg.errors import InputError, NeosegError, StateError, Stopped
 from neoseg.progress import Silent
 from neoseg.targets import Targets
-from neoseg.training import loop
-from neoseg.training import step as step_file
+from neoseg.training import log as log_file
+from neoseg.training import loop, time_budget
 from neoseg.training.configs import TrainingConfig
 from neoseg.training.data import TrainingCase, TrainingData
 from neoseg.training.guard import Guard
@@ -405,7 +405,7 @@ def steady_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """A clock that goes on by a millisecond whenever it is looked at, so that no test depends on the machine."""
     ticks = itertools.count()
     clock = SimpleNamespace(perf_counter=lambda: next(ticks) * 0.001)
-    for module in (loop, step_file):
+    for module in (loop, time_budget, log_file):
         monkeypatch.setattr(module, "time", clock)
 
 
@@ -422,6 +422,35 @@ def test_a_time_budget_becomes_a_stored_number_of_steps(tmp_path):
     assert int(network.state_dict()["norm.num_batches_tracked"]) == int(before["norm.num_batches_tracked"]) + 1
     assert fit(tmp_path, config).steps == total
     assert not (tmp_path / "timing").exists()
+
+
+COSTS = {"train_step": 2.0, "validate": 10.0, "write_checkpoint": 3.0, "draw_curves": 1.0}
+"""Seconds of what a training does, by a clock that nothing else moves."""
+
+
+@pytest.mark.parametrize("validate_every", [1, 3])
+@pytest.mark.parametrize("minutes", [4, 9])
+def test_a_training_ends_when_its_budget_does(tmp_path, monkeypatch, minutes, validate_every):
+    clock = SimpleNamespace(now=0.0, perf_counter=lambda: clock.now)
+
+    def taking(seconds, real):
+        def work(*arguments, **more):
+            clock.now += seconds
+            return real(*arguments, **more)
+
+        return work
+
+    for module in (loop, time_budget, log_file):
+        monkeypatch.setattr(module, "time", clock)
+        for name, seconds in COSTS.items():
+            if hasattr(module, name):
+                monkeypatch.setattr(module, name, taking(seconds, getattr(module, name)))
+    config = TrainingConfig(
+        time_budget_s=60 * minutes, steps_per_epoch=10, validate_every=validate_every, precision="float32"
+    )
+    result = fit(tmp_path, config)
+    assert 0.9 < clock.now / (60 * minutes) < 1.06
+    assert result.steps > 12 * minutes
 
 
 def test_a_time_budget_that_is_over_before_the_first_step_still_buys_one(tmp_path):

@@ -30,11 +30,11 @@ from neoseg.pipeline.run import run_stage
 from neoseg.pipeline.session import open_session
 from neoseg.plan.budget import Demand, PlanConfig, StepSettings, fit
 from neoseg.plan.scales import PatchScales, scaled_patches
-from neoseg.training import step as step_file
+from neoseg.training import time_budget
 from neoseg.training.batch import make_batch
 from neoseg.training.configs import TrainingConfig
 from neoseg.training.data import TrainingData
-from neoseg.training.step import StepParts, steps_within
+from neoseg.training.step import StepParts
 from test_training_loop import CONFIG, PATCH, StopAfter, Tiny, cross_entropy, make_data
 from test_training_loop import fit as train_tiny
 
@@ -101,16 +101,16 @@ def test_a_training_in_several_sizes_goes_on_with_the_same_bits(
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
 
 
-def test_steps_are_timed_over_whole_rounds_of_the_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_steps_are_timed_over_whole_rounds_of_the_sizes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     timed: list[tuple[int, ...]] = []
-    real = step_file.train_step
+    real = time_budget.train_step
 
     def watched(network: nn.Module, optimiser: torch.optim.Optimizer, parts: StepParts, step: int, *rest: object):
         timed.append(parts.data.patch_at(step, parts.seed))
         return real(network, optimiser, parts, step, *rest)
 
-    monkeypatch.setattr(step_file, "train_step", watched)
-    assert steps_within(0.01, Tiny(), parts_of(make_data(patches=SIZES)), 0.0) >= 1
+    monkeypatch.setattr(time_budget, "train_step", watched)
+    assert time_budget.steps_within(0.01, Tiny(), parts_of(make_data(patches=SIZES)), tmp_path) >= 1
     assert Counter(timed) == dict.fromkeys(SIZES, 2)
 
 

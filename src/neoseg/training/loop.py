@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import shutil
 import time
 from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass
@@ -175,9 +174,8 @@ def train_fold(
             progress.say(damage)
         state = kept or TrainingState(guard=Guard.for_format(dtype))
         if ranks.agreed([not segments or finished.exists()])[0]:
-            overhead = _epoch_overhead(judged, optimiser, averaged, parts, run) if config.time_budget_s else 0.0
             spent = state.seconds if kept else time.perf_counter() - began
-            segments = next_segments(segments, state, network, parts, overhead_s=overhead, spent_s=spent)
+            segments = next_segments(segments, state, network, parts, folder=folder, spent_s=spent)
             if ranks.leads:
                 write_segments(folder, segments, identity)
                 finished.unlink(missing_ok=True)
@@ -311,29 +309,6 @@ def _identity(network: nn.Module, data: TrainingData, config: TrainingConfig, ru
         "channels": data.channels,
         "spacing_mm": list(data.spacing_mm),
     }
-
-
-def _epoch_overhead(
-    judged: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    averaged: dict[str, torch.Tensor] | None,
-    parts: StepParts,
-    run: FoldRun,
-) -> float:
-    """Return the seconds that an epoch takes besides its steps, by doing those things once, with their files."""
-    trial, ranks = run.folder / "timing", parts.ranks
-    window = WindowConfig(precision=parts.config.precision, overlap=OVERLAP)
-    start = time.perf_counter()
-    if parts.data.validation:
-        validate(judged, parts.loss, parts.data, window, parts.device, ranks=ranks)
-    if not ranks.leads:
-        return 0.0  # the clock of rank 0 decides
-    write_weights(trial / "best", judged.state_dict(), {})
-    judging = time.perf_counter() - start
-    write_checkpoint(trial / "last", judged, optimiser, averaged, TrainingState())
-    seconds = time.perf_counter() - start - judging + judging / parts.config.validate_every
-    shutil.rmtree(trial)
-    return seconds
 
 
 def _rate(state: TrainingState, segment: Segment, config: TrainingConfig, before: int = 0) -> float:

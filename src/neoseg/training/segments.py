@@ -14,7 +14,8 @@ from ..atomic import read_record, write_json
 from ..errors import StateError
 from .checkpoint import TrainingState
 from .configs import TrainingConfig
-from .step import StepParts, steps_within
+from .step import StepParts
+from .time_budget import steps_within
 
 __all__ = ["LENGTH", "Segment", "length_of", "next_segments", "read_segments", "stored_segments", "write_segments"]
 
@@ -101,7 +102,7 @@ def next_segments(
     network: nn.Module,
     parts: StepParts,
     *,
-    overhead_s: float,
+    folder: Path,
     spent_s: float,
 ) -> list[Segment]:
     """Return the segments with one more, from the state on.
@@ -113,7 +114,7 @@ def next_segments(
         state: how far the training is.
         network: on its device.
         parts: of the fold.
-        overhead_s: seconds that an epoch takes besides its steps.
+        folder: of the fold.
         spent_s: seconds of the budget that are used up.
 
     Raises:
@@ -122,7 +123,7 @@ def next_segments(
     config = parts.config
     if config.time_budget_s is not None:
         left = config.time_budget_s - spent_s
-        last = state.step + (steps_within(left, network, parts, overhead_s) if left > 0 or not segments else 0)
+        last = state.step + (steps_within(left, network, parts, folder) if left > 0 or not segments else 0)
     else:
         last = config.steps if config.steps is not None else config.epochs * config.steps_per_epoch
     if last <= state.step:

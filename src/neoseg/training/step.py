@@ -1,11 +1,8 @@
-"""One optimiser step, and how many of them fit into a given time."""
+"""One optimiser step."""
 
 from __future__ import annotations
 
-import copy
 import math
-import statistics
-import time
 from collections.abc import Callable
 from contextlib import nullcontext
 
@@ -15,11 +12,10 @@ from torch import nn
 from ..inference.precision import autocast
 from .batch import Batch, StepParts, make_batch, next_batch
 from .guard import Guard
-from .optim import make_optimiser
 from .validation import mean_dice
 from .whole_batch import WholeBatch
 
-__all__ = ["StepParts", "next_batch", "steps_within", "train_step"]
+__all__ = ["StepParts", "next_batch", "train_step"]
 
 
 def train_step(
@@ -80,34 +76,3 @@ def train_step(
     optimiser.step()
     guard.passed()
     return total, dice
-
-
-def steps_within(seconds: float, network: nn.Module, parts: StepParts, epoch_overhead_s: float) -> int:
-    """Return how many steps fit into a time, by timing some on a copy of the network (the network is left as it is).
-
-    Args:
-        seconds: time that is left.
-        network: on its device.
-        parts: of the fold.
-        epoch_overhead_s: time for what happens once an epoch.
-    """
-    begin = time.perf_counter()
-    trial = copy.deepcopy(network).train()
-    optimiser = make_optimiser(trial, parts.config)
-    for group in optimiser.param_groups:
-        group["lr"] = parts.config.peak_rate * 0.01
-    guard = Guard.for_format(parts.dtype)
-    times: list[float] = []
-    sizes = max(1, len(parts.data.patches))
-    timing = True
-    while timing:
-        start = time.perf_counter()
-        train_step(trial, optimiser, parts, len(times), guard)
-        times.append(time.perf_counter() - start)
-        more = len(times) < 20 and time.perf_counter() - begin < 0.05 * seconds
-        # every size as often as any other
-        timing = bool(parts.ranks.agreed([len(times) < max(3, 2 * sizes) or more or len(times) % sizes > 0])[0])
-    # the first steps allocate memory and choose kernels; the mean, not the median, since augmentation varies
-    each = statistics.fmean(times[sizes:]) + epoch_overhead_s / parts.config.steps_per_epoch
-    fitting = max(1, int((seconds - (time.perf_counter() - begin)) / each))
-    return int(parts.ranks.agreed([fitting])[0])
