@@ -234,6 +234,21 @@ def test_windows_without_content_are_not_computed_and_change_nothing_where_there
     torch.testing.assert_close(found[True].sum(dim=0), torch.ones(40, 24, 12))
 
 
+def test_planes_between_two_far_contents_come_in_parts_no_thicker_than_a_window():
+    image = np.zeros((1, 90, 9, 8), dtype=np.float32)
+    image[:, 3:7] = image[:, 80:83] = 1.0
+
+    def answer(batch):
+        return torch.full((len(batch), 2, *batch.shape[2:]), 0.5)
+
+    parts = list(windowed_planes(answer, image, patch=(8, 8, 8), outside=(1.0, 0.0), config=FLOAT32))
+    assert max(planes.shape[1] for _, planes in parts) == 8
+    assert [start for start, _ in parts] == list(np.cumsum([0, *(planes.shape[1] for _, planes in parts[:-1])]))
+    found = torch.cat([planes for _, planes in parts], dim=1)
+    assert found.shape == (2, 90, 9, 8)
+    assert (found[:, 3:7] == 0.5).all() and (found[0, 20:70] == 1).all() and not found[1, 20:70].any()
+
+
 def test_the_ripples_of_a_resampled_image_are_no_content_and_an_empty_image_is_background():
     image = np.full((1, 30, 8, 8), 1e-9, dtype=np.float32)
     image[:, :6] = 1.0

@@ -150,9 +150,10 @@ def _finished(total: Tensor, norm: Tensor, border: Tensor, base: int, end: int) 
     # through a copy: source and target overlap
     total[:, :keep], norm[:keep] = total[:, count:].clone(), norm[count:].clone()
     total[:, keep:], norm[keep:] = 0, 0
-    if end - base > count:
-        gap = (len(border), end - base - count, *norm.shape[1:])
-        yield base + count, border.expand(gap).clone()
+    # a gap may be nearly the whole volume, so it comes in parts too
+    for start in range(base + count, end, depth):
+        gap = (len(border), min(depth, end - start), *norm.shape[1:])
+        yield start, border.expand(gap).clone()
 
 
 def answer_of(call: Call, config: WindowConfig, targets: Targets) -> Answer:
