@@ -17,7 +17,7 @@ from filelock import FileLock
 from fault_scene import Done
 from fault_states import scene_at, states  # noqa: F401 - fixtures
 from neoseg.config import load_config
-from neoseg.phantom.config import CohortConfig
+from neoseg.phantom.config import CohortConfig, HeadConfig
 from neoseg.pipeline.demo import demo
 from neoseg.pipeline.import_data import import_folder
 from neoseg.pipeline.run import run
@@ -60,7 +60,7 @@ def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
     return folder
 
 
-TINY_COHORT = CohortConfig(healthy=5, patients=5, held_out=1, seed=3)
+TINY_COHORT = CohortConfig(healthy=5, patients=5, held_out=1, seed=3, head=HeadConfig(point_mm=(1.6, 5.0)))
 TINY = (
     "folds.count=2",
     "jobs=0",
@@ -75,6 +75,8 @@ TINY = (
     "network.feature_size=8",
     "atlas.rounds=1",
     "atlas.spacing_mm=4",
+    "atlas.ffd={grid_mm=[30.0], image_mm=[5.0], iterations=8}",
+    "prepare.ffd={grid_mm=[30.0], image_mm=[5.0], iterations=8}",
     "evaluate.resamples=200",
 )
 
