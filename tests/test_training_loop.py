@@ -449,7 +449,7 @@ def test_a_training_ends_when_its_budget_does(tmp_path, monkeypatch, minutes, va
         time_budget_s=60 * minutes, steps_per_epoch=10, validate_every=validate_every, precision="float32"
     )
     result = fit(tmp_path, config)
-    assert 0.9 < clock.now / (60 * minutes) < 1.06
+    assert 0.9 < clock.now / (60 * minutes) < 1.1
     assert result.steps > 12 * minutes
 
 

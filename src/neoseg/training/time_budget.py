@@ -25,8 +25,8 @@ from .validation import OVERLAP, validate
 
 __all__ = ["Besides", "steps_within"]
 
-LEEWAY = 0.05
-"""Share of a budget by which a training may take longer where it would otherwise end much too early."""
+LEEWAY = 0.1
+"""Most share of a budget by which a training may take longer, where it would otherwise end too early by more."""
 
 
 @dataclass(frozen=True)
@@ -90,9 +90,9 @@ def steps_within(seconds: float, network: nn.Module, parts: StepParts, folder: P
         return steps * each + besides.seconds(steps, each, config)
 
     fitting = _largest(takes, left)
-    if takes(fitting) < left - LEEWAY * seconds:
-        # one step more begins an epoch, which costs more than is left
-        fitting = _largest(takes, left + LEEWAY * seconds)
+    # one step more may begin an epoch, with all that ends it
+    if takes(fitting + 1) - left < min(left - takes(fitting), LEEWAY * seconds):
+        fitting += 1
     # the clock of rank 0 decides
     return int(ranks.agreed([fitting])[0])
 
