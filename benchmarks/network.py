@@ -1,11 +1,14 @@
 """UNETR++ against a plain transcription of the published code: seconds and peak memory, and cost against tokens.
 
 python benchmarks/network.py                writes benchmarks/results/network.json
+python benchmarks/network.py --parts step   only this part, beside what the file holds
 python benchmarks/network.py --one KEY      one configuration, in this process; prints JSON
 
 Each configuration runs in a process of its own, and the configurations alternate round by round, so that what else the
 machine does falls on all of them. The median of the rounds' ratios to the plain form is what counts. On a machine that
 others use, seconds of wall time say little; core-seconds of one thread (--threads 1) say more.
+
+Training steps of ours, and both kinds of attention, keep freed memory as a training does (training/heap.py).
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +32,14 @@ import torch
 from torch import Tensor, nn
 
 from machine import machine
-from neoseg.atomic import write_json
+from neoseg.atomic import read_json, write_json
 from neoseg.losses.build import build_loss
 from neoseg.losses.configs import LossConfig
 from neoseg.networks.blocks.paired_attention_block import PairedAttentionBlock
 from neoseg.networks.build import build_network
 from neoseg.networks.configs import PUBLISHED, UnetrPPConfig
 from neoseg.networks.weights import load_published
+from neoseg.training.heap import kept_heap
 from plain_unetr_pp import VARIANTS, PlainUnetrPP
 
 RESULT = Path(__file__).parent / "results" / "network.json"
@@ -56,7 +61,7 @@ STEP: dict[str, dict[str, Any] | None] = {
 }
 TOKENS = {4096: (16, 16, 16), 8192: (32, 16, 16), 16384: (32, 32, 16), 32768: (32, 32, 32), 65536: (64, 32, 32),
           131072: (64, 64, 32), 262144: (64, 64, 64)}  # fmt: skip
-SELF_ATTENTION_GIB = 6.0
+SELF_ATTENTION_GIB = 12.0
 
 
 def build(fields: dict[str, Any] | None) -> nn.Module:
@@ -95,7 +100,7 @@ def forward(key: str, repeats: int) -> dict[str, float]:
 
 def step(key: str, repeats: int) -> dict[str, float]:
     network = build(STEP[key]).train()
-    loss, before = build_loss(LossConfig()), peak_gib()
+    loss, before, kept = build_loss(LossConfig()), peak_gib(), key != "plain"
     optimiser = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.99, nesterov=True)
     x = torch.randn(BATCH, 1, *PRESET.patch)
     if key != "plain":
@@ -107,7 +112,8 @@ def step(key: str, repeats: int) -> dict[str, float]:
         loss(network(x), target).backward()
         optimiser.step()
 
-    return {**timed(train, repeats), "gib": peak_gib() - before}
+    with kept_heap() if kept else nullcontext():
+        return {**timed(train, repeats), "gib": peak_gib() - before}
 
 
 class SelfAttention(nn.Module):
@@ -128,9 +134,9 @@ def tokens(kind: str, count: int) -> dict[str, float]:
     if kind == "paired_block":
         module: nn.Module = PairedAttentionBlock(dim, grid, config.proj[0], config)
         module.to(memory_format=torch.channels_last_3d)
-        x = torch.randn(1, dim, *grid).to(memory_format=torch.channels_last_3d)
+        x = torch.randn(BATCH, dim, *grid).to(memory_format=torch.channels_last_3d)
     else:
-        module, x = SelfAttention(dim, config.heads), torch.randn(1, count, dim)
+        module, x = SelfAttention(dim, config.heads), torch.randn(BATCH, count, dim)
     gc.collect()
     before = peak_gib()
 
@@ -138,7 +144,8 @@ def tokens(kind: str, count: int) -> dict[str, float]:
         module.zero_grad()
         module(x).square().mean().backward()
 
-    return {**timed(pass_both, 3), "gib": peak_gib() - before}
+    with kept_heap():
+        return {**timed(pass_both, 3), "gib": peak_gib() - before}
 
 
 def equality() -> dict[str, float]:
@@ -218,7 +225,7 @@ def against_tokens(given: argparse.Namespace) -> dict[str, Any]:
         for count in TOKENS:
             heads = PRESET.config.heads
             # products, softmax and their gradients: four maps of N x N a head
-            if kind == "self_attention" and 4 * heads * count**2 * 4 / 2**30 > SELF_ATTENTION_GIB:
+            if kind == "self_attention" and BATCH * 4 * heads * count**2 * 4 / 2**30 > SELF_ATTENTION_GIB:
                 rows[str(count)] = None
                 continue
             rows[str(count)] = {k: round(v, 4) for k, v in process(f"tokens:{kind}:{count}", given).items()}
@@ -231,12 +238,21 @@ def against_tokens(given: argparse.Namespace) -> dict[str, Any]:
     return result
 
 
+PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
+    "equality": lambda given: process("equality:", given),
+    "forward": lambda given: table("forward", list(FORWARD), given),
+    "step": lambda given: table("step", list(STEP), given),
+    "tokens": against_tokens,
+}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--one", metavar="KEY")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=THREADS)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
     parser.add_argument("--note", default="", help="what else the machine did")
     given = parser.parse_args()
     if given.one:
@@ -247,15 +263,13 @@ def main() -> None:
     write_json(
         RESULT,
         {
-            "what": f"synapse variant, {given.threads} threads, float32; forward of 1 patch, step of {BATCH} patches; "
-            f"median of {given.rounds} alternating rounds, a process each",
+            **(read_json(RESULT) if RESULT.is_file() else {}),
+            "what": f"synapse variant, {given.threads} threads, float32; forward of 1 patch, steps and tokens of "
+            f"{BATCH}; median of {given.rounds} alternating rounds, a process each",
             "machine": machine(),
             "note": given.note,
             "bfloat16": "measured nowhere here: this CPU does not compute with it natively" if not native else "native",
-            "equality": process("equality:", given),
-            "forward": table("forward", list(FORWARD), given),
-            "step": table("step", list(STEP), given),
-            "tokens": against_tokens(given),
+            **{part: PARTS[part](given) for part in given.parts},
         },
     )
 
