@@ -28,6 +28,7 @@ from neoseg.augment.augmentation import Augmentation
 from neoseg.augment.configs import AugmentConfig
 from neoseg.data.patches import PatchSampler
 from neoseg.inference.configs import WindowConfig
+from neoseg.inference.heap import kept_heap
 from neoseg.inference.sliding_window import predict_probabilities
 from neoseg.losses.build import build_loss
 from neoseg.losses.configs import LossConfig
@@ -38,7 +39,6 @@ from neoseg.training.batch import StepParts
 from neoseg.training.configs import TrainingConfig
 from neoseg.training.data import TrainingCase, TrainingData
 from neoseg.training.guard import Guard
-from neoseg.training.heap import kept_heap
 from neoseg.training.optim import make_optimiser
 from neoseg.training.precision import training_precision
 from neoseg.training.step import train_step

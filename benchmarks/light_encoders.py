@@ -24,6 +24,7 @@ import torch
 
 from machine import machine
 from neoseg.atomic import write_json
+from neoseg.inference.heap import kept_heap
 from neoseg.losses.build import build_loss
 from neoseg.losses.configs import LossConfig
 from neoseg.networks.build import build_network
@@ -32,7 +33,6 @@ from neoseg.networks.cost import network_cost
 from neoseg.plan.candidates import PLANNERS, Voxels
 from neoseg.plan.cost import step_core_seconds, step_gib
 from neoseg.training.configs import TrainingConfig
-from neoseg.training.heap import kept_heap
 from neoseg.training.optim import make_optimiser
 
 RESULT = Path(__file__).parent / "results" / "light_encoders.json"

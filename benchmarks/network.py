@@ -8,7 +8,8 @@ Each configuration runs in a process of its own, and the configurations alternat
 machine does falls on all of them. The median of the rounds' ratios to the plain form is what counts. On a machine that
 others use, seconds of wall time say little; core-seconds of one thread (--threads 1) say more.
 
-Training steps of ours, and both kinds of attention, keep freed memory as a training does (training/heap.py).
+Training steps of ours, both kinds of attention, and the forward pass "as_predicted" keep freed memory, as a training
+and a prediction do (inference/heap.py); the other forward passes do not, as in a program of one's own.
 """
 
 from __future__ import annotations
@@ -33,13 +34,13 @@ from torch import Tensor, nn
 
 from machine import machine
 from neoseg.atomic import read_json, write_json
+from neoseg.inference.heap import kept_heap
 from neoseg.losses.build import build_loss
 from neoseg.losses.configs import LossConfig
 from neoseg.networks.blocks.paired_attention_block import PairedAttentionBlock
 from neoseg.networks.build import build_network
 from neoseg.networks.configs import PUBLISHED, UnetrPPConfig
 from neoseg.networks.weights import load_published
-from neoseg.training.heap import kept_heap
 from plain_unetr_pp import VARIANTS, PlainUnetrPP
 
 RESULT = Path(__file__).parent / "results" / "network.json"
@@ -51,6 +52,7 @@ FORWARD: dict[str, dict[str, Any] | None] = {
     "plain": None,
     "ours_legacy": {"layout": "legacy"},
     "ours_aligned": {"layout": "aligned"},
+    "ours_aligned_as_predicted": {"layout": "aligned"},
     "ours_free": {"layout": "aligned", "size": "free"},
 }
 STEP: dict[str, dict[str, Any] | None] = {
@@ -93,9 +95,8 @@ def forward(key: str, repeats: int) -> dict[str, float]:
     x = torch.randn(1, 1, *PRESET.patch)
     if key != "plain":
         x = x.to(memory_format=torch.channels_last_3d)
-    with torch.inference_mode():
-        found = timed(lambda: network(x), repeats)
-    return {**found, "gib": peak_gib() - before}
+    with torch.inference_mode(), kept_heap() if key.endswith("as_predicted") else nullcontext():
+        return {**timed(lambda: network(x), repeats), "gib": peak_gib() - before}
 
 
 def step(key: str, repeats: int) -> dict[str, float]:

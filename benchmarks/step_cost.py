@@ -57,10 +57,10 @@ def forms() -> dict[str, tuple[NetworkBase, tuple[int, ...]]]:
 def measured(name: str) -> dict[str, Any]:
     import torch
 
+    from neoseg.inference.heap import kept_heap
     from neoseg.losses.build import build_loss
     from neoseg.networks.build import build_network
     from neoseg.training.configs import TrainingConfig
-    from neoseg.training.heap import kept_heap
     from neoseg.training.optim import make_optimiser
 
     torch.set_num_threads(1)

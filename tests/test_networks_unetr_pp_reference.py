@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from neoseg.inference.heap import kept_heap
 from neoseg.networks.blocks.paired_attention import PairedAttention, TokenShape
 from neoseg.networks.blocks.paired_attention_block import PairedAttentionBlock
 from neoseg.networks.configs import PUBLISHED, UnetrPPConfig
 from neoseg.networks.unetr_pp import published
 from neoseg.networks.weights import load_published, published_name
-from neoseg.training.heap import kept_heap
 
 REFERENCES = Path(__file__).parent / "references"
 PARAMETERS = {"synapse": 42_952_850, "acdc": 66_796_404, "tumor": 42_647_604, "lung": 121_174_798}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +18,8 @@ from ..prepare.standardise import Space
 from ..targets import Targets
 from ..volume import Grid
 from .configs import WindowConfig
-from .memory import MemoryUse, give_back
+from .heap import give_back, kept_heap
+from .memory import MemoryUse
 from .restore import restore
 from .scratch import Scratch
 from .sliding_window import Answer, Call, answer_of, windowed_planes
@@ -107,36 +109,39 @@ class Ensemble:
         count = len(self.networks)
         if not count:
             raise ConfigError("An ensemble needs at least one network, but none was given; train a fold first.")
-        apart, channels = members and count > 1, self.targets.channels
-        result = scratch.array((1 + count if apart else 1, channels, *image.shape[1:]))
+        apart = members and count > 1
+        result = scratch.array((1 + count if apart else 1, self.targets.channels, *image.shape[1:]))
         patch = self.window.patch_for(image.shape[1:], self.plan.patch, required_multiple(self.plan.network))
         at_once = self.window.windows_at_once(patch)
         window = self.window.model_copy(update={"batch": min(at_once, use.batch or at_once)})
         together = use.networks or count
-        for first in range(0, count, together):
-            group = [self.networks[i] for i in range(first, min(first + together, count))]
-            outside = self.targets.background(logits=window.average == "logits") * (1 + len(group) if apart else 1)
-            last = first + len(group) == count
-            for start, planes in windowed_planes(
-                _answers(group, window, self.targets, apart=apart),
-                image,
-                patch=patch,
-                outside=outside,
-                config=window,
-                device=self.device,
-            ):
-                found = planes.reshape(-1, channels, *planes.shape[1:])
-                place = slice(start, start + planes.shape[1])
-                mean = found[0] * (len(group) / count)
-                if first:
-                    mean += torch.from_numpy(np.array(result[0, :, place])).to(mean.device)
-                result[0, :, place] = self._probabilities(mean) if last else mean.cpu().numpy()
-                for i in range(len(found) - 1):
-                    result[1 + first + i, :, place] = self._probabilities(found[1 + i])
-                scratch.release(result)
-            del group
+        heap = kept_heap() if self.device == "cpu" and not use.sparing else nullcontext()
+        with heap:
+            for first in range(0, count, together):
+                group = [self.networks[i] for i in range(first, min(first + together, count))]
+                outside = self.targets.background(logits=window.average == "logits") * (1 + len(group) if apart else 1)
+                answer = _answers(group, window, self.targets, apart=apart)
+                covered = windowed_planes(
+                    answer, image, patch=patch, outside=outside, config=window, device=self.device
+                )
+                for start, planes in covered:
+                    self._add(result, start, planes, first, len(group))
+                    scratch.release(result)
+                del group, answer, covered
         give_back()
         return result
+
+    def _add(self, result: NDArray[np.float32], start: int, planes: Tensor, first: int, group: int) -> None:
+        """Add to the mean what ``group`` networks, from the ``first`` on, say of some planes; keep each one's own."""
+        count = len(self.networks)
+        found = planes.reshape(-1, self.targets.channels, *planes.shape[1:])
+        place = slice(start, start + planes.shape[1])
+        mean = found[0] * (group / count)
+        if first:
+            mean += torch.from_numpy(np.array(result[0, :, place])).to(mean.device)
+        result[0, :, place] = self._probabilities(mean) if first + group == count else mean.cpu().numpy()
+        for i in range(len(found) - 1):
+            result[1 + first + i, :, place] = self._probabilities(found[1 + i])
 
     def _probabilities(self, values: Tensor) -> NDArray[np.float32]:
         found = self.targets.probabilities(values, 0) if self.window.average == "logits" else values

@@ -8,14 +8,13 @@ forecasts against what is taken.
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..machine import peak_bytes
 
-__all__ = ["Demand", "MemoryUse", "fitting", "give_back", "resident_bytes"]
+__all__ = ["Demand", "MemoryUse", "fitting", "resident_bytes"]
 
 PASS = 3.0
 """Memory of a pass through a network on a CPU over the float32 tensors that live in it; measured were 0.7 to 3.0."""
@@ -35,11 +34,14 @@ class MemoryUse:
         batch: windows in one pass; ``None``: as configured.
         networks: folds at a time; ``None``: all. With fewer each scan loads them again.
         on_disk: whether whole volumes of probabilities lie in a file.
+        sparing: whether memory that a window frees goes back to the system at once; kept for the next window it saves
+            time on a CPU, but the peak cannot be foretold as closely.
     """
 
     batch: int | None = None
     networks: int | None = None
     on_disk: bool = False
+    sparing: bool = False
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ class Demand:
 
     @property
     def ways(self) -> Iterator[MemoryUse]:
-        """The ways to work, fastest first."""
+        """The ways to work within a limit, fastest first."""
         yield MemoryUse()
         batch = self.batch
         while batch > 1:
@@ -127,7 +129,7 @@ def fitting(demand: Demand, allowed: int | None) -> MemoryUse | None:
     """Return the fastest way to work whose forecast stays within the bytes allowed, ``None`` when there is none."""
     if allowed is None:
         return MemoryUse()
-    return next((use for use in demand.ways if demand.peak(use) <= allowed), None)
+    return next((replace(use, sparing=True) for use in demand.ways if demand.peak(use) <= allowed), None)
 
 
 def resident_bytes() -> int:
@@ -139,17 +141,3 @@ def resident_bytes() -> int:
     import resource
 
     return pages * resource.getpagesize()
-
-
-def give_back() -> None:
-    """Ask the C library to return to the system what was freed; where it cannot (other than glibc), do nothing.
-
-    It keeps freed blocks of up to 32 MiB for later, which are most of what a pass through a network leaves.
-    """
-    if not sys.platform.startswith("linux"):
-        return
-    import ctypes
-
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)

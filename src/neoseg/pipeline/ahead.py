@@ -13,7 +13,7 @@ from ..cluster.local import Outcome
 from ..data.cases import Case
 from ..data.loading import load_images
 from ..errors import MachineError, UserError
-from ..inference.memory import give_back
+from ..inference.heap import give_back
 from ..inference.predictor import Ready, Steps
 
 __all__ = ["ReadyScan", "ready_scans"]

@@ -10,7 +10,8 @@ from ..data.cases import Case
 from ..errors import ConfigError, NeosegError
 from ..inference.activations import activation_bytes
 from ..inference.configs import bytes_of, shown_bytes
-from ..inference.memory import Demand, MemoryUse, fitting, give_back, resident_bytes
+from ..inference.heap import give_back
+from ..inference.memory import Demand, MemoryUse, fitting, resident_bytes
 from ..inference.predictor import Predictor, Wanted
 from ..io import read_grid
 from ..networks.configs import required_multiple

@@ -35,13 +35,13 @@ from ..augment.augmentation import Augmentation
 from ..data.patches import PatchSampler
 from ..errors import InputError, StateError
 from ..inference.configs import WindowConfig
+from ..inference.heap import kept_heap
 from ..progress import Progress, Silent
 from .board import score_board
 from .checkpoint import TrainingState, read_checkpoint, read_weights, write_checkpoint, write_weights
 from .configs import TrainingConfig
 from .data import TrainingData
 from .guard import Guard
-from .heap import kept_heap
 from .interrupt import stop_request
 from .loader import loading
 from .log import Curves, epoch_line, read_log, rounded, write_log

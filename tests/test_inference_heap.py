@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from neoseg.training.heap import kept_heap
+from neoseg.inference.heap import kept_heap
 
 
 def resident_mib():
