@@ -100,5 +100,31 @@ def test_other_grids_and_other_values_are_told(folders: tuple[Path, Path]) -> No
         evaluate_folders(*folders, progress=Silent())
     assert "grids differ" in evaluate_folders(*folders, preset="bonbid", progress=Silent())["notes"][0]
     write(path, ball((10, 11, 6), 5) * 255)
-    with pytest.raises(InputError, match=r"values \[255\.0\]"):
+    with pytest.raises(InputError, match=r"predictions hold the values \[255\.0\], but the references \[1\.0\]"):
         evaluate_folders(*folders, progress=Silent())
+
+
+def test_a_class_is_scored_in_every_case_also_where_the_reference_lacks_it(tmp_path: Path) -> None:
+    truth, prediction = tmp_path / "truth", tmp_path / "prediction"
+    one, two = ball((6, 11, 6), 4), ball((14, 11, 6), 4)
+    masks = {"both": (one + 2 * two, one + 2 * two), "one": (one, one + 2 * two), "none": (one * 0, one * 3)}
+    for name, (a, b) in masks.items():
+        write(truth / f"{name}.mha", a)
+        write(prediction / f"{name}.mha", b)
+    table = evaluate_folders(truth, prediction, progress=Silent())
+    dice = {name: [case.get(f"dice{end}") for end in ("", ".2", ".3")] for name, case in table["cases"].items()}
+    empty = evaluate_folders(truth, truth, progress=Silent())["cases"]["none"]["dice"]  # by the rule for empty masks
+    assert dice == {"both": [1.0, 1.0, empty], "one": [1.0, 0.0, empty], "none": [empty, empty, 0.0]}
+    assert [note for note in table["notes"] if "[3.0]" in note and "count as false" in note]
+
+
+def test_one_class_may_be_written_as_255_where_a_reference_is_empty(tmp_path: Path) -> None:
+    truth, prediction = tmp_path / "truth", tmp_path / "prediction"
+    for name, reference in (("a", ball((9, 11, 6), 4) * 255), ("b", ball((9, 11, 6), 4) * 0)):
+        write(truth / f"{name}.mha", reference)
+        write(prediction / f"{name}.mha", ball((9, 11, 6), 4) * 255)
+    table = evaluate_folders(truth, prediction, progress=Silent())
+    assert [table["cases"][name]["dice.255"] for name in "ab"] == [1.0, 0.0]
+    (truth / "a.mha").unlink()
+    alone = evaluate_folders(truth, prediction, progress=Silent())
+    assert alone["cases"]["b"]["dice.255"] == 0.0

@@ -17,9 +17,16 @@ def evaluate(
     config: ConfigFile = None,
     truth: Annotated[Path | None, typer.Option("--truth", help="Folder of reference masks.")] = None,
     prediction: Annotated[Path | None, typer.Option("--prediction", help="Folder of masks of any program.")] = None,
-    preset: Annotated[str | None, typer.Option("--preset", help="Score as an official scorer does: bonbid.")] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write the scores as CSV.")] = None,
-    tolerance_mm: Annotated[float, typer.Option("--tolerance-mm", help="Tolerance of NSD.")] = 2.0,
+    preset: Annotated[
+        str | None, typer.Option("--preset", help="Score masks as an official scorer does: bonbid or bonbid-2023.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Also write the scores of masks as CSV.")
+    ] = None,
+    tolerance_mm: Annotated[
+        float | None,
+        typer.Option("--tolerance-mm", help="Tolerance of NSD for masks, default 2; a run has evaluate.tolerance_mm."),
+    ] = None,
     workspace: WorkspaceFolder = None,
     changes: Changes = None,
     quiet: Quiet = False,
@@ -29,6 +36,12 @@ def evaluate(
     from ..errors import ConfigError
 
     if truth is None and prediction is None:
+        beside = {"--preset": preset, "--output": output, "--tolerance-mm": tolerance_mm}
+        if unused := [name for name, value in beside.items() if value is not None]:
+            raise ConfigError(
+                f"evaluate: {', '.join(unused)} {'is' if len(unused) == 1 else 'are'} for the masks of --truth and "
+                "--prediction; what a run is scored by stands in its configuration, under [evaluate]."
+            )
         from ..pipeline.run import run_stage
         from ..pipeline.session import open_session
 
@@ -38,11 +51,15 @@ def evaluate(
         return
     if truth is None or prediction is None:
         raise ConfigError("evaluate: give both --truth DIR and --prediction DIR, or a configuration of a run.")
+    if config is not None or workspace is not None or changes:
+        raise ConfigError(
+            "evaluate: masks of --truth and --prediction are scored without a configuration; leave out CONFIG, "
+            "--workspace and --set."
+        )
     from ..pipeline.evaluate_folders import evaluate_folders
 
-    table = evaluate_folders(
-        truth, prediction, preset=preset, tolerance_mm=tolerance_mm, output=output, progress=progress_for(quiet)
-    )
+    tolerance = {} if tolerance_mm is None else {"tolerance_mm": tolerance_mm}
+    table = evaluate_folders(truth, prediction, preset=preset, **tolerance, output=output, progress=progress_for(quiet))
     if as_json:
         print_json(table)
         return

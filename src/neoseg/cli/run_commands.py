@@ -223,6 +223,11 @@ def predict(
         return
     if target is None or source is None or output is None:
         raise ConfigError("predict: new scans need all three of them: neoseg predict RUN --input SCANS --output DIR.")
+    if changes or workspace is not None:
+        raise ConfigError(
+            "predict: a finished run predicts new scans with the settings that it was trained and tuned with; leave "
+            "out --set and --workspace."
+        )
     from ..pipeline.new_scans import PredictOptions, predict_scans
 
     found = predict_scans(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,9 @@ def evaluate_folders(
 ) -> dict[str, Any]:
     """Score every pair of masks.
 
-    Without a preset each value other than 0 is a class, compared on grids that must be equal. With a preset, values,
-    spacings and empty masks are treated as that official scorer treats them.
+    Without a preset each value other than 0 that any mask holds is a class, scored in every case, also where that case
+    lacks it; grids must be equal. With a preset, values, spacings and empty masks are treated as that official scorer
+    treats them.
 
     Args:
         truth, prediction: folders of masks, paired by file name (without ending and a trailing "_lesion", "_seg"...).
@@ -46,11 +47,12 @@ def evaluate_folders(
         ``cases`` (a mapping of scores each), ``summary`` by metric, ``notes``.
 
     Raises:
-        InputError: a prediction is missing, or holds a class that no reference has.
+        InputError: a prediction is missing, or references and predictions have no class in common.
         GeometryError: the grids of a pair differ.
     """
     pairs, notes = pair_masks(Path(truth), Path(prediction))
     chosen = preset_named(preset) if preset else None
+    classes = _classes(pairs, notes) if chosen is None else []
     rows: list[Score] = []
     worst: dict[tuple[str, str], float] = {}
     with (progress or Silent()).track("Scoring", len(pairs)) as advance:
@@ -64,7 +66,7 @@ def evaluate_folders(
                 scores = chosen.function(to_stored(reference)[0], to_stored(found)[0], spacing)
                 rows += [Score(name, "", metric, value, chosen.units[metric]) for metric, value in scores.items()]
             else:
-                rows += _scores(name, reference, found, prediction_file, tolerance_mm)
+                rows += _scores(name, reference, found, classes, prediction_file, tolerance_mm)
             for metric in {row.metric for row in rows}:
                 least = worst_value(metric, reference.grid.shape, reference.grid.spacing)
                 worst[name, metric] = in_units_of(reference.grid, least, metric_named(metric).unit)[0]
@@ -110,22 +112,42 @@ def _masks_in(folder: Path) -> dict[str, Path]:
     return files
 
 
-def _scores(name: str, reference: Volume, found: Volume, file: Path, tolerance_mm: float) -> list[Score]:
+def _classes(pairs: Mapping[str, tuple[Path, Path]], notes: list[str]) -> list[float]:
+    """Return the values that the masks hold, without 0, and note those that only predictions hold.
+
+    Raises:
+        InputError: references and predictions have none in common.
+    """
+    true, mine = (_values(pair[side] for pair in pairs.values()) for side in (0, 1))
+    if true and mine and not true & mine:
+        folder = next(iter(pairs.values()))[1].parent
+        raise InputError(
+            f"{folder}: the predictions hold the values {sorted(mine)[:5]}, but the references {sorted(true)[:5]}; "
+            "write each class with the value that the references have."
+        )
+    if true and mine - true:
+        notes.append(f"No reference holds the values {sorted(mine - true)[:5]}: all of them count as false.")
+    return sorted(true | mine) or [1.0]
+
+
+def _values(files: Iterable[Path]) -> set[float]:
+    found: set[float] = set()
+    for file in files:
+        found.update(float(value) for value in np.unique(read_label(file).array))
+    return found - {0.0}
+
+
+def _scores(
+    name: str, reference: Volume, found: Volume, classes: Sequence[float], file: Path, tolerance_mm: float
+) -> list[Score]:
     if not same_grid(reference.grid, found.grid):
         raise GeometryError(
             f"{file}: its grid (shape {found.grid.shape}, spacing {_round(found.spacing)}) is not that of the "
             f"reference (shape {reference.grid.shape}, spacing {_round(reference.spacing)}); resample it first."
         )
     true, mine = reference.array[0], found.array[0]
-    values = [v for v in np.unique(true) if v != 0]
-    unknown = [float(v) for v in np.unique(mine) if v != 0 and v not in values]
-    if unknown and (values or len(unknown) > 1 or unknown != [1.0]):
-        raise InputError(
-            f"{file}: it holds the values {unknown[:5]}, but its reference only {[float(v) for v in values]}; give "
-            "both the same values."
-        )
     rows = []
-    for value in values or [1]:
+    for value in classes:
         scores = score_case(true == value, mine == value, reference.grid.spacing, tolerance_mm=tolerance_mm)
         for metric in METRICS:
             found_value, unit = in_units_of(reference.grid, scores[metric.name], metric.unit)

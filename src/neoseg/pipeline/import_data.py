@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from collections.abc import Sequence
@@ -16,9 +17,11 @@ from ..data.cases import write_cases
 from ..data.layouts import guess_layout, import_data
 from ..data.layouts.imported import ImportedData, ImportOptions
 from ..data.layouts.planar_folders import MERGED
-from ..errors import GeometryError, InputError
+from ..errors import ConfigError, GeometryError, InputError
 from ..io import read_label, write_volume
+from ..labels import LabelSet
 from ..networks.configs import DEFAULT
+from ..targets import Targets
 from ..volume import Volume, same_grid
 
 __all__ = ["Imported", "import_folder"]
@@ -80,12 +83,24 @@ def import_folder(
     there = [str(p) for p in (cases, config) if p.exists()]
     if there and not overwrite:
         raise InputError(f"{' and '.join(there)} exist; give --overwrite or another --workspace.")
-    data = _with_merged(data, workspace / "labels")
+    data = _with_merged(_with_sound_regions(data), workspace / "labels")
     write_cases(data.cases, cases)
     with replacing(config) as temporary:
         written = _with_labels(text, data) if text else _config_text(data)
         temporary.write_text(written, encoding="utf-8")
     return Imported(data, name, reason, cases, config, tomllib.loads(written).get("labels", {}))
+
+
+def _with_sound_regions(data: ImportedData) -> ImportedData:
+    """Leave regions out from which the classes do not follow, with a note."""
+    if not data.regions:
+        return data
+    try:
+        Targets.of(LabelSet.of(data.labels), data.regions)
+    except ConfigError as error:
+        note = f"The regions of dataset.json were left out, and their classes are learned: {error}"
+        return replace(data, regions={}, notes=[*data.notes, note])
+    return data
 
 
 def _with_merged(data: ImportedData, folder: Path) -> ImportedData:
@@ -129,6 +144,12 @@ def _label_lines(data: ImportedData) -> list[str]:
         *(lines if data.instances else []),
         "[labels]",
         *(f"{_key(name)} = {value}" for name, value in data.labels.items()),
+        *(
+            ["", "# Learned and scored in place of the classes, see docs/explanation/regions.md.", "[regions]"]
+            if data.regions
+            else []
+        ),
+        *(f"{_key(name)} = {json.dumps(members, ensure_ascii=False)}" for name, members in data.regions.items()),
     ]
 
 

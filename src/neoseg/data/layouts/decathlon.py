@@ -13,7 +13,7 @@ from ...errors import InputError
 from ...io import strip_ending, volumes_in
 from ..cases import Case
 from ..units import channel_kind
-from .files import read_dataset_json
+from .dataset_json import channel_names, read_dataset_json
 from .imported import ImportedData
 
 __all__ = ["LOOKS_FOR", "decathlon", "matches"]
@@ -28,6 +28,8 @@ def matches(root: Path) -> str | None:
     except InputError:
         return None
     if content is None or not isinstance(content.get("training"), list) or "modality" not in content:
+        return None
+    if _has_suffixes(root, content["training"]):
         return None
     return "its dataset.json lists training images and modalities"
 
@@ -66,16 +68,21 @@ def decathlon(root: Path) -> ImportedData:
     )
 
 
+def _has_suffixes(root: Path, training: list[Any]) -> bool:
+    """Tell whether the images carry nnU-Net's ``_0000``, which its older dataset.json does not list."""
+    image = training[0].get("image") if training and isinstance(training[0], dict) else None
+    if not isinstance(image, str) or (root / image).exists():
+        return False
+    path = root / image
+    stem = strip_ending(path.name) or path.name
+    return (path.parent / f"{stem}_0000{path.name.removeprefix(stem)}").exists()
+
+
 def _modalities(path: Path, given: Any) -> list[str]:
-    if isinstance(given, dict) and given and all(str(key).isdigit() for key in given):
-        names = [str(given[key]).strip() for key in sorted(given, key=int)]
-    elif isinstance(given, list) and given:
-        names = [str(name).strip() for name in given]
-    else:
+    names = channel_names(given)
+    if not names:
         raise InputError(f'{path}: the key "modality" must name at least one channel, such as {{"0": "MRI"}}.')
-    if len(set(names)) < len(names):
-        names = [f"{name}_{index}" for index, name in enumerate(names)]
-    return [name.lower().replace(" ", "_") or f"channel_{index}" for index, name in enumerate(names)]
+    return names
 
 
 def _labels(path: Path, given: Any) -> dict[str, int | list[int]]:

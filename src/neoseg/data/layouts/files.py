@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ...errors import InputError
 from ...io import is_planar, read_label, strip_ending
 
-__all__ = ["describe_some", "find_folder", "images_in", "read_dataset_json", "scan_labels"]
+__all__ = ["describe_some", "find_folder", "images_in", "scan_labels"]
 
 _SHOWN = 5
 _LARGEST_LABEL = 65535
@@ -43,24 +41,6 @@ def images_in(folder: Path, *, deep: bool = False, planar: bool = False) -> dict
             raise InputError(f"{file}: the file {found[stem]} has the same name; keep one of the two.")
         found[stem] = file
     return found
-
-
-def read_dataset_json(root: Path) -> dict[str, Any] | None:
-    """Return the content of ``root/dataset.json``, or None when there is no such file.
-
-    Raises:
-        InputError: it is not a JSON object.
-    """
-    path = root / "dataset.json"
-    if not path.is_file():
-        return None
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path}: this is not readable JSON ({error}); correct it.") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: a JSON object with keys is wanted, but it holds a {type(content).__name__}.")
-    return content
 
 
 def scan_labels(files: Iterable[Path]) -> tuple[dict[str, int | list[int]], list[str]]:

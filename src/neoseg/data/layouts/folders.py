@@ -2,7 +2,7 @@
 
 Accepted: ``images/`` + ``labels/`` (also imagesTr, imagesTs, masks, segmentations, in any case); several channels as a
 suffix ``_0000, _0001, ...`` of the images or as one sub-folder a channel; a ``dataset.json`` that names channels
-(``channel_names``) and classes (``labels``).
+(``channel_names``) and classes or regions (``labels``), as nnU-Net has it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from typing import Any
 from ...errors import InputError
 from ..cases import Case
 from ..units import channel_kind
-from .files import describe_some, find_folder, images_in, read_dataset_json, scan_labels
+from .dataset_json import channel_names, declared, read_dataset_json
+from .files import describe_some, find_folder, images_in, scan_labels
 from .imported import ImportedData
 
 __all__ = ["LOOKS_FOR", "folders", "matches"]
@@ -57,14 +58,15 @@ def folders(root: Path) -> ImportedData:
             cases += _paired(images, labels, split, described)
     if not any(case.images for case in cases):
         raise InputError(f"{root}: no image was found; this layout needs {LOOKS_FOR}.")
-    declared, more = _declared_labels(described)
-    notes += more
-    if not declared:
-        declared, more = scan_labels(case.label for case in cases if case.label is not None)
+    meaning = declared(described)
+    notes += meaning.notes
+    labels = meaning.labels
+    if not labels:
+        labels, more = scan_labels(case.label for case in cases if case.label is not None)
         notes += more
     notes += _unpaired_notes(cases)
     channels = {channel: channel_kind(channel) for case in cases for channel in case.images}
-    return ImportedData(cases=cases, labels=declared, channels=channels, notes=notes)
+    return ImportedData(cases=cases, labels=labels, channels=channels, notes=notes, regions=meaning.regions)
 
 
 def _paired(images: Path, labels: Path | None, split: str, described: dict[str, Any]) -> list[Case]:
@@ -105,10 +107,10 @@ def _by_case(images: Path, labels: set[str], described: dict[str, Any]) -> dict[
     if not suffixed:
         return {stem: {"image": file} for stem, file in files.items()}
     numbers = sorted({m["channel"] for m in split_names.values() if m})
-    given = described.get("channel_names", described.get("modality"))
-    given = given if isinstance(given, dict) else {}
-    plain = {number: "image" if len(numbers) == 1 else f"channel_{int(number)}" for number in numbers}
-    names = {number: str(given.get(str(int(number)), plain[number])) for number in numbers}
+    given = channel_names(described.get("channel_names", described.get("modality")))
+    if len(given) != len(numbers):  # a description of other files
+        given = ["image"] if len(numbers) == 1 else [f"channel_{int(number)}" for number in numbers]
+    names = dict(zip(numbers, given, strict=True))
     for stem, match in split_names.items():
         if match:
             found.setdefault(match["case"], {})[names[match["channel"]]] = files[stem]
@@ -119,18 +121,6 @@ def _channel_folders(images: Path) -> dict[str, Path]:
     if images_in(images):
         return {}
     return {f.name: f for f in sorted(images.iterdir()) if f.is_dir() and images_in(f)}
-
-
-def _declared_labels(described: dict[str, Any]) -> tuple[dict[str, int | list[int]], list[str]]:
-    given = described.get("labels")
-    if not isinstance(given, dict):
-        return {}, []
-    pairs = {str(v): k for k, v in given.items()} if all(str(k).isdigit() for k in given) else given
-    try:
-        declared: dict[str, int | list[int]] = {str(name): int(value) for name, value in pairs.items() if int(value)}
-    except (TypeError, ValueError):
-        return {}, ["The labels of dataset.json are not one whole number a name, so the label files were scanned."]
-    return declared, []
 
 
 def _unpaired_notes(cases: list[Case]) -> list[str]:

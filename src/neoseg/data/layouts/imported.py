@@ -38,6 +38,8 @@ class ImportedData:
         channels: channel name to kind: "adc", "z", "ct" or "mr"; see :func:`neoseg.data.units.channel_kind`.
         notes: what a person should know about the import, one sentence each.
         instances: the values of the labels number the instances of the one class.
+        regions: region name to its classes, in the order of painting; empty: the classes exclude each other and are
+            learned themselves.
         merged: case to the mask files, one an instance, that are to become its label: it is not 0 where any of them is
             not 0. Such a case has no ``label`` yet.
     """
@@ -47,4 +49,5 @@ class ImportedData:
     channels: dict[str, str]
     notes: list[str] = field(default_factory=list)
     instances: bool = False
+    regions: dict[str, tuple[str, ...]] = field(default_factory=dict)
     merged: dict[str, list[Path]] = field(default_factory=dict)

@@ -1,0 +1,134 @@
+"""What a ``dataset.json`` declares, in the forms of the Decathlon and of nnU-Net: channels, classes, regions.
+
+Sources: Antonelli et al. 2022, doi 10.1038/s41467-022-30695-9, and the dataset.json of its ten tasks; nnU-Net's
+``channel_names``, ``labels`` with regions and ``regions_class_order``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ...errors import InputError
+
+__all__ = ["Declared", "channel_names", "declared", "read_dataset_json"]
+
+BACKGROUND, IGNORE = "background", "ignore"
+
+
+def read_dataset_json(root: Path) -> dict[str, Any] | None:
+    """Return the content of ``root/dataset.json``, or None when there is no such file.
+
+    Raises:
+        InputError: it is not a JSON object.
+    """
+    path = root / "dataset.json"
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path}: this is not readable JSON ({error}); correct it.") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: a JSON object with keys is wanted, but it holds a {type(content).__name__}.")
+    return content
+
+
+def channel_names(given: Any) -> list[str]:
+    """Return the channels in their order, in lower case; names that repeat get their number (``ct_0``, ``ct_1``).
+
+    In nnU-Net the name chooses the normalisation, so two channels may have one name.
+
+    Args:
+        given: ``{"0": "CT", ...}``, or a list.
+
+    Returns:
+        One name a channel; none where ``given`` names no channel.
+    """
+    if isinstance(given, dict) and given and all(str(key).isdigit() for key in given):
+        names = [str(given[key]) for key in sorted(given, key=int)]
+    elif isinstance(given, list):
+        names = [str(name) for name in given]
+    else:
+        return []
+    plain = [name.strip().lower().replace(" ", "_") for name in names]
+    if len(set(plain)) < len(plain):
+        plain = [f"{name or 'channel'}_{index}" for index, name in enumerate(plain)]
+    return [name or f"channel_{index}" for index, name in enumerate(plain)]
+
+
+@dataclass(frozen=True)
+class Declared:
+    """What the labels mean.
+
+    Attributes:
+        labels: class name to stored value or values; empty where nothing could be read from the file.
+        regions: region name to the classes in it, in the order of painting; empty where the labels are classes.
+        notes: what a person should know, one sentence each.
+    """
+
+    labels: dict[str, int | list[int]] = field(default_factory=dict)
+    regions: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def declared(content: dict[str, Any]) -> Declared:
+    """Return the classes and regions of ``labels``: ``{"1": "x"}``, ``{"x": 1}``, or nnU-Net's ``{"whole": [1, 2]}``.
+
+    Stored values that lie in the same regions are one class: no region tells them apart.
+    """
+    given = content.get("labels")
+    if not isinstance(given, dict):
+        return Declared()
+    if given and all(str(key).isdigit() for key in given):
+        given = {str(name): key for key, name in given.items()}
+    notes, values = [], {}
+    for name, value in given.items():
+        try:
+            found = [int(one) for one in (value if isinstance(value, list) else [value])]
+        except (TypeError, ValueError):
+            note = "The labels of dataset.json are no whole numbers, so the label files were scanned."
+            return Declared(notes=[note])
+        if str(name).lower() == IGNORE:
+            notes.append(
+                f"dataset.json declares {name!r} = {value}, voxels that no training looks at; neoseg has no such "
+                "label, so the value was not declared, and `neoseg check` names the files that hold it."
+            )
+        elif str(name).lower() != BACKGROUND and found != [0]:
+            values[_safe(str(name), notes)] = found
+    if all(len(found) == 1 for found in values.values()):
+        return Declared({name: found[0] for name, found in values.items()}, {}, notes)
+    labels, regions = _classes_and_regions(values, content.get("regions_class_order"))
+    return Declared(labels, regions, notes)
+
+
+def _classes_and_regions(
+    regions: dict[str, list[int]], order: Any
+) -> tuple[dict[str, int | list[int]], dict[str, tuple[str, ...]]]:
+    """Return classes made of the stored values, and which of them each region holds."""
+    painted: Sequence[Any] = order if isinstance(order, list) else ()
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for value in sorted({value for own in regions.values() for value in own} - {0}):
+        groups.setdefault(tuple(name for name, own in regions.items() if value in own), []).append(value)
+    labels: dict[str, int | list[int]] = {}
+    class_of: dict[int, str] = {}
+    for group in groups.values():
+        # masks are written with the first value, as nnU-Net writes them
+        written = sorted(group, key=lambda value: (value not in painted, value))
+        alone = next((name for name, own in regions.items() if set(own) == set(group)), f"label_{written[0]}")
+        labels[alone] = written if len(written) > 1 else written[0]
+        class_of |= dict.fromkeys(group, alone)
+    return labels, {
+        name: tuple(dict.fromkeys(class_of[value] for value in sorted(own) if value)) for name, own in regions.items()
+    }
+
+
+def _safe(name: str, notes: list[str]) -> str:
+    """Return a class name that may be part of a file's name."""
+    safe = name.strip().replace("/", "_").replace("\\", "_")
+    if safe != name:
+        notes.append(f"The class {name!r} of dataset.json is called {safe!r}, since names become part of files' names.")
+    return safe
