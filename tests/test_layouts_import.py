@@ -178,9 +178,9 @@ def test_channels_by_suffix_are_named_by_dataset_json(tmp_path: Path) -> None:
     described = {"channel_names": {"0": "CT", "1": "ADC"}, "labels": {"background": 0, "lesion": 1}}
     (tmp_path / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
     data = import_data(tmp_path, "folders")
-    assert data.channels == {"CT": "ct", "ADC": "adc"}
+    assert data.channels == {"ct": "ct", "adc": "adc"}
     assert data.labels == {"lesion": 1}
-    assert data.cases[0].images["ADC"].name == "p1_0001.nii.gz"
+    assert data.cases[0].images["adc"].name == "p1_0001.nii.gz"
 
 
 def test_four_digits_may_be_the_number_of_a_case(tmp_path: Path) -> None:
@@ -317,8 +317,8 @@ def test_values_are_classes_and_many_have_to_be_told(tmp_path: Path) -> None:
     data = planar(tmp_path)
     assert (data.labels, data.instances) == ({"foreground": 255}, True)
     assert any("By the name instance_labels/" in note for note in data.notes)
-    with pytest.raises(ConfigError, match="'folders' does not take this option"):
-        import_data(tmp_path, "folders", ImportOptions(masks="instances"))
+    with pytest.raises(ConfigError, match="'decathlon' does not take this option"):
+        import_data(tmp_path, "decathlon", ImportOptions(masks="instances"))
 
 
 def test_one_file_an_instance_becomes_one_mask(tmp_path: Path) -> None:
@@ -536,3 +536,16 @@ def test_bonbid_two_files_of_one_case(tmp_path: Path) -> None:
     image(tmp_path / "BONBID2023_Train" / "1ADC_ss" / "MGHNICU_010-VISIT_01_ADC.mha")
     with pytest.raises(InputError, match="belongs to the same case MGHNICU_010-VISIT_01"):
         import_data(tmp_path, "bonbid")
+
+
+@pytest.mark.parametrize(("folder", "split"), [("bonbid_latest", "train"), ("BONBID2023_Test", "test")])
+def test_the_split_is_a_word_of_the_folder_s_own_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str, split: str
+) -> None:
+    name = "MGHNICU_010-VISIT_01"
+    image(tmp_path / folder / "1ADC_ss" / f"{name}-ADC_ss.mha", 1350)
+    label(tmp_path / folder / "3LABEL" / f"{name}_lesion.mha", 1)
+    monkeypatch.chdir(tmp_path / folder)
+    data = import_data(Path(), "bonbid")
+    assert [case.split for case in data.cases] == [split]
+    assert any("holds test cases" in note for note in data.notes) == (split == "test")

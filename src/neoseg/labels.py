@@ -13,6 +13,9 @@ from .errors import ConfigError, InputError
 
 __all__ = ["LabelSet"]
 
+_MOST_CLASSES = 255
+"""Class indices are uint8, and 0 is the background."""
+
 
 @dataclass(frozen=True)
 class LabelSet:
@@ -37,7 +40,8 @@ class LabelSet:
         """Make a label set from ``{"lesion": 1}`` or ``{"lesion": [1, 255]}``.
 
         Raises:
-            ConfigError: no class, a value used twice, the background value 0 used, or instances of several classes.
+            ConfigError: no class or more than 255, a name that no file can have, a value used twice, the background
+                value 0 used, or instances of several classes.
         """
         values = tuple(
             tuple(float(v) for v in (value if isinstance(value, Sequence) else (value,))) for value in mapping.values()
@@ -45,6 +49,13 @@ class LabelSet:
         flat = [v for group in values for v in group]
         if not flat or any(not group for group in values):
             raise ConfigError("labels: at least one class with one stored value is wanted, such as lesion = 1.")
+        if len(values) > _MOST_CLASSES:
+            raise ConfigError(
+                f"labels: {len(values)} classes were given, at most {_MOST_CLASSES} are possible; if the values number "
+                "instances, declare one class and label_instances = true."
+            )
+        if unfit := [name for name in mapping if not name.strip() or set(name) & set("/\\")]:
+            raise ConfigError(f"labels: {unfit[0]!r} becomes part of files' names; give the class another name.")
         if len(set(flat)) < len(flat) or 0.0 in flat:
             raise ConfigError(f"labels: the stored values {flat} must differ from each other and from background 0.")
         if any(group[0] != int(group[0]) or not 0 < group[0] <= 65535 for group in values):

@@ -32,7 +32,7 @@ def import_(
     ] = None,
     masks: Annotated[
         str | None,
-        typer.Option("--masks", help="What the values of picture masks are: classes or instances; default: told."),
+        typer.Option("--masks", help="What the values of masks are: classes or instances; default: told."),
     ] = None,
     as_json: Json = False,
 ) -> None:

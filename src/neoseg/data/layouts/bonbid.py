@@ -61,7 +61,11 @@ def bonbid(root: Path) -> ImportedData:
         if split == "test" and not label:
             notes.append(f"{folder.name}/ has no labels and was left out; predict it with `neoseg predict`.")
             continue
-        if "val" in folder.name.lower():
+        if split == "test" and folder == root:
+            notes.append(
+                f"By its name {root.resolve().name}/ holds test cases; they are held out, none is for training."
+            )
+        if re.search("(?<![a-z])val", folder.name.lower()):
             notes.append(f"The {len(adc)} cases of {folder.name}/ join the training cases (cross-validation).")
         for name in sorted(adc | z | label):
             images = {key: files[name] for key, files in (("adc", adc), ("zadc", z)) if name in files}
@@ -75,19 +79,20 @@ def _parts(root: Path) -> list[tuple[Path, str, str]]:
     """Return (folder that holds 1ADC_ss, split, group)."""
     found: list[tuple[Path, str, str]] = []
     if _sub_folder(root, "1adc"):
-        split = "test" if "test" in root.name.lower() else "train"
-        found.append((root, split, "patient"))
+        found.append((root, _split(root.resolve().name) or "train", "patient"))
     for folder in sorted(f for f in root.iterdir() if f.is_dir()) if root.is_dir() else []:
-        name = folder.name.lower()
         if not _sub_folder(folder, "1adc"):
             continue
-        if name in _HEALTHY:
+        if folder.name.lower() in _HEALTHY:
             found.append((folder, "train", "healthy"))
-        else:
-            split = next((s for word, s in _SPLITS.items() if word in name), "")
-            if split:
-                found.append((folder, split, "patient"))
+        elif split := _split(folder.name):
+            found.append((folder, split, "patient"))
     return found
+
+
+def _split(name: str) -> str:
+    """Return the split that a word of a folder's name says, or "" ("latest" does not say test)."""
+    return next((s for word, s in _SPLITS.items() if re.search(f"(?<![a-z]){word}", name.lower())), "")
 
 
 def _sub_folder(folder: Path, beginning: str) -> Path | None:

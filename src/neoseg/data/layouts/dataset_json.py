@@ -83,24 +83,24 @@ def declared(content: dict[str, Any]) -> Declared:
     given = content.get("labels")
     if not isinstance(given, dict):
         return Declared()
-    if given and all(str(key).isdigit() for key in given):
-        given = {str(name): key for key, name in given.items()}
-    notes, values = [], {}
-    for name, value in given.items():
+    numbered = all(str(key).isdigit() for key in given)
+    pairs = [(str(name), value) for value, name in given.items()] if numbered else list(given.items())
+    notes: list[str] = []
+    values: dict[str, list[int]] = {}
+    for name, value in pairs:
         try:
             found = [int(one) for one in (value if isinstance(value, list) else [value])]
         except (TypeError, ValueError):
-            note = "The labels of dataset.json are no whole numbers, so the label files were scanned."
-            return Declared(notes=[note])
-        if str(name).lower() == IGNORE:
+            return Declared(notes=["The labels of dataset.json are no whole numbers, so the label files were scanned."])
+        if name.lower() == IGNORE:
             notes.append(
                 f"dataset.json declares {name!r} = {value}, voxels that no training looks at; neoseg has no such "
                 "label, so the value was not declared, and `neoseg check` names the files that hold it."
             )
-        elif str(name).lower() != BACKGROUND and found != [0]:
-            values[_safe(str(name), notes)] = found
-    if all(len(found) == 1 for found in values.values()):
-        return Declared({name: found[0] for name, found in values.items()}, {}, notes)
+        elif name.lower() != BACKGROUND and found != [0]:
+            values.setdefault(_safe(name, notes), []).extend(found)
+    if numbered or all(len(found) == 1 for found in values.values()):
+        return Declared({name: own[0] if len(own) == 1 else own for name, own in values.items()}, {}, notes)
     labels, regions = _classes_and_regions(values, content.get("regions_class_order"))
     return Declared(labels, regions, notes)
 

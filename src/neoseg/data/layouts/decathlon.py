@@ -13,7 +13,7 @@ from ...errors import InputError
 from ...io import strip_ending, volumes_in
 from ..cases import Case
 from ..units import channel_kind
-from .dataset_json import channel_names, read_dataset_json
+from .dataset_json import channel_names, declared, read_dataset_json
 from .imported import ImportedData
 
 __all__ = ["LOOKS_FOR", "decathlon", "matches"]
@@ -46,11 +46,11 @@ def decathlon(root: Path) -> ImportedData:
     if content is None:
         raise InputError(f"{root}: this layout needs {LOOKS_FOR}, but there is no such file.")
     modalities = _modalities(path, content.get("modality"))
-    labels = _labels(path, content.get("labels"))
+    notes: list[str] = []
+    labels = _labels(path, content, notes)
     training = content.get("training")
     if not isinstance(training, list) or not training:
         raise InputError(f'{path}: the key "training" must list at least one image, but it holds {training!r}.')
-    notes: list[str] = []
     cases = [_case(root, entry, modalities, "train", notes) for entry in training]
     test = content.get("test", [])
     labelled = [entry for entry in test if isinstance(entry, dict) and entry.get("label")]
@@ -85,20 +85,17 @@ def _modalities(path: Path, given: Any) -> list[str]:
     return names
 
 
-def _labels(path: Path, given: Any) -> dict[str, int | list[int]]:
+def _labels(path: Path, content: dict[str, Any], notes: list[str]) -> dict[str, int | list[int]]:
     wanted = f'{path}: the key "labels" must give each class one whole number, such as {{"0": "background", "1": "x"}}'
-    if not isinstance(given, dict):
-        raise InputError(f"{wanted}, but it holds {given!r}.")
-    try:
-        if all(str(key).isdigit() for key in given):
-            found: dict[str, int | list[int]] = {str(name): int(key) for key, name in given.items() if int(key)}
-        else:
-            found = {str(name): int(value) for name, value in given.items() if int(value)}
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{wanted}, but it holds {given!r}.") from error
-    if not found:
-        raise InputError(f"{wanted}, but only the background is declared.")
-    return found
+    found = declared(content)
+    if not found.labels or found.regions:
+        empty = isinstance(content.get("labels"), dict) and not found.notes
+        but = (
+            "only the background is declared" if empty and not found.regions else f"it holds {content.get('labels')!r}"
+        )
+        raise InputError(f"{wanted}, but {but}.")
+    notes += found.notes
+    return found.labels
 
 
 def _case(root: Path, entry: Any, modalities: list[str], split: str, notes: list[str]) -> Case:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,10 @@ import numpy as np
 from ...errors import InputError
 from ...io import is_planar, read_label, strip_ending
 
-__all__ = ["describe_some", "find_folder", "images_in", "scan_labels"]
+__all__ = ["describe_some", "find_folder", "images_in", "refuse_unclear", "scan_labels"]
+
+FEW = 16
+"""More values than this in the labels of a data set may be classes or instances; a person has to say which."""
 
 _SHOWN = 5
 _LARGEST_LABEL = 65535
@@ -66,6 +69,19 @@ def scan_labels(files: Iterable[Path]) -> tuple[dict[str, int | list[int]], list
         shown = ", ".join(f"{value:.9g} ({file.name})" for value, file in list(odd.items())[:_SHOWN])
         notes.append(f"Label values that are no whole numbers above 0 were not declared: {shown}.")
     return {f"label_{int(v)}": int(v) for v in sorted(values)}, notes
+
+
+def refuse_unclear(root: Path, values: Collection[float]) -> None:
+    """Ask what the values of labels are where there are so many that they may number instances.
+
+    Raises:
+        InputError: they may be either.
+    """
+    if len(values) > FEW:
+        raise InputError(
+            f"{root}: the labels hold {len(values)} different values ({describe_some(f'{v:g}' for v in values)}); say "
+            "--masks instances when they number the instances of one class, or --masks classes when each is a class."
+        )
 
 
 def describe_some(names: Iterable[str]) -> str:

@@ -14,9 +14,9 @@ from typing import Any
 from ...errors import InputError
 from ..cases import Case
 from ..units import channel_kind
-from .dataset_json import channel_names, declared, read_dataset_json
-from .files import describe_some, find_folder, images_in, scan_labels
-from .imported import ImportedData
+from .dataset_json import Declared, channel_names, declared, read_dataset_json
+from .files import describe_some, find_folder, images_in, refuse_unclear, scan_labels
+from .imported import ImportedData, ImportOptions
 
 __all__ = ["LOOKS_FOR", "folders", "matches"]
 
@@ -39,12 +39,14 @@ def matches(root: Path) -> str | None:
     return f"it holds {images.name}/" + (f" and {labels.name}/" if labels else " (no labels)")
 
 
-def folders(root: Path) -> ImportedData:
+def folders(root: Path, options: ImportOptions | None = None) -> ImportedData:
     """Import a folder of images and a folder of labels.
 
     Raises:
-        InputError: no such folder, no image in it, or a file name that occurs twice.
+        InputError: no such folder, no image in it, a file name that occurs twice, or labels whose values may be classes
+            or instances.
     """
+    masks = None if options is None else options.masks
     if find_folder(root, _IMAGES["train"]) is None:
         raise InputError(f"{root}: this layout needs {LOOKS_FOR}, but there is no such folder.")
     described = read_dataset_json(root) or {}
@@ -58,15 +60,24 @@ def folders(root: Path) -> ImportedData:
             cases += _paired(images, labels, split, described)
     if not any(case.images for case in cases):
         raise InputError(f"{root}: no image was found; this layout needs {LOOKS_FOR}.")
-    meaning = declared(described)
+    meaning = Declared({"foreground": 1}) if masks == "instances" else declared(described)
     notes += meaning.notes
-    labels = meaning.labels
-    if not labels:
-        labels, more = scan_labels(case.label for case in cases if case.label is not None)
+    classes = meaning.labels
+    if not classes:
+        classes, more = scan_labels(case.label for case in cases if case.label is not None)
         notes += more
+        if masks is None:
+            refuse_unclear(root, [value for value in classes.values() if isinstance(value, int)])
     notes += _unpaired_notes(cases)
     channels = {channel: channel_kind(channel) for case in cases for channel in case.images}
-    return ImportedData(cases=cases, labels=labels, channels=channels, notes=notes, regions=meaning.regions)
+    return ImportedData(
+        cases=cases,
+        labels=classes,
+        channels=channels,
+        notes=notes,
+        instances=masks == "instances",
+        regions=meaning.regions,
+    )
 
 
 def _paired(images: Path, labels: Path | None, split: str, described: dict[str, Any]) -> list[Case]:

@@ -18,7 +18,7 @@ import numpy as np
 from ...errors import InputError
 from ...io import COLOURS, read_label, read_volume, volumes_in
 from ..cases import Case
-from .files import describe_some, find_folder, images_in
+from .files import describe_some, find_folder, images_in, refuse_unclear
 from .imported import ImportedData, ImportOptions, Meaning
 
 __all__ = ["LOOKS_FOR", "MERGED", "matches", "planar_folders"]
@@ -28,9 +28,6 @@ GREY = "grey"
 
 MERGED = 255
 """What a mask that is merged from one file an instance holds where there is one; white in every viewer."""
-
-FEW = 16
-"""More values than this in the masks of a data set may be classes or instances; a person has to say which."""
 
 _IMAGES = {"train": ("images", "imagesTr", "image", "train_images"), "test": ("imagesTs", "test_images", "images_test")}
 _INSTANCES = ("instance_labels", "instance_masks", "instances")
@@ -214,12 +211,8 @@ def _labels(
         if len(ordered) > 1:
             notes.append("Some masks hold 1 and others 255; both are declared as one class, and masks are written 255.")
         return {"foreground": ordered[0] if len(ordered) == 1 else ordered}, False
-    if len(every) > FEW and meaning is None:
-        raise InputError(
-            f"{root}: the masks hold {len(every)} different values ({describe_some(str(v) for v in every)}); say "
-            "--masks instances when they number the instances of one class, or --masks classes when each is a class."
-        )
     if meaning is None:
+        refuse_unclear(root, every)
         notes.append("Each value is taken as a class; say --masks instances if they number the instances of one class.")
     return {f"label_{value}": value for value in sorted(every)}, False
 

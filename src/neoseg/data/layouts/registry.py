@@ -41,7 +41,7 @@ LAYOUTS: tuple[Layout, ...] = (
     Layout(
         "planar_folders", planar_folders.planar_folders, planar_folders.matches, planar_folders.LOOKS_FOR, asks=True
     ),
-    Layout("folders", folders.folders, folders.matches, folders.LOOKS_FOR),
+    Layout("folders", folders.folders, folders.matches, folders.LOOKS_FOR, asks=True),
 )
 
 
