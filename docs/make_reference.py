@@ -83,9 +83,13 @@ def commands_page() -> str:
         "| exit code | meaning |",
         "|---|---|",
         "| 0 | all went well |",
-        "| 1 | neoseg failed to do its part |",
-        "| 2 | something that was given has to change: a file, a key, an option; one sentence says what |",
-        "| 130 | stopped by Ctrl-C; the same command goes on from there |",
+        "| 1 | the machine lacks disk space, memory or a process; or neoseg itself failed, then with lines to report. "
+        "`reproduce`: a result differs. `demo`: cases could not be prepared |",
+        "| 2 | something that was given has to change: a file, a key, an option; one sentence says what. `check`: the "
+        "data have errors. `predict`: some scans could not be predicted, the others are done |",
+        "| 130 | stopped by Ctrl-C (SIGINT); the same command goes on from there |",
+        "| 141 | whoever read the output closed it, such as `head` (SIGPIPE) |",
+        "| 143 | stopped by SIGTERM; the same command goes on from there |",
         "",
         "`neoseg --version` prints the version.",
         "",

@@ -67,7 +67,7 @@ class WindowConfig(BaseModel, frozen=True, extra="forbid"):
         mirror_axes: spatial axes (0 = x, left-right) over whose flips the prediction is averaged; ``(0, 1, 2)`` costs
             eight times as much as none.
         batch: windows in one pass through the network; omitted: as many as hold about 131,000 voxels, at least one.
-        precision: see :data:`Precision`.
+        precision: "auto" takes bfloat16 where the device has it in hardware, else float32; "float16" is for GPUs.
         average: what is averaged over windows, mirrorings and folds. "softmax": the probabilities, so that each has the
             same say. "logits": the networks' answers before softmax, so that a sure one counts for more than an unsure
             one; the softmax of the mean is the normalised geometric mean of the probabilities. With [regions] the

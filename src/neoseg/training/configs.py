@@ -29,7 +29,7 @@ class TrainingConfig(BaseModel, frozen=True, extra="forbid"):
         schedule: of the learning rate. "auto" is "cosine" for adamw (a linear rise, then half a cosine to zero) and
             "poly" for sgd (``(1 - step / steps) ** 0.9``); "plateau" lowers it by ``plateau_factor`` when
             ``plateau_patience`` epochs have brought no better validation; "constant" keeps it.
-        learning_rate: peak rate; ``None`` takes 1e-3 for adamw and 1e-2 for sgd.
+        learning_rate: peak rate; omitted: 1e-3 for adamw and 1e-2 for sgd.
         weight_decay: on weights of convolutions and linear layers.
         decay_all: the decay also acts on biases, norms, scales, temperatures and position tables, as in some authors'
             code.
@@ -39,17 +39,17 @@ class TrainingConfig(BaseModel, frozen=True, extra="forbid"):
         gradient_clip: largest norm of the gradient.
         precision: "auto" takes bfloat16 where the device has it in hardware, float16 on GPUs of the Volta and Turing
             generations, else float32. In float16 the loss is scaled.
-        ema_decay: decay of an exponential moving average of the weights (then validated and kept as best); ``None``
-            uses the weights themselves.
+        ema_decay: decay of an exponential moving average of the weights (then validated and kept as best); omitted: the
+            weights themselves.
         patch_scales: sizes of the patches, as multiples of the planned patch along every axis, such as (0.75, 1, 1.25).
             Each batch has one of them, all equally often; each side is the nearest that suits the network. It needs a
-            network that takes any size. ``None``: the planned patch alone.
+            network that takes any size. Omitted: the planned patch alone.
         foreground_fraction: share of the patches that are placed on a lesion.
         lesion_power: a lesion is drawn with probability proportional to ``volume ** lesion_power``.
         validate_every: epochs between two validations.
         validation_smoothing: weight of the past in the smoothed validation Dice that chooses the best epoch; 0 takes
             each value as it is.
-        early_stop_patience: epochs without a better smoothed Dice after which the training ends; ``None`` never.
+        early_stop_patience: epochs without a better smoothed Dice after which the training ends; omitted: never.
         checkpoint_every_seconds: longest work that a crash may cost.
     """
 

@@ -29,13 +29,13 @@ class UnetrConfig(NetworkBase, frozen=True, extra="forbid"):
         deep_supervision: four outputs, one of each step of the decoder, full size first, in place of one. The paper has
             one.
         patch_size: voxels that become one token, on each axis: powers of two, such as (16, 16, 4) for thick slices.
-            None leaves it to the plan. The decoder comes back in four steps, the largest at the lowest resolution:
+            Omitted: from the plan. The decoder comes back in four steps, the largest at the lowest resolution:
             16 is 2 x 2 x 2 x 2, 4 is 2 x 2 x 1 x 1, and 32 is 4 x 2 x 2 x 2.
         hidden: channels of a token; a multiple of `heads`.
         layers: transformer layers.
         heads: attention heads of each layer.
         mlp: channels inside the perceptron of each layer.
-        skip_layers: three layers, counted from 1, whose tokens go to the decoder beside those of the last one. None:
+        skip_layers: three layers, counted from 1, whose tokens go to the decoder beside those of the last one. Omitted:
             those at a quarter, a half and three quarters, 3, 6 and 9 of 12, as the paper says. The authors' code and
             MONAI take 4, 7 and 10; their weights need those.
         feature_size: channels at full resolution; 2, 4 and 8 times as many at the lower ones.

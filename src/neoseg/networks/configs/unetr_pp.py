@@ -45,7 +45,7 @@ class UnetrPPConfig(NetworkBase, frozen=True, extra="forbid"):
         depths: attention blocks of each level, in encoder and decoder alike (the lowest level has no decoder).
         heads: attention heads at every level.
         spatial_dims: axes of the images: 3 for volumes (B, c, x, y, z), 2 for planes (B, c, x, y).
-        stem: voxels that become one token, on each axis; None leaves it to the plan.
+        stem: voxels that become one token, on each axis; omitted: from the plan.
         proj: slots that the tokens of each encoder level are projected to for spatial attention.
         decoder_proj: the same for every decoder level.
         token_projection: "shared" one linear layer for keys and values, "separate" one each, "matrix" one matrix
@@ -82,7 +82,7 @@ class UnetrPPConfig(NetworkBase, frozen=True, extra="forbid"):
             costs time: "none", the convolutions at "full_size", or "all" of those and the blocks. Results are the same.
         native_orientation: for weights that saw their data in another order of axes than (x, y, z) in RAS+: where
             each axis of their arrays leads, the first one first, such as "SPL". Patches are turned to it and outputs
-            back. None: the network sees patches as they are.
+            back. Omitted: the network sees patches as they are.
     """
 
     kind: Literal["unetr_pp"] = "unetr_pp"

@@ -57,12 +57,12 @@ class ConvUNet(NetworkBase, frozen=True, extra="forbid"):
         kind: the name of the network in configuration files.
         spatial_dims: axes of the images: 3 for volumes (B, c, x, y, z), 2 for planes (B, c, x, y).
         deep_supervision: one output for each resolution but the lowest, full size first, in place of one.
-        widths: channels of each level, highest resolution first. None: the plan doubles from 32 up to 320 (3-D) or 512
-            (2-D), and takes narrower ones on a small budget.
-        strides: for each level, what it divides each axis by, that of the first level first. None: the plan, by the
-            voxel sizes.
-        kernels: for each level, the size of its convolutions along each axis, each odd. None: the plan where it also
-            chooses the strides, else 3.
+        widths: channels of each level, highest resolution first. Omitted: the plan doubles from 32 up to 320 (3-D) or
+            512 (2-D), and takes narrower ones on a small budget.
+        strides: for each level, what it divides each axis by, that of the first level first. Omitted: from the plan, by
+            the voxel sizes.
+        kernels: for each level, the size of its convolutions along each axis, each odd. Omitted: from the plan where it
+            also chooses the strides, else 3.
         norm: normalisation after each convolution, see UNETR++; "none" is the first paper's, with a bias in its place.
         activation: "leaky_relu" with slope 0.01, or "relu".
         down: between levels a convolution with a stride, "stride", or "max" pooling as in the first papers.
@@ -181,8 +181,8 @@ class UNetBase(ConvUNet, frozen=True, extra="forbid"):
 
     Attributes:
         encoder: "plain" convolutions, or "residual" blocks.
-        encoder_blocks: convolutions (plain) or residual blocks of each level; None: 2 each, or 1, 3, 4, 6, 6, ...
-        decoder_blocks: convolutions of each decoder level; None: 2, or 1 with a residual encoder.
+        encoder_blocks: convolutions (plain) or residual blocks of each level; omitted: 2 each, or 1, 3, 4, 6, 6, ...
+        decoder_blocks: convolutions of each decoder level; omitted: 2, or 1 with a residual encoder.
     """
 
     encoder: Literal["plain", "residual", LightName] = "plain"
@@ -290,7 +290,7 @@ class UNetPlusPlusConfig(ConvUNet, frozen=True, extra="forbid"):
             others. Training compares every output with the truth, the first with half of all weight, each further one
             with half as much as the one before.
         prune: levels that are built: 4 is the whole network of five levels, 1 only nodes (0, 0), (1, 0) and (0, 1).
-            Weights of a whole network fit a pruned one. Patches remain those of the whole network. None: all.
+            Weights of a whole network fit a pruned one. Patches remain those of the whole network. Omitted: all.
     """
 
     kind: Literal["unet_plus_plus"] = "unet_plus_plus"
