@@ -174,6 +174,11 @@ def test_unetr_pp_learns_from_patches_of_several_sizes(
         )
         for scales in ((0.5, 1, 1.5), None)
     )
+    assert "`plan.core_minutes" not in one
+    short = forecast_training(session.plan, TrainingConfig(time_budget_s=0.6), folds=2, device="cpu", threads=1)
+    assert "Only about" in short and "`plan.core_minutes = 0.01`" in short
+    long = forecast_training(session.plan, TrainingConfig(steps=10**8), folds=1, device="cpu", threads=1)
+    assert "hours: `plan.core_minutes = 60` plans a network" in long
     minutes = [
         int(told.split(" GiB of memory beside the program's own and ")[1].split(" minutes")[0])
         for told in (several, one)

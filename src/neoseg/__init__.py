@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .config import RunConfig, load_config
     from .data.cases import Case, read_cases, write_cases
-    from .errors import ConfigError, GeometryError, InputError, NeosegError, StateError, UserError
-    from .inference.predictor import Prediction, Predictor
+    from .data.layouts.imported import ImportOptions
+    from .errors import ConfigError, GeometryError, InputError, MachineError, NeosegError, StateError, UserError
+    from .inference.predictor import Prediction, Predictor, Wanted
     from .io import read_volume, write_volume
     from .labels import LabelSet
     from .networks.build import build_network
     from .networks.configs import UnetrPPConfig
     from .pipeline.evaluate_folders import evaluate_folders
     from .pipeline.import_data import import_folder
-    from .pipeline.new_scans import load_predictor, predict_scans
+    from .pipeline.new_scans import PredictedScan, PredictOptions, load_predictor, predict_scans
     from .pipeline.run import run
     from .volume import Grid, Volume
 
@@ -30,9 +31,13 @@ __all__ = [
     "ConfigError",
     "GeometryError",
     "Grid",
+    "ImportOptions",
     "InputError",
     "LabelSet",
+    "MachineError",
     "NeosegError",
+    "PredictOptions",
+    "PredictedScan",
     "Prediction",
     "Predictor",
     "RunConfig",
@@ -40,6 +45,7 @@ __all__ = [
     "UnetrPPConfig",
     "UserError",
     "Volume",
+    "Wanted",
     "__version__",
     "build_network",
     "evaluate_folders",
@@ -57,15 +63,24 @@ __all__ = [
 _HOMES = {
     ".config": ("RunConfig", "load_config"),
     ".data.cases": ("Case", "read_cases", "write_cases"),
-    ".errors": ("ConfigError", "GeometryError", "InputError", "NeosegError", "StateError", "UserError"),
-    ".inference.predictor": ("Prediction", "Predictor"),
+    ".data.layouts.imported": ("ImportOptions",),
+    ".errors": (
+        "ConfigError",
+        "GeometryError",
+        "InputError",
+        "MachineError",
+        "NeosegError",
+        "StateError",
+        "UserError",
+    ),
+    ".inference.predictor": ("Prediction", "Predictor", "Wanted"),
     ".io": ("read_volume", "write_volume"),
     ".labels": ("LabelSet",),
     ".networks.build": ("build_network",),
     ".networks.configs": ("UnetrPPConfig",),
     ".pipeline.evaluate_folders": ("evaluate_folders",),
     ".pipeline.import_data": ("import_folder",),
-    ".pipeline.new_scans": ("load_predictor", "predict_scans"),
+    ".pipeline.new_scans": ("PredictOptions", "PredictedScan", "load_predictor", "predict_scans"),
     ".pipeline.run": ("run",),
     ".volume": ("Grid", "Volume"),
 }

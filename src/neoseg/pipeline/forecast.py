@@ -23,6 +23,7 @@ from ..inference.predictor import Predictor
 from ..inference.sliding_window import window_starts
 from ..io import read_grid
 from ..networks.configs import required_multiple
+from ..plan.budget import FEWEST_STEPS
 from ..plan.cost import step_core_seconds, step_gib
 from ..plan.fingerprint import read_facts
 from ..plan.plan import Plan
@@ -57,6 +58,9 @@ KEPT = StepCost(0.16, 0.0)
 ATLAS_HEAD = StepCost(1.4, 0.24)
 ATLAS_ROUND = StepCost(1.1, 1.9)
 """Of one head in the building of an atlas: once, and in each deformable round."""
+
+LONG_MINUTES = 12 * 60
+"""A training on a CPU that takes longer than this was hardly meant for one."""
 
 FORWARD = 1 / 3
 """Of a training step that a pass through the network takes: one of the three passes that the step costs."""
@@ -108,21 +112,31 @@ def forecast_training(
     beside = f", {jobs} folds side by side" if jobs > 1 else ""
     size = f"about {memory:.1f}" if memory >= 0.05 else "less than 0.1"
     sentence = f"Forecast: {size} GiB of memory{' a fold' if jobs > 1 else ''} beside the program's own"
+    bfloat16 = is_reduced(settings.precision, device)
+    step = step_core_seconds(plan.network, plan.patch, len(plan.channels), plan.batch, bfloat16=bfloat16) * scales.mean
     if settings.time_budget_s is not None:
         each = settings.time_budget_s
         whole = f": {_duration(rounds * each)} in all" if folds > 1 else ""
-        return f"{sentence}, {folds} x {each / 60:.3g} minutes as budgeted{beside}{whole}."
+        few = each * threads / step
+        too_few = (
+            f" Only about {few:.0f} steps of this network fit into that: {_smaller(each * threads / 60)}"
+            if device == "cpu" and plan.steps is None and few < FEWEST_STEPS
+            else ""
+        )
+        return f"{sentence}, {folds} x {each / 60:.3g} minutes as budgeted{beside}{whole}.{too_few}"
     steps = settings.steps if settings.steps is not None else settings.epochs * settings.steps_per_epoch
     if device != "cpu":
         return f"{sentence}, {folds} x {steps} steps{beside}."
-    bfloat16 = is_reduced(settings.precision, device)
-    seconds = step_core_seconds(plan.network, plan.patch, len(plan.channels), plan.batch, bfloat16=bfloat16) * steps
-    seconds *= scales.mean
     # folds side by side may have more threads than there are cores
-    minutes = max(rounds / threads, folds / (os.cpu_count() or 1)) * seconds / 60
+    minutes = max(rounds / threads, folds / (os.cpu_count() or 1)) * step * steps / 60
     apiece = f" each{beside}" if jobs > 1 else ""
     work = f"{minutes:.0f} minutes for {folds} x {steps} steps on {threads} thread{'s' if threads > 1 else ''}{apiece}"
-    return f"{sentence} and {work}, validation apart."
+    long = f" That is {minutes / 60:.0f} hours: {_smaller(60)}" if minutes > LONG_MINUTES and plan.steps is None else ""
+    return f"{sentence} and {work}, validation apart.{long}"
+
+
+def _smaller(core_minutes: float) -> str:
+    return f"`plan.core_minutes = {core_minutes:.3g}` plans a network that so much time of a CPU trains."
 
 
 def forecast_predict(session: Session, failed: Sequence[str], *, device: str) -> str:

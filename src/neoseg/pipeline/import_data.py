@@ -163,6 +163,11 @@ def _config_text(data: ImportedData) -> str:
         "# `neoseg info --networks` lists the others.",
         "[network]",
         f'kind = "{DEFAULT}"',
+        "",
+        "# For a CPU: a network, a patch and a length of training for so many core-minutes a fold; without it the plan",
+        "# is one for a GPU.",
+        "# [plan]",
+        "# core_minutes = 60",
     ]
     healthy = any(c.group == "healthy" for c in data.cases)
     has_z = any("zadc" in c.images for c in data.cases)
