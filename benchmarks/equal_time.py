@@ -195,8 +195,9 @@ def scores(session: Session, dataset: str, *, whole: bool = False) -> dict[str, 
         entry: dict[str, Any] = {"subject": case.subject}
         for index, label in enumerate(labels.names, start=1):
             pair = truth == index, mask == index
-            if pair[0].any() or pair[1].any():
-                entry[label] = score_case(*pair, prepared.native.spacing, metrics=["dice"])["dice"]
+            # every network is scored on the same cases: what is rightly left empty counts as found
+            somewhere = pair[0].any() or pair[1].any()
+            entry[label] = score_case(*pair, prepared.native.spacing, metrics=["dice"])["dice"] if somewhere else 1.0
         if dataset == "heads":
             entry["lesions"] = lesions(truth > 0, mask > 0, prepared.native.voxel_volume)
         cases[case.case] = entry

@@ -74,9 +74,10 @@ def measured(folder: Path) -> dict[str, dict[str, Any]]:
                 found[name]["seconds"].append(seconds)
             for index in range(1, len(session.labels.names) + 1):
                 pair = truth == index, mask == index
-                if pair[0].any() or pair[1].any():
-                    dice = score_case(*pair, prepared.native.spacing, metrics=["dice"])["dice"]
-                    found[name]["dice"][case.subject].append(dice)
+                # every way is scored on the same cases: what is rightly left empty counts as found
+                somewhere = pair[0].any() or pair[1].any()
+                dice = score_case(*pair, prepared.native.spacing, metrics=["dice"])["dice"] if somewhere else 1.0
+                found[name]["dice"][case.subject].append(dice)
     return found
 
 
