@@ -75,14 +75,20 @@ TABLES: dict[str, dict[str, str]] = {
         "unet": 'kind = "unet"',
         "unet, residual": 'kind = "unet", encoder = "residual"',
         "unetr": 'kind = "unetr"',
+        "unetr, rate 1e-4": 'kind = "unetr"',
         "swin_unetr": 'kind = "swin_unetr"',
+        "swin_unetr, rate 1e-4": 'kind = "swin_unetr"',
         "segresnet": 'kind = "segresnet"',
     },
 }
 """The first of each table is what the others are compared with, and the one whose patch all forms share."""
 
-SEVERAL_SIZES = {"flex": ("training.patch_scales=[0.75, 1, 1.25]",)}
-"""Changes to the training of a form."""
+CHANGES = {
+    "flex": ("training.patch_scales=[0.75, 1, 1.25]",),
+    "unetr, rate 1e-4": ("training.learning_rate=1e-4",),
+    "swin_unetr, rate 1e-4": ("training.learning_rate=1e-4",),
+}
+"""Changes to the training; the lower rate, a tenth of the default, is what UNETR was published with."""
 
 WHOLE, IN_ONE_PIECE = ("aligned", "flex", "free"), ", volumes in one piece"
 
@@ -144,6 +150,7 @@ def configured(table: str, name: str, given: argparse.Namespace, work: Path, *mo
     common = ["jobs=1", "fold_jobs=1", "threads=1", "rules=[]", f"plan.core_minutes={given.minutes}", *budget, *needed]
     if table != "forms":
         common.append(f"network={{{TABLES[table][name]}}}")
+    common.extend(CHANGES.get(name, ()))
     return load_config(toml, [*common, *more])
 
 
@@ -166,7 +173,6 @@ def shared_plan(given: argparse.Namespace) -> tuple[str, ...]:
         f'network={{kind = "unetr_pp", {common}{", " if special else ""}{special}}}',
         f"plan.patch={list(plan.patch)}",
         f"training.batch_size={plan.batch}",
-        *SEVERAL_SIZES.get(given.one, ()),
     )
 
 
