@@ -5,14 +5,20 @@ from __future__ import annotations
 import json
 import multiprocessing
 import signal
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
 from torch.nn import functional
 
 from neoseg.errors import ConfigError, NeosegError
+from neoseg.networks.blocks.residual_conv import InstanceNorm
 from neoseg.training.launch import Launch, launched
 from neoseg.training.ranks import ALONE, Ranks
 from neoseg.training.whole_batch import WholeBatch
@@ -123,6 +129,74 @@ def test_batch_norm_over_one_share_is_that_of_torch_with_its_gradients() -> None
         found = normalised()
     for ours, theirs in zip(found, wanted, strict=True):
         assert torch.allclose(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+@dataclass(frozen=True)
+class Threads(Ranks):
+    """Ranks that are threads of this process and meet at a barrier."""
+
+    barrier: Barrier = field(default_factory=lambda: Barrier(2, timeout=20))
+    given: dict[int, Tensor] = field(default_factory=dict)
+
+    def gather(self, own: Tensor) -> list[Tensor]:
+        self.given[self.rank] = own.detach().clone()
+        self.barrier.wait()
+        found = [self.given[rank] for rank in range(self.world)]
+        self.barrier.wait()
+        return found
+
+    def total(self, own: Tensor) -> Tensor:
+        return torch.stack(self.gather(own)).sum(0)
+
+
+NORMS: dict[str, Callable[[], nn.Module]] = {
+    "instance": lambda: InstanceNorm(3, affine=True),
+    "plain instance": lambda: InstanceNorm(3, affine=False),
+    "batch": lambda: nn.BatchNorm3d(3),
+    "batch without running means": lambda: nn.BatchNorm3d(3, track_running_stats=False),
+    "torch's instance": lambda: nn.InstanceNorm3d(3, affine=True),
+}
+
+
+@pytest.mark.parametrize("batch", [2, 4])
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("kind", NORMS)
+def test_norms_over_the_shares_of_two_ranks_are_those_of_one_process(
+    kind: str, channels_last: bool, batch: int
+) -> None:
+    generator = torch.Generator().manual_seed(3)
+    # samples of different mean and spread, so that one normalised with another would be seen
+    whole = torch.randn(batch, 3, 4, 3, 2, dtype=torch.float64, generator=generator)
+    whole = whole * torch.arange(1, batch + 1).view(-1, 1, 1, 1, 1) + torch.arange(batch).view(-1, 1, 1, 1, 1)
+    if channels_last:
+        whole = whole.contiguous(memory_format=torch.channels_last_3d)
+
+    def normalised(ranks: Ranks) -> list[Tensor]:
+        norm, x = NORMS[kind]().double(), whole[ranks.rows(batch)].detach().requires_grad_()
+        assert x.is_contiguous() != channels_last
+        with WholeBatch(ranks):
+            y = norm(x)
+            (y**3).sum().backward()
+        assert x.grad is not None
+        gradients = [p.grad for p in norm.parameters() if p.grad is not None]
+        return [y.detach(), x.grad, *gradients, *(b.double() for b in norm.buffers())]
+
+    plain = NORMS[kind]().double()
+    shared = Threads(0, 2)
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(normalised, (shared, Threads(1, 2, shared.barrier, shared.given)))
+    x = whole.detach().requires_grad_()
+    y = plain(x)
+    (y**3).sum().backward()
+    assert x.grad is not None
+    weights = len(list(plain.parameters()))
+    assert torch.allclose(torch.cat([first[0], second[0]]), y, rtol=1e-10, atol=1e-10)
+    assert torch.allclose(torch.cat([first[1], second[1]]), x.grad, rtol=1e-8, atol=1e-8)
+    for parameter, one, two in zip(plain.parameters(), first[2:], second[2:], strict=False):
+        assert parameter.grad is not None
+        assert torch.allclose(one + two, parameter.grad, rtol=1e-10, atol=1e-10)
+    for buffer, one, two in zip(plain.buffers(), first[2 + weights :], second[2 + weights :], strict=True):
+        assert torch.allclose(one, buffer.double()) and torch.equal(one, two)
 
 
 def test_weights_that_differ_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ from neoseg.augment.configs import AugmentConfig
 from neoseg.errors import NeosegError
 from neoseg.losses.build import build_loss
 from neoseg.losses.configs import LossConfig
+from neoseg.networks.blocks.residual_conv import InstanceNorm
 from neoseg.progress import Silent
 from neoseg.training import loop
 from neoseg.training.configs import TrainingConfig
@@ -32,6 +33,8 @@ from test_training_loop import StopAfter, make_data
 class Mixed(nn.Module):
     """Everything whose result depends on the whole batch: batch norm, three kinds of dropout, two heads.
 
+    An instance norm beside them, whose result does not.
+
     The convolutions before the norms have no bias: its gradient there is only noise. Notes its weights' hash at each
     training pass.
     """
@@ -42,6 +45,8 @@ class Mixed(nn.Module):
             torch.manual_seed(1)
             self.first = nn.Conv3d(1, 6, 3, padding=1, bias=False)
             self.norm = nn.BatchNorm3d(6)
+            self.beside = nn.Conv3d(1, 6, 3, padding=1, bias=False)
+            self.each = InstanceNorm(6, affine=True)
             self.voxels = nn.Dropout(0.2)
             self.last = nn.Conv3d(6, 2, 1)
             self.second = nn.Conv3d(1, 4, 3, stride=2, padding=1, bias=False)
@@ -60,7 +65,8 @@ class Mixed(nn.Module):
         low = low + functional.scaled_dot_product_attention(tokens, tokens, tokens, dropout_p=share).transpose(
             1, 2
         ).view_as(low)
-        return self.last(self.voxels(torch.relu(self.norm(self.first(x))))), self.low(low)
+        high = torch.relu(self.norm(self.first(x))) + torch.relu(self.each(self.beside(x)))
+        return self.last(self.voxels(high)), self.low(low)
 
 
 CONFIG = TrainingConfig(

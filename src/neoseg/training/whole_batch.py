@@ -1,7 +1,8 @@
 """Layers whose result depends on the whole batch, computed by processes that each hold a share of it.
 
-Batch norms take mean and variance over all shares. Dropout draws the mask of the whole batch, which every process can
-since their generators are equal, and keeps its own rows. So several processes compute what one would.
+Batch norms take mean and variance over all shares; an instance norm looks at one sample and needs no other. Dropout
+draws the mask of the whole batch, which every process can since their generators are equal, and keeps its own rows. So
+several processes compute what one would.
 """
 
 from __future__ import annotations

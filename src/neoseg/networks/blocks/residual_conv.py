@@ -48,12 +48,13 @@ class InstanceNorm(nn.Module):
             return functional.group_norm(x, self.channels, self.weight, self.bias, EPSILON)
         # Batch normalisation of one sample is the same function; with channels-last memory on a CPU it is several times
         # faster than either of torch's own ways to normalise an instance.
-        if len(x) == 1:
-            return functional.batch_norm(x, None, None, self.weight, self.bias, True, 0.0, EPSILON)
-        samples = (
-            functional.batch_norm(s, None, None, self.weight, self.bias, True, 0.0, EPSILON) for s in x.chunk(len(x))
-        )
-        return torch.cat(list(samples))
+        return self._of_one(x) if len(x) == 1 else torch.cat([self._of_one(sample) for sample in x.chunk(len(x))])
+
+    def _of_one(self, sample: Tensor) -> Tensor:
+        # Not functional.batch_norm: where several processes share a batch, that one is taken over all of their samples
+        # (training.whole_batch), and a sample is no share of a batch here.
+        cudnn = torch.backends.cudnn.enabled
+        return torch.batch_norm(sample, self.weight, self.bias, None, None, True, 0.0, EPSILON, cudnn)
 
 
 class ResidualConv(nn.Module):
