@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from neoseg.training.board import TAGS
+from neoseg.training.board import TAGS, score_board
 from test_training_loop import StopAfter, fit, log_lines
 
 events = pytest.importorskip(
@@ -30,3 +30,9 @@ def test_a_resumed_training_shows_each_epoch_once(tmp_path: Path) -> None:
     for key, tag in TAGS.items():
         assert [step for step, _ in shown[tag]] == [4, 8, 12], tag
         assert [value for _, value in shown[tag]] == pytest.approx([line[key] for line in lines], rel=1e-6), tag
+
+
+def test_an_epoch_without_a_loss_shows_its_other_numbers(tmp_path: Path) -> None:
+    with score_board(tmp_path, [{"step": 2, "loss": None, "undone_steps": 2}]) as add:
+        add({"step": 4, "loss": 0.5, "undone_steps": 2})
+    assert scalars(tmp_path) == {TAGS["loss"]: [(4, 0.5)], TAGS["undone_steps"]: [(2, 2.0), (4, 2.0)]}

@@ -19,6 +19,8 @@ from neoseg.augment.configs import AugmentConfig
 from neoseg.data.patches import PatchSampler
 from neoseg.errors import InputError, NeosegError, StateError, Stopped
 from neoseg.progress import Silent
+from neoseg.report.charts import learning_curves
+from neoseg.report.content import Curve
 from neoseg.targets import Targets
 from neoseg.training import log as log_file
 from neoseg.training import loop, time_budget
@@ -229,6 +231,61 @@ def test_early_stop_counts_epochs_without_a_better_dice(tmp_path):
     assert result.stopped_early and result.epochs == 4 and result.best_epoch == 0
 
 
+STALE = {"learning_rate": 1e-30, "validation_smoothing": 0.0}
+"""A rate of almost nothing: the Dice of the first validation is never surpassed."""
+
+
+def fit_stale(folder: Path, changes: dict, **more) -> TrainingResult:
+    network = Tiny(dropout=0.0)
+    network.norm = nn.Identity()
+    return fit(folder, CONFIG.model_copy(update=STALE | changes), network=network, **more)
+
+
+def factors(folder: Path) -> list[float]:
+    """Return by what the schedule "plateau" multiplied the rate in each epoch."""
+    return [line["learning_rate"] / STALE["learning_rate"] for line in log_lines(folder)]
+
+
+@pytest.mark.parametrize(("validate_every", "epochs"), [(1, 4), (3, 12), (5, 20)])
+def test_early_stop_counts_validations_and_no_epoch_between_them(tmp_path, validate_every, epochs):
+    changes = {"epochs": 50, "early_stop_patience": 3, "validate_every": validate_every, "steps_per_epoch": 1}
+    result = fit_stale(tmp_path, changes)
+    assert result.stopped_early and result.epochs == epochs and result.best_epoch == validate_every - 1
+    lines = log_lines(tmp_path)
+    assert sum(line["validation_dice"] is not None for line in lines[result.best_epoch + 1 :]) == 3
+
+
+@pytest.mark.parametrize("validate_every", [1, 3])
+def test_a_plateau_counts_validations_and_no_epoch_between_them(tmp_path, validate_every):
+    changes = {"schedule": "plateau", "plateau_patience": 2, "plateau_factor": 0.5, "steps_per_epoch": 1}
+    fit_stale(tmp_path, changes | {"epochs": 6 * validate_every, "validate_every": validate_every})
+    # the first validation is the best; the second and third after it, and the next two, lower the rate
+    wanted = [1.0] * 3 * validate_every + [0.5] * 2 * validate_every + [0.25] * validate_every
+    assert factors(tmp_path) == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize("interrupted", [(), (1,), (4, 3)])
+def test_a_longer_training_goes_through_the_plateaus_once_more(tmp_path, interrupted):
+    changes = {"schedule": "plateau", "plateau_patience": 2, "plateau_factor": 0.5, "steps_per_epoch": 2}
+    changes |= {"checkpoint_every_seconds": 1e-9}
+    fit_stale(tmp_path, changes | {"epochs": 6})
+    assert factors(tmp_path) == pytest.approx([1, 1, 1, 0.5, 0.5, 0.25])
+    for steps in interrupted:
+        with pytest.raises(KeyboardInterrupt):
+            fit_stale(tmp_path, changes | {"epochs": 11}, progress=StopAfter(steps))
+    fit_stale(tmp_path, changes | {"epochs": 11})
+    # no validation of the new segment is better than the first of all
+    assert factors(tmp_path)[6:] == pytest.approx([1, 1, 0.5, 0.5, 0.25])
+
+
+def test_a_longer_training_waits_for_its_own_validations(tmp_path):
+    changes = {"early_stop_patience": 2, "validate_every": 2, "steps_per_epoch": 1}
+    assert fit_stale(tmp_path, changes | {"epochs": 5}).epochs == 5
+    result = fit_stale(tmp_path, changes | {"epochs": 50})
+    # two validations of the new segment: after epochs 6 and 8
+    assert result.stopped_early and result.epochs == 8
+
+
 def test_without_validation_cases_the_last_epoch_is_the_best(tmp_path):
     result = train_fold(
         Tiny(), cross_entropy, data=make_data(validation=[]), config=CONFIG, run=FoldRun(tmp_path, 1), progress=Silent()
@@ -354,15 +411,58 @@ def test_a_step_without_a_finite_gradient_changes_nothing_and_the_rate_is_lowere
     assert all(torch.isfinite(value).all() for value in weights(tmp_path).values())
 
 
-@pytest.mark.parametrize("epochs", [1, 6])
-def test_a_loss_that_stays_undefined_ends_the_training_in_words(tmp_path, epochs):
+@pytest.mark.parametrize(("steps", "told"), [(4, 4), (24, 16)])
+@pytest.mark.parametrize("steps_per_epoch", [1, 4, 24])
+def test_a_loss_that_stays_undefined_ends_the_training_in_words(tmp_path, steps, told, steps_per_epoch):
     def broken(logits, target):
         return cross_entropy(logits, target) * float("nan")
 
-    config = CONFIG.model_copy(update={"epochs": 1, "steps_per_epoch": 4 * epochs})
-    with pytest.raises(NeosegError, match=r"broke down: (4|16) steps in a row gave no finite gradient"):
-        train_fold(Tiny(), broken, data=make_data(), config=config, run=FoldRun(tmp_path, 1), progress=Silent())
-    assert not (tmp_path / "last").exists()
+    config = CONFIG.model_copy(update={"steps": steps, "steps_per_epoch": steps_per_epoch})
+    for _ in range(2):
+        with pytest.raises(NeosegError, match=rf"broke down: {told} steps in a row gave no finite gradient"):
+            train_fold(Tiny(), broken, data=make_data(), config=config, run=FoldRun(tmp_path, 1), progress=Silent())
+        assert not (tmp_path / "finished.json").exists()
+
+
+@pytest.mark.parametrize(("steps", "steps_per_epoch", "undone"), [(9, 4, {9}), (12, 4, {5, 6, 7, 8}), (9, 1, {1, 2})])
+def test_an_epoch_without_a_good_step_is_told_and_passed(tmp_path, steps, steps_per_epoch, undone):
+    calls = []
+
+    def sometimes(logits, target):
+        # validations give probabilities of whole volumes, whose loss needs no gradient
+        calls.extend([1] if logits[0].requires_grad else [])
+        bad = logits[0].requires_grad and len(calls) in undone
+        return cross_entropy(logits, target) * (float("nan") if bad else 1)
+
+    config = CONFIG.model_copy(update={"steps": steps, "steps_per_epoch": steps_per_epoch, "schedule": "plateau"})
+    result = train_fold(Tiny(), sometimes, data=make_data(), config=config, run=FoldRun(tmp_path, 1), progress=Silent())
+    lines = log_lines(tmp_path)
+    assert result.steps == steps and lines[-1]["undone_steps"] == len(undone)
+    ends = [line["step"] for line in lines]
+    for start, end, line in zip([0, *ends], ends, lines, strict=False):
+        assert (line["loss"] is None) == (set(range(start + 1, end + 1)) <= undone)
+        assert line["validation_dice"] is not None
+    assert any(line["loss"] is None for line in lines)
+    assert (tmp_path / "progress.png").read_bytes().startswith(b"\x89PNG")
+    epochs, losses, dices = (tuple(line[key] for line in lines) for key in ("epoch", "loss", "validation_dice"))
+    curve = Curve(name="fold 0", epochs=epochs, loss=losses, dice=dices, best_epoch=result.best_epoch)
+    assert "<svg" in learning_curves([curve])
+
+
+def test_a_training_interrupted_after_an_epoch_without_a_good_step_goes_on(tmp_path):
+    def undone(logits, target):
+        return cross_entropy(logits, target) * float("nan")
+
+    def trained(loss, folder, progress):
+        run = FoldRun(folder, 1)
+        config = CONFIG.model_copy(update={"steps": 8, "steps_per_epoch": 2})
+        return train_fold(Tiny(), loss, data=make_data(), config=config, run=run, progress=progress)
+
+    with pytest.raises(KeyboardInterrupt):
+        trained(undone, tmp_path, StopAfter(4))
+    assert [line["loss"] for line in log_lines(tmp_path)] == [None]
+    assert trained(cross_entropy, tmp_path, Silent()).steps == 8
+    assert [line["loss"] is None for line in log_lines(tmp_path)] == [True, False, False, False]
 
 
 def test_accumulated_batches_give_the_gradient_of_their_mean(tmp_path):

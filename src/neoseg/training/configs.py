@@ -28,14 +28,14 @@ class TrainingConfig(BaseModel, frozen=True, extra="forbid"):
         optimiser: "adamw" or "sgd" (momentum 0.99, Nesterov).
         schedule: of the learning rate. "auto" is "cosine" for adamw (a linear rise, then half a cosine to zero) and
             "poly" for sgd (``(1 - step / steps) ** 0.9``); "plateau" lowers it by ``plateau_factor`` when
-            ``plateau_patience`` epochs have brought no better validation; "constant" keeps it.
+            ``plateau_patience`` validations have not been better; "constant" keeps it.
         learning_rate: peak rate; omitted: 1e-3 for adamw and 1e-2 for sgd.
         weight_decay: on weights of convolutions and linear layers.
         decay_all: the decay also acts on biases, norms, scales, temperatures and position tables, as in some authors'
             code.
         warmup_fraction: share of the steps over which the rate rises from zero in the cosine schedule.
         plateau_factor: the rate is multiplied by it.
-        plateau_patience: epochs.
+        plateau_patience: validations; with ``validate_every = 2`` as many mean twice the epochs.
         gradient_clip: largest norm of the gradient.
         precision: "auto" takes bfloat16 where the device has it in hardware, float16 on GPUs of the Volta and Turing
             generations, else float32. In float16 the loss is scaled.
@@ -49,7 +49,8 @@ class TrainingConfig(BaseModel, frozen=True, extra="forbid"):
         validate_every: epochs between two validations.
         validation_smoothing: weight of the past in the smoothed validation Dice that chooses the best epoch; 0 takes
             each value as it is.
-        early_stop_patience: epochs without a better smoothed Dice after which the training ends; omitted: never.
+        early_stop_patience: validations in a row without a better smoothed Dice after which the training ends, as many
+            times ``validate_every`` epochs; omitted: never.
         checkpoint_every_seconds: longest work that a crash may cost.
     """
 

@@ -1,4 +1,7 @@
-"""What happens when a gradient is not finite: the step is undone, the scale lowered, in the end all given up."""
+"""What happens when a gradient is not finite: the step is undone, the scale lowered, after many in a row all given up.
+
+The count goes on from epoch to epoch and through a checkpoint: an epoch may be a single step, and has no say in it.
+"""
 
 from __future__ import annotations
 

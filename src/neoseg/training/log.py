@@ -60,7 +60,7 @@ def epoch_line(state: TrainingState, scores: Validation | None, rate: float, *, 
     return {
         "epoch": state.epoch,
         "step": state.step,
-        "loss": state.epoch_loss / state.epoch_good,
+        "loss": state.epoch_loss / state.epoch_good if state.epoch_good else None,
         "validation_dice": scores and scores.dice,
         "smoothed_dice": state.smoothed if smoothed else None,
         "validation_loss": scores.loss if scores and math.isfinite(scores.loss) else None,

@@ -182,6 +182,9 @@ def train_fold(
         if kept is None:
             state.seconds = time.perf_counter() - began
         segment = segments[-1]
+        if state.step == segment.first:
+            # also when a run was killed before the first checkpoint of its segment
+            state.plateau_rate = 1.0
         history = [line for line in read_log(folder / "log.jsonl") if line["epoch"] < state.epoch]
         progress.say(
             f"{run.title}: {segment.last - state.step} of {segment.last} steps to do, {precision} on {device}."
@@ -231,8 +234,6 @@ def train_fold(
                     advance(1, _text(state, dices, peak_gib(device)))
                     end_when_asked()
 
-            if not state.epoch_good:
-                state.guard.give_up("all of this epoch")
             start = time.perf_counter()
             ranks.require_equal(network.state_dict())
             scores: Validation | None = None
@@ -252,7 +253,7 @@ def train_fold(
                 write_log(folder / "log.jsonl", history)
                 curves.draw(history)
                 board(history[-1])
-            _lower_on_plateau(state, config)
+            _lower_on_plateau(state, segment, config)
             state.next_epoch(time.perf_counter() - start)
             save()
             end_when_asked()
@@ -260,6 +261,8 @@ def train_fold(
             curves.draw(history, last=True)
 
     ranks.largest(0)
+    if state.guard.undone == state.step:
+        state.guard.give_up("all of this training")
     read_weights(folder / "best", network)
     assert state.best_epoch is not None
     result = TrainingResult(
@@ -318,10 +321,11 @@ def _rate(state: TrainingState, segment: Segment, config: TrainingConfig, before
     return by_schedule * state.plateau_rate * state.guard.rate_scale
 
 
-def _lower_on_plateau(state: TrainingState, config: TrainingConfig) -> None:
+def _lower_on_plateau(state: TrainingState, segment: Segment, config: TrainingConfig) -> None:
     if config.decided_schedule != "plateau" or state.best_epoch is None:
         return
-    if state.epoch - max(state.best_epoch, state.lowered_epoch) >= config.plateau_patience:
+    since = max(state.best_epoch, state.lowered_epoch, segment.epoch - 1)
+    if _validations(since, state.epoch, config) >= config.plateau_patience:
         state.plateau_rate *= config.plateau_factor
         state.lowered_epoch = state.epoch
 
@@ -329,7 +333,13 @@ def _lower_on_plateau(state: TrainingState, config: TrainingConfig) -> None:
 def _out_of_patience(state: TrainingState, segment: Segment, config: TrainingConfig) -> bool:
     if config.early_stop_patience is None or state.best_epoch is None:
         return False
-    return state.epoch - 1 - max(state.best_epoch, segment.epoch - 1) >= config.early_stop_patience
+    since = max(state.best_epoch, segment.epoch - 1)
+    return _validations(since, state.epoch - 1, config) >= config.early_stop_patience
+
+
+def _validations(since: int, epoch: int, config: TrainingConfig) -> int:
+    """Return how many epochs after one and up to another are validated in their turn, not as the last of a segment."""
+    return (epoch + 1) // config.validate_every - (since + 1) // config.validate_every
 
 
 def _is_best(state: TrainingState, scores: Validation | None, config: TrainingConfig) -> bool:
