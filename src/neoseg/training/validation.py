@@ -103,7 +103,14 @@ def _scores(
 ) -> tuple[float, float, float]:
     """Return mean Dice, loss and false positive voxels of a case; the first or the last is NaN."""
     probabilities = predict_probabilities(
-        network, case.image, patch=data.patch, targets=data.targets, config=config, device=device, fill=data.fill
+        network,
+        case.image,
+        patch=data.patch,
+        targets=data.targets,
+        config=config,
+        device=device,
+        fill=data.fill,
+        require_finite=False,
     )
     target = torch.from_numpy(np.array(case.label)).to(device)
     # the loss sees the averaged probabilities where it expects logits
