@@ -16,6 +16,7 @@ from neoseg.inference.memory import MemoryUse
 from neoseg.inference.precision import resolve_precision
 from neoseg.inference.scratch import Scratch
 from neoseg.inference.sliding_window import (
+    Unrefused,
     answer_of,
     gaussian_weights,
     predict_probabilities,
@@ -26,6 +27,8 @@ from neoseg.inference.sliding_window import (
 from neoseg.networks.build import build_network
 from neoseg.networks.configs import UnetrPPConfig
 from neoseg.targets import Targets
+from neoseg.training.data import TrainingCase, TrainingData
+from neoseg.training.validation import validate
 
 FLOAT32 = WindowConfig(precision="float32")
 TWO, THREE = Targets.of_classes(2), Targets.of_classes(3)
@@ -449,9 +452,7 @@ def test_weights_that_are_not_finite_are_told_and_no_empty_mask_is_made(precisio
         networks[1].last.bias[1] = torch.nan
     config = WindowConfig(precision=precision, average=average)
     ensemble = Ensemble(networks, plan_of((8, 8, 8)), THREE, config, "cpu")
-    with pytest.raises(
-        StateError, match=r"Network 2 of 2 has weights that are not finite \(last\.bias\).* train this fold"
-    ):
+    with pytest.raises(StateError, match=r"Network 2 of 2 has weights that are not finite \(last\.bias\).*train this"):
         ensemble.prepared(image_of(14, 10, 9))
     with pytest.raises(StateError, match=r"The network has weights that are not finite \(last\.bias\)"):
         predict_probabilities(networks[1], image_of(8, 8, 8), patch=(8, 8, 8), targets=THREE, config=config)
@@ -468,13 +469,17 @@ def test_an_extreme_image_is_told_with_its_values(overlapping):
         predict_probabilities(Loud(overlapping), image, patch=(8, 8, 8), targets=targets, config=FLOAT32)
 
 
-def test_a_training_sees_what_is_not_finite():
+def test_a_training_passes_through_a_network_that_is_not_finite():
     network = Tiny().eval()
     with torch.no_grad():
         network.last.bias[1] = torch.nan
     image = image_of(8, 8, 8)
-    found = predict_probabilities(network, image, patch=(8, 8, 8), targets=THREE, config=FLOAT32, require_finite=False)
+    found = predict_probabilities(Unrefused(network), image, patch=(8, 8, 8), targets=THREE, config=FLOAT32)
     assert torch.isnan(found).all()
+    case = TrainingCase("one", image, np.ones((8, 8, 8), np.uint8))
+    data = TrainingData(train=[], validation=[case], spacing_mm=(1, 1, 1), targets=THREE, patch=(8, 8, 8))
+    scores = validate(network, lambda logits, _: logits[0].sum(), data, FLOAT32, torch.device("cpu"))
+    assert scores.dice == 0 and np.isnan(scores.loss)
 
 
 def test_large_logits_whose_sum_overflows_are_finite():

@@ -15,6 +15,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import numpy as np
@@ -31,6 +32,7 @@ from .precision import autocast, resolve_precision
 __all__ = [
     "Answer",
     "Call",
+    "Unrefused",
     "answer_of",
     "finite_logits",
     "gaussian_weights",
@@ -59,7 +61,6 @@ def predict_probabilities(
     config: WindowConfig | None = None,
     device: torch.device | str = "cpu",
     fill: float = 0.0,
-    require_finite: bool = True,
 ) -> Tensor:
     """Return the probabilities of a whole volume.
 
@@ -73,7 +74,6 @@ def predict_probabilities(
         config: windows, mirroring, averaging and precision; default :class:`WindowConfig`.
         device: where the network is, and where the result will be.
         fill: image value of the padding.
-        require_finite: see :func:`answer_of`.
 
     Returns:
         ``(channels, x, y, z)`` float32 on the device, 0..1; of classes the sum over them is 1.
@@ -83,8 +83,7 @@ def predict_probabilities(
     """
     config = config or WindowConfig()
     values = image.detach().cpu().numpy() if isinstance(image, Tensor) else image
-    answer = answer_of(call, config, targets, require_finite=require_finite)
-    logits = config.average == "logits"
+    answer, logits = answer_of(call, config, targets), config.average == "logits"
     result = torch.empty((targets.channels, *values.shape[1:]), device=device)
     outside = targets.background(logits=logits)
     for first, planes in windowed_planes(
@@ -168,9 +167,7 @@ def _finished(total: Tensor, norm: Tensor, border: Tensor, base: int, end: int) 
         yield start, border.expand(gap).clone()
 
 
-def answer_of(
-    call: Call, config: WindowConfig, targets: Targets, *, name: str = "The network", require_finite: bool = True
-) -> Answer:
+def answer_of(call: Call, config: WindowConfig, targets: Targets, *, name: str = "The network") -> Answer:
     """Return the probabilities or logits of a network, averaged over every combination of the mirror axes.
 
     Args:
@@ -178,8 +175,6 @@ def answer_of(
         config: which axes, and what is averaged.
         targets: what the channels of its answer stand for.
         name: what to call it in an error.
-        require_finite: refuse logits that are not finite, also in float32; else they are passed on (a training that
-            recovers from a step too far may pass through such a network).
     """
     flips = [
         [axis + 2 for axis in chosen]
@@ -191,7 +186,7 @@ def answer_of(
         total: Tensor | None = None
         for axes in flips:
             seen = torch.flip(batch, axes) if axes else batch
-            logits = finite_logits(call, seen, name=name, require=require_finite)
+            logits = finite_logits(call, seen, name=name)
             found = targets.probabilities(logits, 1) if config.average == "softmax" else logits
             found = torch.flip(found, axes) if axes else found
             total = found if total is None else total + found
@@ -201,14 +196,27 @@ def answer_of(
     return answer
 
 
-def finite_logits(call: Call, batch: Tensor, *, name: str = "The network", require: bool = True) -> Tensor:
+@dataclass(frozen=True)
+class Unrefused:
+    """A network whose answer is passed on where it is not finite in float32 either.
+
+    A training may come through such a state and recover.
+    """
+
+    call: Call
+
+    def __call__(self, batch: Tensor) -> Sequence[Tensor]:
+        """Ask the network."""
+        return self.call(batch)
+
+
+def finite_logits(call: Call, batch: Tensor, *, name: str = "The network") -> Tensor:
     """Return the full-size logits of a network, those of a window in float32 where a lower precision overflowed.
 
     Args:
-        call: the network.
+        call: the network; one that is :class:`Unrefused` may give what is not finite.
         batch: ``(b, c, x, y, z)``.
         name: what to call the network in an error.
-        require: refuse what is not finite in float32.
 
     Returns:
         float32 ``(b, channels, x, y, z)``.
@@ -226,7 +234,7 @@ def finite_logits(call: Call, batch: Tensor, *, name: str = "The network", requi
             for i in (~logits.isfinite().flatten(1).all(dim=1)).nonzero().flatten():
                 # one at a time: they may take twice the memory
                 logits = logits.index_copy(0, i[None], call(batch[i : i + 1])[0].float())
-    if require and not _all_finite(logits):
+    if not isinstance(call, Unrefused) and not _all_finite(logits):
         _refuse(call, batch, name)
     return logits
 
