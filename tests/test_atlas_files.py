@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from neoseg.atlas import files
 from neoseg.atlas.configs import AtlasConfig
-from neoseg.atlas.files import build_atlas_from_files, healthy_scans, made_with, work_folder
+from neoseg.atlas.files import HealthyScans, build_atlas_from_files, healthy_scans, made_with, work_folder
 from neoseg.cli.app import app
-from neoseg.errors import InputError
+from neoseg.errors import ConfigError, InputError
 from neoseg.io import write_volume
 from neoseg.prepare.atlas import Atlas
+from neoseg.prepare.bias_field import BiasFieldConfig
 from neoseg.register.configs import AffineConfig, FfdConfig
 from neoseg.register.transforms import grid_points
 from neoseg.volume import Grid, Volume
@@ -169,3 +171,44 @@ def test_the_command_builds_lists_and_takes_its_settings_from_a_configuration(fo
     assert atlas.calibration.heads == 6
     missing = CliRunner().invoke(app, [*call[:3], "-o", str(folder / "b"), "--set", "atlas.rounds=0"])
     assert "--config" in str(missing.exception)
+
+
+@pytest.mark.parametrize(
+    ("setting", "options", "wanted"),
+    [
+        ("", ["--n4"], BiasFieldConfig(method="n4")),
+        ("", [], "none"),
+        ("[prepare.bias_field]", [], BiasFieldConfig()),
+        ('[prepare.bias_field]\nmethod = "n4"\nlevels = 3', [], BiasFieldConfig(method="n4", levels=3)),
+        ('[prepare.bias_field]\nmethod = "n4"\nlevels = 3', ["--n4"], BiasFieldConfig(method="n4", levels=3)),
+        ("[prepare]\nbias_field = false", ["--n4"], BiasFieldConfig(method="n4")),
+        ("[prepare.bias_field]", ["--n4"], "pairs"),
+        ('[prepare.bias_field]\nmethod = "pairs"\nlevels = 3', ["--n4"], "pairs"),
+    ],
+)
+def test_n4_on_the_command_line_and_in_the_configuration_are_one(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    setting: str,
+    options: list[str],
+    wanted: BiasFieldConfig | str | None,
+) -> None:
+    asked: list[BiasFieldConfig | None] = []
+
+    def build(scans: HealthyScans, *_: Any, **__: Any) -> Atlas:
+        asked.append(scans.bias_field)
+        raise InputError("seen")
+
+    monkeypatch.setattr(files, "build_atlas_from_files", build)
+    (folder / "neoseg.toml").write_text(f"[labels]\nlesion = 1\n{setting}\n")
+    call = ["atlas", "build", str(folder / "scans"), "-o", str(folder / "atlas"), *options]
+    done = CliRunner().invoke(app, [*call, "--config", str(folder / "neoseg.toml")])
+    if wanted == "none":
+        assert asked == [None]
+    elif isinstance(wanted, str):
+        assert isinstance(done.exception, ConfigError)
+        told = str(done.exception)
+        assert f'prepare.bias_field.method = "{wanted}"' in told and "--n4" in told and "neoseg.toml" in told
+        assert not asked
+    else:
+        assert asked == [wanted]

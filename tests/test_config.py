@@ -33,6 +33,9 @@ def test_every_shipped_recipe_loads(name: str, tmp_path: Path) -> None:
         ({"labels": {"lesion": 0}}, "background"),
         ({"labels": {"a": 1, "b": [1, 2]}}, "differ"),
         ({"labels": {}}, "at least one class"),
+        ({**MINIMAL, "window": {"mirror_axes": [-1]}}, r"window\.mirror_axes = \[-1\]: the spatial axes 0 \(x\), 1"),
+        ({**MINIMAL, "window": {"mirror_axes": [3]}}, r"window\.mirror_axes = \[3\]: .*each at most once"),
+        ({**MINIMAL, "window": {"mirror_axes": [0, 1, 0]}}, r"window\.mirror_axes = \[0, 1, 0\]: .*each at most once"),
         ({**MINIMAL, "window": {"whole": True}}, r"window\.whole needs .* set network\.size to \"flex\" or \"free\""),
     ],
 )

@@ -128,13 +128,17 @@ def test_an_array_of_another_shape_is_refused():
         restore(probabilities_of((5, 6)), native, native)
 
 
-def directly(values, prepared, native):
-    """Every native voxel by scipy's linear interpolation of the whole volume at once; outside, class 0."""
+def directly(values, prepared, native, beyond=0.25):
+    """Every native voxel by scipy's linear interpolation of the whole volume at once; outside, class 0.
+
+    The field of view ends so many voxels beyond the outer faces.
+    """
     index = prepared.to_index(native.to_world(np.moveaxis(np.indices(native.shape), 0, -1)))
     places = np.moveaxis(index, -1, 0)
     sources = np.array(prepared.shape).reshape(-1, *[1] * native.ndim)
-    # a place on the outer face counts as inside, whatever its last bits
-    inside = ((places >= -0.5 - 1e-6) & (places <= sources - 0.5 + 1e-6)).all(axis=0)
+    # a place on the border counts as inside, whatever its last bits
+    reach = 0.5 + beyond + 1e-6
+    inside = ((places >= -reach) & (places <= sources - 1 + reach)).all(axis=0)
     found = np.stack([map_coordinates(v.astype(np.float64), places, order=1, mode="nearest") for v in values])
     found[0][~inside], found[1:, ~inside] = 1, 0
     return found
@@ -173,7 +177,7 @@ def test_slabs_through_a_transform_equal_the_whole(degrees, monkeypatch):
     values = probabilities_of(prepared.shape)
     moved = Grid(native.shape, transform.matrix @ native.affine)
     whole = restore(values, prepared, native, transform)
-    np.testing.assert_allclose(whole, directly(values, prepared, moved), atol=1e-5)
+    np.testing.assert_allclose(whole, directly(values, prepared, moved, beyond=0), atol=1e-5)
     for slab in (1, 250):
         monkeypatch.setattr(restoring, "SLAB_VOXELS", slab)
         np.testing.assert_allclose(restore(values, prepared, native, transform), whole, atol=1e-6)
@@ -194,3 +198,107 @@ def test_slabs_come_in_order_and_read_a_mapped_file(tmp_path, monkeypatch):
 def test_the_lower_of_equal_classes_is_taken():
     values = np.array([[0.2, 0.4, 0.3], [0.4, 0.4, 0.3], [0.4, 0.2, 0.4]], dtype=np.float32)
     assert largest_class(values).tolist() == values.argmax(axis=0).tolist() == [1, 0, 2]
+
+
+def full(grid):
+    """Certain foreground everywhere."""
+    values = np.zeros((2, *grid.shape), dtype=np.float32)
+    values[1] = 1
+    return values
+
+
+ODD = [
+    # voxels, spacing and spacing of the plan; 152 mm are 30.4 slices of 5 mm, of which 30 are made
+    ((8, 8, 152), (1.0, 1.0, 1.0), (1.0, 1.0, 5.0)),
+    ((152, 7, 9), (1.0, 1.0, 1.0), (5.0, 2.0, 3.0)),
+    ((25, 31, 17), (0.5, 0.7, 0.3), (1.7, 1.7, 1.7)),
+    # exactly half a voxel too long: the farthest that rounding goes
+    ((25, 35, 45), (0.1, 0.1, 0.1), (1.0, 1.0, 1.0)),
+    # rounded up, and one voxel where less than half of one would do
+    ((26, 28, 3), (1.0, 1.0, 1.0), (10.0, 5.0, 10.0)),
+    ((63, 21), (0.4, 0.9), (2.5, 2.0)),
+]
+
+
+@pytest.mark.parametrize(("shape", "spacing", "plan"), ODD)
+@pytest.mark.parametrize("flipped", [False, True])
+def test_a_mask_that_fills_the_volume_comes_back_filling_it(shape, spacing, plan, flipped):
+    native = Grid.of_spacing(shape, spacing)
+    prepared = native.with_spacing(plan)
+    if flipped:
+        affine = prepared.affine.copy()
+        affine[:-1, -1] += affine[:-1, 0] * (prepared.shape[0] - 1)
+        affine[:-1, 0] *= -1
+        prepared = Grid(prepared.shape, affine)
+    assert restored_classes(full(prepared), prepared, native).all()
+    np.testing.assert_array_equal(restore(full(prepared), prepared, native), full(native))
+
+
+@given(
+    st.tuples(*[st.integers(1, 60)] * 2),
+    st.tuples(*[st.floats(0.1, 3.0)] * 2),
+    st.tuples(*[st.floats(0.1, 9.0)] * 2),
+)
+@settings(max_examples=200, deadline=None)
+def test_no_spacing_of_a_plan_takes_a_border_away(shape, spacing, plan):
+    native = Grid.of_spacing(shape, spacing)
+    prepared = native.with_spacing(plan)
+    assert restored_classes(full(prepared), prepared, native).all()
+
+
+def test_the_border_is_kept_on_a_grid_that_is_turned_a_little():
+    native = Grid.of_spacing((8, 8, 152), (1.0, 1.0, 1.0))
+    prepared = native.with_spacing((1.0, 1.0, 5.0))
+    angle, centre = 1e-5, native.centre
+    turn = np.eye(4)
+    turn[0, 1], turn[1, 0] = -angle, angle
+    turn[:3, 3] = centre - turn[:3, :3] @ centre
+    assert restored_classes(full(prepared), Grid(prepared.shape, turn @ prepared.affine), native).all()
+
+
+def test_no_more_than_the_rounding_is_filled_and_the_interior_keeps_its_bits(monkeypatch):
+    native = Grid.of_spacing((12, 11, 152), (1.0, 0.8, 1.0))
+    prepared = native.with_spacing((1.3, 1.1, 5.0))
+    values = probabilities_of(prepared.shape)
+    found = restore(values, prepared, native)
+    # the prepared grid ends at 150 mm and a quarter of 5 mm at either end, so the next native slice is beyond
+    wider = native.cropped((0, 0, -6), (12, 11, 164))
+    beyond = restore(values, prepared, wider)
+    np.testing.assert_array_equal(beyond[..., 6:-6], found)
+    border = np.zeros(3, np.float32)
+    border[0] = 1
+    for rim in (beyond[..., :6], beyond[..., -6:]):
+        np.testing.assert_array_equal(rim, np.broadcast_to(border[:, None, None, None], rim.shape))
+    monkeypatch.setattr(restoring, "_ROUNDED", 0.0)
+    before = restore(values, prepared, native)
+    np.testing.assert_array_equal(found[..., 1:-1], before[..., 1:-1])
+    assert (before[0, ..., 0] == 1).all() and (before[0, ..., -1] == 1).all()
+    np.testing.assert_array_equal(found[..., 0], found[..., 1])
+    np.testing.assert_array_equal(found[..., -1], found[..., -2])
+
+
+@pytest.mark.parametrize(("shape", "spacing", "plan"), ODD)
+def test_a_ball_keeps_its_bits_and_its_border_is_the_nearest_plane(shape, spacing, plan, monkeypatch):
+    native = Grid.of_spacing(shape, spacing)
+    prepared = native.with_spacing(plan)
+    away = prepared.to_world(np.moveaxis(np.indices(prepared.shape), 0, -1)) - native.centre
+    radius = 0.3 * min(n * s for n, s in zip(shape, spacing, strict=True))
+    ball = 1 / (1 + np.exp(4 * (np.linalg.norm(away, axis=-1) - radius) / radius))
+    values = np.stack([1 - ball, ball]).astype(np.float32)
+    found = restore(values, prepared, native)
+    places = prepared.to_index(native.to_world(np.moveaxis(np.indices(native.shape), 0, -1)))
+    ends = np.array(prepared.shape) - 1
+    inside = ((places > -0.5) & (places < ends + 0.5)).all(axis=-1)
+    with monkeypatch.context() as patched:
+        patched.setattr(restoring, "_ROUNDED", 0.0)
+        np.testing.assert_array_equal(found[:, inside], restore(values, prepared, native)[:, inside])
+    nearest = np.moveaxis(np.clip(places, 0, ends)[~inside], -1, 0)
+    for channel, source in zip(found, values, strict=True):
+        np.testing.assert_allclose(channel[~inside], map_coordinates(source, nearest, order=1), atol=1e-5)
+
+
+def test_a_template_ends_at_its_faces():
+    native = Grid.of_spacing((8, 8, 152), (1.0, 1.0, 1.0))
+    prepared = native.with_spacing((1.0, 1.0, 5.0))
+    found = restored_classes(full(prepared), prepared, native, Affine.identity())
+    assert found[..., 1:-1].all() and not found[..., 0].any() and not found[..., -1].any()

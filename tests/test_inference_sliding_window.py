@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from neoseg.data.patches import cut
-from neoseg.errors import ConfigError
+from neoseg.errors import ConfigError, InputError, StateError
 from neoseg.inference import sliding_window
 from neoseg.inference.configs import WindowConfig
 from neoseg.inference.ensemble import Ensemble, mean_of
@@ -16,6 +16,7 @@ from neoseg.inference.memory import MemoryUse
 from neoseg.inference.precision import resolve_precision
 from neoseg.inference.scratch import Scratch
 from neoseg.inference.sliding_window import (
+    Unrefused,
     answer_of,
     gaussian_weights,
     predict_probabilities,
@@ -26,6 +27,8 @@ from neoseg.inference.sliding_window import (
 from neoseg.networks.build import build_network
 from neoseg.networks.configs import UnetrPPConfig
 from neoseg.targets import Targets
+from neoseg.training.data import TrainingCase, TrainingData
+from neoseg.training.validation import validate
 
 FLOAT32 = WindowConfig(precision="float32")
 TWO, THREE = Targets.of_classes(2), Targets.of_classes(3)
@@ -368,3 +371,120 @@ def test_a_volume_goes_whole_through_a_network_that_takes_any_size():
     torch.testing.assert_close(torch.from_numpy(found), expected)
     windowed = Ensemble([network], plan_of((16, 16, 8)), THREE, FLOAT32, "cpu").prepared(image)[0]
     assert np.abs(windowed - found).max() > 1e-3
+
+
+@pytest.mark.parametrize("axes", [(0, 1, 2), (2,)])
+def test_pictures_are_not_mirrored_along_an_axis_that_they_do_not_have(axes):
+    config = WindowConfig(precision="float32", mirror_axes=axes)
+    with pytest.raises(ConfigError, match=r"window\.mirror_axes = .*the images have 2 axes, counted from 0 to 1"):
+        Ensemble([Tiny(2).eval()], plan_of((8, 8)), THREE, config, "cpu")
+    Ensemble([Tiny().eval()], plan_of((8, 8, 8)), THREE, config, "cpu")
+
+
+class Loud(nn.Module):
+    """Its first answer is beyond float16 where the image is not dark, and is scaled back at once."""
+
+    def __init__(self, overlapping: bool = False) -> None:
+        super().__init__()
+        self.up, self.down = nn.Conv3d(2, 4, 1), nn.Conv3d(4, 2 if overlapping else 3, 1)
+        with torch.no_grad():
+            for values in (self.up.weight, self.down.weight):
+                values.copy_(torch.linspace(-1, 1, values.numel()).reshape(values.shape))
+            self.up.weight.mul_(3e4)
+            self.down.weight.mul_(3e-5)
+            self.up.bias.zero_()
+            self.down.bias.zero_()
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return (self.down(self.up(x)),)
+
+
+@pytest.fixture
+def half(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The arithmetic of float16, which is for GPUs, on the CPU."""
+    monkeypatch.setattr(sliding_window, "resolve_precision", lambda *_: torch.float16)
+
+
+@pytest.mark.parametrize("overlapping", [False, True])
+@pytest.mark.parametrize("average", ["softmax", "logits"])
+@pytest.mark.usefixtures("half")
+def test_a_window_that_overflows_float16_is_computed_again_in_float32(overlapping, average, monkeypatch):
+    image = image_of(24, 8, 8)
+    image[:, 8:] *= 1e-3
+    targets = Targets(("a", "b"), (("whole", (1, 2)), ("inner", (2,)))) if overlapping else THREE
+    network, formats = Loud(overlapping).eval(), []
+
+    def call(batch):
+        found = network(batch)
+        formats.append((len(batch), found[0].dtype))
+        return found
+
+    config = WindowConfig(average=average, mirror_axes=(1,), batch=5)
+    found = predict_probabilities(call, image, patch=(8, 8, 8), targets=targets, config=config)
+    assert torch.isfinite(found).all()
+    # of the five windows two see the bright part; each of them again, alone, for either mirroring
+    assert formats == 2 * [(5, torch.float16), (1, torch.float32), (1, torch.float32)]
+    monkeypatch.setattr(sliding_window, "resolve_precision", lambda *_: torch.float32)
+    wanted = predict_probabilities(network, image, patch=(8, 8, 8), targets=targets, config=config)
+    torch.testing.assert_close(found[:, :6], wanted[:, :6])
+    torch.testing.assert_close(found, wanted, atol=2e-3, rtol=0)
+
+
+@pytest.mark.usefixtures("half")
+def test_an_ensemble_answers_in_float32_where_a_member_overflows(monkeypatch):
+    networks, image = [Tiny().eval(), Loud().eval()], image_of(14, 10, 9)
+    ensemble = Ensemble(networks, plan_of((8, 8, 8)), THREE, WindowConfig(), "cpu")
+    found = [ensemble.prepared(image, members=True)]
+    mean = [predict_probabilities(mean_of(networks, THREE), image, patch=(8, 8, 8), targets=THREE)]
+    monkeypatch.setattr(sliding_window, "resolve_precision", lambda *_: torch.float32)
+    found.append(ensemble.prepared(image, members=True))
+    mean.append(predict_probabilities(mean_of(networks, THREE), image, patch=(8, 8, 8), targets=THREE))
+    np.testing.assert_allclose(found[0], found[1], atol=5e-3)
+    np.testing.assert_array_equal(found[0][2], found[1][2])
+    torch.testing.assert_close(*mean, atol=5e-3, rtol=0)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("average", ["softmax", "logits"])
+def test_weights_that_are_not_finite_are_told_and_no_empty_mask_is_made(precision, average):
+    networks = [Tiny().eval(), Tiny().eval()]
+    with torch.no_grad():
+        networks[1].last.bias[1] = torch.nan
+    config = WindowConfig(precision=precision, average=average)
+    ensemble = Ensemble(networks, plan_of((8, 8, 8)), THREE, config, "cpu")
+    with pytest.raises(StateError, match=r"Network 2 of 2 has weights that are not finite \(last\.bias\).*train this"):
+        ensemble.prepared(image_of(14, 10, 9))
+    with pytest.raises(StateError, match=r"The network has weights that are not finite \(last\.bias\)"):
+        predict_probabilities(networks[1], image_of(8, 8, 8), patch=(8, 8, 8), targets=THREE, config=config)
+    with pytest.raises(StateError, match=r"The network has weights"):
+        predict_probabilities(mean_of(networks, THREE), image_of(8, 8, 8), patch=(8, 8, 8), targets=THREE)
+
+
+@pytest.mark.parametrize("overlapping", [False, True])
+def test_an_extreme_image_is_told_with_its_values(overlapping):
+    image = image_of(20, 8, 8)
+    image[0, 15, 3, 3] = 3e38
+    targets = Targets(("a", "b"), (("whole", (1, 2)), ("inner", (2,)))) if overlapping else THREE
+    with pytest.raises(InputError, match=r"not finite, in float32 too, .* reach from -.* to 3e\+38"):
+        predict_probabilities(Loud(overlapping), image, patch=(8, 8, 8), targets=targets, config=FLOAT32)
+
+
+def test_a_training_passes_through_a_network_that_is_not_finite():
+    network = Tiny().eval()
+    with torch.no_grad():
+        network.last.bias[1] = torch.nan
+    image = image_of(8, 8, 8)
+    found = predict_probabilities(Unrefused(network), image, patch=(8, 8, 8), targets=THREE, config=FLOAT32)
+    assert torch.isnan(found).all()
+    case = TrainingCase("one", image, np.ones((8, 8, 8), np.uint8))
+    data = TrainingData(train=[], validation=[case], spacing_mm=(1, 1, 1), targets=THREE, patch=(8, 8, 8))
+    scores = validate(network, lambda logits, _: logits[0].sum(), data, FLOAT32, torch.device("cpu"))
+    assert scores.dice == 0 and np.isnan(scores.loss)
+
+
+def test_large_logits_whose_sum_overflows_are_finite():
+    def call(batch):
+        return (torch.full((len(batch), 3, 8, 8, 8), 3e38),)
+
+    found = predict_probabilities(call, image_of(8, 8, 8), patch=(8, 8, 8), targets=THREE, config=FLOAT32)
+    torch.testing.assert_close(found, torch.full((3, 8, 8, 8), 1 / 3))

@@ -11,17 +11,25 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from fault_scene import Done
 from neoseg.config import load_config
 from neoseg.data.layouts import ImportOptions
+from neoseg.errors import ConfigError, InputError
+from neoseg.inference.ensemble import Ensemble
+from neoseg.inference.memory import MemoryUse
 from neoseg.pipeline import new_scans
 from neoseg.pipeline.import_data import import_folder
 from neoseg.pipeline.new_scans import predict_scans
+from neoseg.pipeline.plan import plan
+from neoseg.pipeline.predict import _predict_case as predict_case
+from neoseg.pipeline.predict import predict
 from neoseg.pipeline.prepared import PreparedCase
 from neoseg.pipeline.run import run
 from neoseg.pipeline.session import open_session
+from neoseg.pipeline.train import train
 from neoseg.progress import Silent
 from small_run import read
 
@@ -100,6 +108,14 @@ def test_the_network_follows_the_images_and_nothing_is_resampled(pictures: Path)
     # the standard score over all pixels of the picture itself
     np.testing.assert_allclose(np.asarray(prepared.image).mean(axis=(1, 2)), 0, atol=1e-5)
     np.testing.assert_allclose(np.asarray(prepared.image).std(axis=(1, 2)), 1, atol=1e-5)
+
+
+def test_a_third_axis_to_mirror_is_refused_before_the_plan_the_training_and_a_prediction(pictures: Path) -> None:
+    config = load_config(pictures / "work" / "neoseg.toml", (*CHANGES, "window.mirror_axes=[0, 2]"))
+    session = open_session(config)
+    for stage in (lambda: plan(session), lambda: train(session, key="another"), lambda: predict(session)):
+        with pytest.raises(ConfigError, match=r"window\.mirror_axes = \[0, 2\]: the images have 2 axes"):
+            stage()
 
 
 def test_patients_are_on_one_side_of_every_fold(pictures: Path) -> None:
@@ -182,6 +198,51 @@ def test_a_marked_corner_comes_back_in_the_same_corner(
         marked = np.zeros((25, 61), np.uint8)
         marked[corner] = 255
         np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out" / f"{name}.png")), marked)
+
+
+class Overflowing(Bright):
+    """Has no finite answer to a lone point that is far above the rest."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor]:
+        return (super().forward(x)[0] * torch.where(x.amax() > 20, torch.inf, 1.0),)
+
+
+def test_a_picture_without_a_finite_answer_gets_words_and_no_empty_mask(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("good", 250), ("point", 40)):
+        pixels = np.full((25, 61), 40, np.uint8)
+        pixels[:8, -9:] = value
+        pixels[20, 20] = 250
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+    run_folder = pictures / "work" / "runs" / "default"
+    monkeypatch.setattr(new_scans, "load_networks", lambda *_: [Overflowing()])
+    good, point = predict_scans(run_folder, tmp_path, tmp_path / "out", device="cpu", progress=Silent())
+    assert (good.case, good.error, point.case, point.mask) == ("good", None, "point", None)
+    assert "gives an answer that is not finite" in str(point.error) and "extreme values" in str(point.error)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["good.png"]
+    session = open_session(load_config(pictures / "work" / "neoseg.toml", CHANGES))
+    ensemble = Ensemble([Overflowing()], session.plan, session.targets, session.config.window, "cpu")
+    case = PreparedCase(session.store, "p0-0")
+    monkeypatch.setattr(PreparedCase, "image", np.asarray(case.image) * 100)
+    with pytest.raises(InputError, match=r"^case p0-0: The network gives an answer that is not finite"):
+        predict_case(case, ensemble, tmp_path / "p0-0.npy", MemoryUse())
+    assert not (tmp_path / "p0-0.npy").exists()
+
+
+def test_a_run_whose_weights_are_not_finite_does_not_predict(pictures: Path, tmp_path: Path, neoseg: Neoseg) -> None:
+    target = Path(shutil.copytree(pictures / "work" / "runs" / "default", tmp_path / "run"))
+    path = target / "fold1" / "best" / "model.safetensors"
+    weights = load_file(path)
+    name = min(weights)
+    weights[name] = weights[name] * torch.nan
+    save_file(weights, path)
+    images = pictures / "data" / "images"
+    done = neoseg("predict", str(target), "--input", str(images), "--output", str(tmp_path / "out"), "-q")
+    assert done.code == 2
+    assert f"Network 2 of 2 has weights that are not finite ({name})" in done.err
+    assert len(done.err.strip().splitlines()) == 1
+    assert not list((tmp_path / "out").glob("*"))
 
 
 # Bad input: one sentence each.

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,10 @@ from neoseg.io import read_volume, write_volume
 from neoseg.phantom.config import HeadConfig
 from neoseg.phantom.head import Head, make_head
 from neoseg.phantom.shell import unstripped
+from neoseg.pipeline import prepare_volume as pipeline
 from neoseg.prepare.atlas import Atlas
-from neoseg.prepare.volume_steps import Brain, through
+from neoseg.prepare.bias_field import BiasFieldConfig
+from neoseg.prepare.volume_steps import Aligned, Brain, ZOfVolume, through
 from neoseg.register.transforms import Affine
 from neoseg.volume import Grid, Volume, same_grid
 
@@ -214,6 +218,97 @@ def test_a_z_map_lies_on_the_scan_s_own_grid(
     assert np.median(z.array[lesion]) < np.median(z.array[healthy]) - 1.5
     assert facts["zmap"]["outside_atlas_share"] < 0.1
     assert set(facts["files"]) == {str(tmp_path / "out.nii.gz"), str(tmp_path / "z.nii.gz")}
+
+
+def atlas_of(files: Path, folder: Path, **changes: Any) -> Path:
+    """Another atlas with the same maps."""
+    replace(Atlas.load(files / "atlas"), **changes).save(folder)
+    return folder
+
+
+PAIRS, N4 = (BiasFieldConfig(method=method).model_dump(mode="json") for method in ("pairs", "n4"))
+
+
+@pytest.mark.parametrize(
+    ("made_with", "options", "words"),
+    [
+        (PAIRS, (), "'method': 'pairs'.* but the scans are prepared with None; give --bias-field, and --config"),
+        (None, ("--bias-field",), "bias_field = None, but .*'method': 'pairs'.*; leave --bias-field out, or build"),
+        (N4, ("--bias-field",), "'method': 'n4'.* but .*'method': 'pairs'.*; give --bias-field, and --config"),
+    ],
+)
+def test_a_z_map_needs_an_atlas_of_scans_that_were_corrected_alike(
+    neoseg: Neoseg, files: Path, tmp_path: Path, made_with: Any, options: tuple[str, ...], words: str
+) -> None:
+    atlas = atlas_of(files, tmp_path / "atlas", provenance={"bias_field": made_with})
+    out = tmp_path / "out"
+    out.mkdir()
+    told = neoseg(
+        files / "scan_adc.nii.gz", out / "o.nii.gz", "--atlas", atlas, "--zmap", out / "z.nii.gz", *options
+    )  # fmt: skip
+    assert told.get("code") == 2, told
+    assert re.search(words, told["said"]), told["said"]
+    assert str(atlas) in told["said"]
+    assert not list(out.iterdir())
+
+
+def test_a_z_map_is_made_with_an_atlas_of_scans_that_were_corrected_alike(
+    neoseg: Neoseg, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "zmap_of", lambda brain, atlas, config: ZOfVolume(brain.volume, {"made": 1}, ()))
+    config = tmp_path / "neoseg.toml"
+    config.write_text('[labels]\nlesion = 1\n[prepare.bias_field]\nmethod = "n4"\n')
+    same = ("--bias-field", "--config", config)
+    for number, (made_with, options) in enumerate([(N4, same), (PAIRS, ("--bias-field",)), (None, ())]):
+        atlas = atlas_of(files, tmp_path / f"atlas{number}", provenance={"bias_field": made_with})
+        z = tmp_path / f"z{number}.nii.gz"
+        done = neoseg(files / "scan_adc.nii.gz", tmp_path / "o.nii.gz", "--atlas", atlas, "--zmap", z, *options)
+        assert done["zmap"] == {"made": 1}, done
+        assert z.is_file()
+
+
+def test_a_z_map_needs_an_atlas_of_the_channel_and_unit(neoseg: Neoseg, files: Path, tmp_path: Path) -> None:
+    plain = tmp_path / "scan.nii.gz"
+    plain.write_bytes((files / "scan_adc.nii.gz").read_bytes())
+    milli = atlas_of(files, tmp_path / "milli", unit="1e-3 mm2/s")
+    out = ("--zmap", tmp_path / "z.nii.gz")
+    for source, atlas, more, words in [
+        (plain, files / "atlas", (), "holds 'adc' in '1e-6 mm2/s', but the scans hold 'mr' in 'as stored'.*--kind adc"),
+        (plain, files / "atlas", ("--kind", "ct"), "but the scans hold 'ct' in 'as stored'; .* of the same kind.$"),
+        (files / "scan_adc.nii.gz", milli, (), "'1e-3 mm2/s', but the scans hold 'adc' in '1e-6 mm2/s'"),
+    ]:
+        told = neoseg(source, tmp_path / "o.nii.gz", "--atlas", atlas, *out, *more)
+        assert told.get("code") == 2, told
+        assert re.search(words, told["said"].strip()), told["said"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["milli", "scan.nii.gz"]
+
+
+@pytest.mark.parametrize("late", ["template", "spacing", "transform"])
+def test_an_error_after_the_z_map_leaves_nothing_behind(
+    neoseg: Neoseg, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, late: str
+) -> None:
+    monkeypatch.setattr(pipeline, "zmap_of", lambda brain, atlas, config: ZOfVolume(brain.volume, {}, ()))
+    still = Aligned(Affine.identity(), {}, ())
+    monkeypatch.setattr(pipeline, "align", lambda *_: still)
+    flat, out = tmp_path / "flat.nii.gz", tmp_path / "out"
+    scan = read_volume(files / "scan_adc.nii.gz")
+    write_volume(scan.with_array(np.full_like(scan.array, 7)), flat)
+    out.mkdir()
+    to = flat if late == "template" else files / "template_adc.nii.gz"
+    wrong = {"template": "template has to be", "spacing": "no grid", "transform": "no form"}[late]
+
+    def refuses(*_: object) -> None:
+        raise InputError(f"{wrong}.")
+
+    if late != "template":
+        monkeypatch.setattr(pipeline, {"spacing": "resampled", "transform": "write_itk"}[late], refuses)
+    told = neoseg(
+        files / "scan_adc.nii.gz", out / "o.nii.gz", "--atlas", files / "atlas", "--zmap", out / "z.nii.gz",
+        "--to", to, "--save-transform", out / "t.tfm", "--save-mask", out / "m.nii.gz", "--spacing", "2,2,4",
+    )  # fmt: skip
+    assert told.get("code") == 2, told
+    assert wrong in told["said"]
+    assert not list(out.iterdir())
 
 
 def test_spacing_and_intensities(neoseg: Neoseg, files: Path, tmp_path: Path, heads: tuple[Head, Head]) -> None:

@@ -27,7 +27,14 @@ def atlas(
     regions: Annotated[
         Path | None, typer.Option("--regions", help="Folder of region labels, each named as its scan.")
     ] = None,
-    n4: Annotated[bool, typer.Option("--n4", help="Correct the bias field (N4) first.")] = False,
+    n4: Annotated[
+        bool,
+        typer.Option(
+            "--n4",
+            help="Correct the bias field (N4) first; with the settings of [prepare.bias_field] where --config has it, "
+            'whose method then has to be "n4".',
+        ),
+    ] = False,
     config: Annotated[
         Path | None, typer.Option("--config", help="Configuration with [atlas], [prepare.bias_field] and jobs.")
     ] = None,
@@ -50,13 +57,19 @@ def atlas(
         raise ConfigError("atlas: --set changes a configuration; give one with --config FILE.")
     settings = load_config(config, changes or ()) if config is not None else None
     correction = settings.prepare.bias_field if settings else None
+    if n4 and correction is not None and correction.method != "n4":
+        raise ConfigError(
+            f'{config}: prepare.bias_field.method = "{correction.method}", but --n4 asks for N4, and a run takes only '
+            'an atlas of scans that were corrected as its own; leave --n4 out, or set the method to "n4".'
+        )
+    correction = correction or (BiasFieldConfig(method="n4") if n4 else None)
     workers = jobs if jobs is not None else settings.jobs if settings else 0
 
     def each(function: Any, items: Any) -> list[Any]:
         return run_all(function, items, title="Heads", progress=Silent(), jobs=workers)
 
     built = build_atlas_from_files(
-        healthy_scans(scans, regions=regions, bias_field=correction or (BiasFieldConfig(method="n4") if n4 else None)),
+        healthy_scans(scans, regions=regions, bias_field=correction),
         output,
         settings.atlas if settings else AtlasConfig(),
         overwrite=overwrite,

@@ -64,8 +64,8 @@ class WindowConfig(BaseModel, frozen=True, extra="forbid"):
 
     Attributes:
         overlap: least share of a window that the next one covers again, 0..0.9.
-        mirror_axes: spatial axes (0 = x, left-right) over whose flips the prediction is averaged; ``(0, 1, 2)`` costs
-            eight times as much as none.
+        mirror_axes: spatial axes (0 = x, left-right; 1 = y; 2 = z) over whose flips the prediction is averaged, each
+            named once; ``(0, 1, 2)`` costs eight times as much as none. Pictures have no axis 2.
         batch: windows in one pass through the network; omitted: as many as hold about 131,000 voxels, at least one.
         precision: "auto" takes bfloat16 where the device has it in hardware, else float32; "float16" is for GPUs.
         average: what is averaged over windows, mirrorings and folds. "softmax": the probabilities, so that each has the
@@ -89,6 +89,13 @@ class WindowConfig(BaseModel, frozen=True, extra="forbid"):
     skip_background: bool = True
     max_memory: str | None = None
 
+    @field_validator("mirror_axes")
+    @classmethod
+    def _are_axes(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if not set(value) <= {0, 1, 2} or len(set(value)) < len(value):
+            raise ValueError("the spatial axes 0 (x), 1 (y) and 2 (z) are wanted, each at most once")
+        return value
+
     @field_validator("max_memory")
     @classmethod
     def _is_a_size(cls, value: str | None) -> str | None:
@@ -98,6 +105,21 @@ class WindowConfig(BaseModel, frozen=True, extra="forbid"):
             except ConfigError as error:
                 raise ValueError(str(error).partition(": ")[2].rstrip(".")) from error
         return value
+
+    def require_axes(self, axes: int) -> None:
+        """Refuse mirror axes that the images do not have.
+
+        Args:
+            axes: spatial axes of the images, 2 or 3.
+
+        Raises:
+            ConfigError: naming the key.
+        """
+        if any(axis >= axes for axis in self.mirror_axes):
+            raise ConfigError(
+                f"window.mirror_axes = {list(self.mirror_axes)}: the images have {axes} axes, counted from 0 to "
+                f"{axes - 1}; leave out those beyond."
+            )
 
     def patch_for(self, shape: Sequence[int], patch: Sequence[int], multiple: Sequence[int]) -> tuple[int, ...]:
         """Return the voxels of a window along each axis of a volume.

@@ -22,7 +22,7 @@ from .heap import give_back, kept_heap
 from .memory import MemoryUse
 from .restore import restore
 from .scratch import Scratch
-from .sliding_window import Answer, Call, answer_of, windowed_planes
+from .sliding_window import Answer, Call, answer_of, finite_logits, windowed_planes
 
 __all__ = ["Ensemble", "mean_of"]
 
@@ -46,9 +46,9 @@ def mean_of(calls: Sequence[Call], targets: Targets) -> Call:
         return calls[0]
 
     def mean(batch: Tensor) -> tuple[Tensor, ...]:
-        total = targets.probabilities(calls[0](batch)[0].float(), 1)
+        total = targets.probabilities(finite_logits(calls[0], batch), 1)
         for call in calls[1:]:
-            total = total + targets.probabilities(call(batch)[0].float(), 1)
+            total = total + targets.probabilities(finite_logits(call, batch), 1)
         return (targets.logits(total / len(calls), torch.finfo(torch.float32).tiny),)
 
     return mean
@@ -64,6 +64,9 @@ class Ensemble:
         targets: what the channels of their answers stand for.
         window: how a volume is covered, and what is averaged.
         device: where the networks are.
+
+    Raises:
+        ConfigError: the window mirrors along an axis that the plan's images do not have.
     """
 
     networks: Sequence[nn.Module]
@@ -71,6 +74,10 @@ class Ensemble:
     targets: Targets
     window: WindowConfig
     device: str
+
+    def __post_init__(self) -> None:
+        """Refuse windows that do not suit the plan."""
+        self.window.require_axes(len(self.plan.patch))
 
     def probabilities(self, image: NDArray[np.float32], space: Space, target: Grid) -> NDArray[np.float32]:
         """Return the probabilities ``(channels, x, y, z)`` of a prepared image on a grid of the scan's world.
@@ -104,6 +111,11 @@ class Ensemble:
         Returns:
             ``(sets, channels, x, y, z)``: the ensemble first; with ``members`` and more than one network then each of
             them.
+
+        Raises:
+            ConfigError: there is no network.
+            StateError: the weights of a network are not finite.
+            InputError: an answer is not finite although the weights are: the image is extreme.
         """
         use, scratch = use or MemoryUse(), scratch or Scratch()
         count = len(self.networks)
@@ -120,7 +132,8 @@ class Ensemble:
             for first in range(0, count, together):
                 group = [self.networks[i] for i in range(first, min(first + together, count))]
                 outside = self.targets.background(logits=window.average == "logits") * (1 + len(group) if apart else 1)
-                answer = _answers(group, window, self.targets, apart=apart)
+                names = [f"Network {first + i + 1} of {count}" for i in range(len(group))]
+                answer = _answers(group, names if count > 1 else ["The network"], window, self.targets, apart=apart)
                 covered = windowed_planes(
                     answer, image, patch=patch, outside=outside, config=window, device=self.device
                 )
@@ -148,9 +161,11 @@ class Ensemble:
         return np.asarray(found.cpu().numpy())
 
 
-def _answers(networks: Sequence[Call], window: WindowConfig, targets: Targets, *, apart: bool) -> Answer:
+def _answers(
+    networks: Sequence[Call], names: Sequence[str], window: WindowConfig, targets: Targets, *, apart: bool
+) -> Answer:
     """Return the mean of the networks' answers, followed along the channels by each of them when they stand apart."""
-    answers = [answer_of(network, window, targets) for network in networks]
+    answers = [answer_of(network, window, targets, name=name) for network, name in zip(networks, names, strict=True)]
 
     def together(batch: Tensor) -> Tensor:
         each: list[Tensor] = []

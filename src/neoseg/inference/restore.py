@@ -4,6 +4,10 @@ Whole volumes of float32, one a class, are what fills a memory at export. Here a
 a time, from the prepared planes next to it, and its reader (a mask, a map of entropy) keeps what it needs. Where the
 axes of both grids run alike the interpolation is separable: each prepared plane is interpolated once within itself, and
 a native plane is a mean of two of these.
+
+The prepared grid covers the field of view with a whole number of voxels (:meth:`neoseg.volume.Grid.with_spacing`), so
+it may end up to a quarter of its own voxel before the scan does, at either end of an axis: rounding makes it shorter by
+half a voxel at most, and it stays centred. Native voxels there take the value of the nearest prepared plane.
 """
 
 from __future__ import annotations
@@ -25,6 +29,9 @@ __all__ = ["largest_class", "restore", "restored_classes", "restored_slabs", "sl
 _SNAP = 1e-5
 """Voxels; nearer than this to a voxel centre counts as on it, so that a crop comes back with the same bits."""
 
+_ROUNDED = 0.25
+"""Prepared voxels by which the prepared grid may end before the field of view that it was made for."""
+
 SLAB_VOXELS = 2**18
 """Voxels of a slab: few enough for the processor's cache, enough to make little of the cost of starting one."""
 
@@ -39,9 +46,11 @@ def restore(
 ) -> NDArray[np.float32]:
     """Resample class probabilities onto the native grid, linearly, through world coordinates.
 
-    A native voxel whose centre lies outside the field of view of the prepared grid (its outer voxel faces) is
-    background with probability 1. Where prepared voxels coincide with native ones (a crop, a flip) the values are
-    copied bit by bit.
+    A native voxel whose centre lies outside the field of view of the prepared grid is background with probability 1.
+    That field of view reaches to the outer voxel faces, and a quarter of a prepared voxel beyond: as far as the grid
+    may have lost by holding whole voxels only. In a template's space it ends at the faces, for the template's grid was
+    not made from the scan's. Where prepared voxels coincide with native ones (a crop, a flip) the values are copied bit
+    by bit.
 
     Args:
         probabilities: ``(classes, x, y, z)`` or ``(classes, x, y)`` on the prepared grid, class 0 background.
@@ -124,11 +133,11 @@ def restored_slabs(
     if outside is not None:
         border[:] = outside
     if transform is not None:
-        return _scattered(values, border, native, lambda part: prepared.to_index(transform.on_grid(part)).T)
+        return _scattered(values, border, native, lambda part: prepared.to_index(transform.on_grid(part)).T, 0.0)
     to_prepared = np.linalg.inv(prepared.affine) @ native.affine
     axes = _aligned_axes(to_prepared[:-1, :-1])
     if axes is None:
-        return _scattered(values, border, native, lambda part: prepared.to_index(_points(part)).T)
+        return _scattered(values, border, native, lambda part: prepared.to_index(_points(part)).T, _ROUNDED)
     lines = [
         _Line.of(to_prepared[axes[i], i], to_prepared[axes[i], -1], native.shape[i], prepared.shape[axes[i]])
         for i in range(native.ndim)
@@ -169,7 +178,8 @@ class _Line:
         place = step * np.arange(targets) + offset
         whole = np.rint(place)
         place = np.where(np.abs(place - whole) < _SNAP, whole, place)
-        inside = np.flatnonzero((place >= -0.5 - _SNAP) & (place <= sources - 0.5 + _SNAP))
+        reach = 0.5 + _ROUNDED + _SNAP
+        inside = np.flatnonzero((place >= -reach) & (place <= sources - 1 + reach))
         if not len(inside):
             none = np.zeros(0, dtype=np.intp)
             return _Line(0, 0, none, none, np.zeros(0, dtype=np.float32))
@@ -253,24 +263,32 @@ def _scattered(
     border: NDArray[np.float32],
     native: Grid,
     places: Callable[[Grid], NDArray[np.float64]],
+    beyond: float,
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """Give the slabs of a volume whose voxels lie anywhere: ``places`` of a part of its grid, in prepared voxels."""
+    """Give the slabs of a volume whose voxels lie anywhere.
+
+    Args:
+        values, border: as for the whole.
+        native: the grid of the volume.
+        places: of the voxels of a part of that grid, ``(d, n)`` in prepared voxels.
+        beyond: prepared voxels beyond the outer faces where the nearest plane still counts.
+    """
     planes, rest = slab_planes(native.shape), native.shape[1:]
     for first in range(0, native.shape[0], planes):
         count = min(planes, native.shape[0] - first)
         part = native.cropped((first, *(0 for _ in rest)), (count, *rest))
         slab = np.empty((len(border), count, *rest), dtype=np.float32)
         slab[:] = border.reshape(-1, *[1] * native.ndim)
-        _fill(values, places(part), slab)
+        _fill(values, places(part), slab, beyond)
         yield first, slab
 
 
-def _fill(values: NDArray[np.float32], place: NDArray[np.float64], result: NDArray[np.float32]) -> None:
+def _fill(values: NDArray[np.float32], place: NDArray[np.float64], result: NDArray[np.float32], beyond: float) -> None:
     """Interpolate at the places ``(d, n)`` (prepared voxels) of a result ``(channels, ...)`` of n voxels."""
     from scipy.ndimage import map_coordinates
 
     sources = np.array(values.shape[1:])[:, None]
-    inside = ((place >= -0.5) & (place <= sources - 0.5)).all(axis=0)
+    inside = ((place >= -0.5 - beyond) & (place <= sources - 0.5 + beyond)).all(axis=0)
     if not inside.any():
         return
     place = np.clip(place[:, inside], 0, sources - 1)

@@ -5,6 +5,9 @@ is averaged over windows and mirrorings are the probabilities after softmax (of 
 "logits"`` the logits, whose softmax is taken at the end. Sums are kept only for the planes that the windows at work
 reach; planes that no later window touches are finished and given away at once, so the size of a volume does not decide
 the memory.
+
+A window whose logits are not finite is computed again in float32, where the precision was lower (float16 ends at
+65,504), and what is not finite then is refused: every comparison with NaN is false, so it would become background.
 """
 
 from __future__ import annotations
@@ -12,14 +15,16 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..data.patches import clamped_start, cut
+from ..errors import InputError, StateError
 from ..targets import Targets
 from .configs import WindowConfig
 from .precision import autocast, resolve_precision
@@ -27,7 +32,9 @@ from .precision import autocast, resolve_precision
 __all__ = [
     "Answer",
     "Call",
+    "Unrefused",
     "answer_of",
+    "finite_logits",
     "gaussian_weights",
     "has_content",
     "predict_probabilities",
@@ -38,7 +45,8 @@ __all__ = [
 ]
 
 Call = Callable[[Tensor], Sequence[Tensor]]
-"""``(b, c, x, y, z)`` -> logits, full size ``(b, channels, x, y, z)`` first; any network of this package is one."""
+"""``(b, c, x, y, z)`` -> finite logits, full size ``(b, channels, x, y, z)`` first; any network of this package is
+one."""
 
 Answer = Callable[[Tensor], Tensor]
 """``(b, c, x, y, z)`` -> float32 ``(b, channels, x, y, z)`` of what is averaged, see :func:`answer_of`."""
@@ -69,6 +77,9 @@ def predict_probabilities(
 
     Returns:
         ``(channels, x, y, z)`` float32 on the device, 0..1; of classes the sum over them is 1.
+
+    Raises:
+        StateError, InputError: as :func:`finite_logits`.
     """
     config = config or WindowConfig()
     values = image.detach().cpu().numpy() if isinstance(image, Tensor) else image
@@ -156,13 +167,14 @@ def _finished(total: Tensor, norm: Tensor, border: Tensor, base: int, end: int) 
         yield start, border.expand(gap).clone()
 
 
-def answer_of(call: Call, config: WindowConfig, targets: Targets) -> Answer:
+def answer_of(call: Call, config: WindowConfig, targets: Targets, *, name: str = "The network") -> Answer:
     """Return the probabilities or logits of a network, averaged over every combination of the mirror axes.
 
     Args:
         call: the network.
         config: which axes, and what is averaged.
         targets: what the channels of its answer stand for.
+        name: what to call it in an error.
     """
     flips = [
         [axis + 2 for axis in chosen]
@@ -173,7 +185,8 @@ def answer_of(call: Call, config: WindowConfig, targets: Targets) -> Answer:
     def answer(batch: Tensor) -> Tensor:
         total: Tensor | None = None
         for axes in flips:
-            logits = call(torch.flip(batch, axes) if axes else batch)[0].float()
+            seen = torch.flip(batch, axes) if axes else batch
+            logits = finite_logits(call, seen, name=name)
             found = targets.probabilities(logits, 1) if config.average == "softmax" else logits
             found = torch.flip(found, axes) if axes else found
             total = found if total is None else total + found
@@ -181,6 +194,70 @@ def answer_of(call: Call, config: WindowConfig, targets: Targets) -> Answer:
         return total / len(flips)
 
     return answer
+
+
+@dataclass(frozen=True)
+class Unrefused:
+    """A network whose answer is passed on where it is not finite in float32 either.
+
+    A training may come through such a state and recover.
+    """
+
+    call: Call
+
+    def __call__(self, batch: Tensor) -> Sequence[Tensor]:
+        """Ask the network."""
+        return self.call(batch)
+
+
+def finite_logits(call: Call, batch: Tensor, *, name: str = "The network") -> Tensor:
+    """Return the full-size logits of a network, those of a window in float32 where a lower precision overflowed.
+
+    Args:
+        call: the network; one that is :class:`Unrefused` may give what is not finite.
+        batch: ``(b, c, x, y, z)``.
+        name: what to call the network in an error.
+
+    Returns:
+        float32 ``(b, channels, x, y, z)``.
+
+    Raises:
+        StateError: the weights of the network are not finite.
+        InputError: its answer is not, although its weights are.
+    """
+    logits = call(batch)[0].float()
+    if _all_finite(logits):
+        return logits
+    kind = batch.device.type
+    if torch.is_autocast_enabled(kind):
+        with torch.autocast(kind, enabled=False):
+            for i in (~logits.isfinite().flatten(1).all(dim=1)).nonzero().flatten():
+                # one at a time: they may take twice the memory
+                logits = logits.index_copy(0, i[None], call(batch[i : i + 1])[0].float())
+    if not isinstance(call, Unrefused) and not _all_finite(logits):
+        _refuse(call, batch, name)
+    return logits
+
+
+def _all_finite(values: Tensor) -> bool:
+    # a sum costs a tenth of looking at each value; it may overflow where each of them is finite
+    return bool(values.sum().isfinite()) or bool(values.isfinite().all())
+
+
+def _refuse(call: Call, batch: Tensor, name: str) -> NoReturn:
+    """Say whether the weights or the image are to blame."""
+    weights = call.state_dict() if isinstance(call, nn.Module) else {}
+    wrong = next((key for key, v in weights.items() if v.is_floating_point() and not bool(v.isfinite().all())), None)
+    if wrong is not None:
+        raise StateError(
+            f"{name} has weights that are not finite ({wrong}), so it has no answer; copy the run folder again, or "
+            "train this fold again."
+        )
+    low, high = (float(end) for end in batch.aminmax())
+    raise InputError(
+        f"{name} gives an answer that is not finite, in float32 too, for a part of the image whose prepared values "
+        f"reach from {low:.3g} to {high:.3g}; look for extreme values in the image, or for another unit."
+    )
 
 
 def zero_level(image: NDArray[Any]) -> float:

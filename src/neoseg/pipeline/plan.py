@@ -60,6 +60,7 @@ def plan(session: Session) -> Plan:
     fingerprint = _fingerprint(session, keys.data)
     facts = list(fingerprint.cases)
     _require_volumes(config.prepare, facts)
+    config.window.require_axes(len(facts[0].spacing_mm))
     for name in config.prepare.normalise:
         if name not in session.channels:
             raise ConfigError(f"prepare.normalise.{name}: this is not a channel{nearest(name, session.channels)}.")

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ..atomic import read_record, replacing, write_json
 from ..data.cases import Case
 from ..data.store import digest, file_digest
-from ..errors import StateError
+from ..errors import InputError, StateError
 from ..inference.ensemble import Ensemble
 from ..inference.memory import MemoryUse
 from ..inference.postprocess import PostprocessConfig, clean, decide
@@ -49,8 +49,10 @@ def predict(session: Session, *, failed: Sequence[str] = ()) -> dict[str, Any]:
         The choices and the counts of predicted cases, plain data.
 
     Raises:
-        StateError: a fold is not trained.
-        ConfigError: a case does not fit into ``window.max_memory``.
+        StateError: a fold is not trained, or its weights are not finite.
+        InputError: the networks have no finite answer for a case.
+        ConfigError: a case does not fit into ``window.max_memory``, or window.mirror_axes names an axis that the images
+            do not have.
     """
     run, folds = session.run, session.folds
     by_name = {c.case: c for c in session.used}
@@ -58,6 +60,7 @@ def predict(session: Session, *, failed: Sequence[str] = ()) -> dict[str, Any]:
     jobs += [(HELD_OUT, c.case, list(range(len(folds)))) for c in session.held_out if c.case not in failed]
     device = resolved_device(session.config.device)
     plan = session.run_plan
+    session.config.window.require_axes(len(plan.patch))
     keep_config(session)
     every = range(len(folds))
     require_trained(run, every)
@@ -132,9 +135,16 @@ def _key(session: Session, name: str, weights: Sequence[str], device: str) -> st
 
 
 def _predict_case(case: PreparedCase, ensemble: Ensemble, path: Path, use: MemoryUse) -> None:
-    """Write the probabilities of the foreground classes or regions of a case on its box, slab by slab."""
+    """Write the probabilities of the foreground classes or regions of a case on its box, slab by slab.
+
+    Raises:
+        InputError: the networks have no finite answer.
+    """
     scratch = Scratch(path.parent if use.on_disk else None)
-    found = ensemble.prepared(case.image, use=use, scratch=scratch)[0]
+    try:
+        found = ensemble.prepared(case.image, use=use, scratch=scratch)[0]
+    except InputError as error:
+        raise InputError(f"case {case.name}: {error}") from error
     # float16 keeps a probability to 0.0005, a tenth of the step between two thresholds that are tried.
     targets, limit = ensemble.targets, case.limit
     kept = np.empty((len(targets.names), *case.box.shape), dtype=np.float16)

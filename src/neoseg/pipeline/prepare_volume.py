@@ -21,7 +21,16 @@ from ..prepare.atlas import Atlas
 from ..prepare.bias_field import BiasFieldConfig, correct_bias_field
 from ..prepare.configs import PrepareConfig
 from ..prepare.normalise import normalise
-from ..prepare.volume_steps import Brain, align, cropped, label_through, resampled, through, zmap_of
+from ..prepare.volume_steps import (
+    Brain,
+    align,
+    cropped,
+    label_through,
+    require_same_correction,
+    resampled,
+    through,
+    zmap_of,
+)
 from ..register.itk import ITK_ENDINGS, read_itk, write_itk
 from ..register.transforms import Transform, from_arrays, to_arrays
 from ..volume import Volume, upright
@@ -80,7 +89,7 @@ class VolumeJob:
 
 
 def prepare_volume(job: VolumeJob, config: PrepareConfig | None = None) -> dict[str, Any]:
-    """Read one file, take the chosen steps and write the results.
+    """Read one file, take the chosen steps and write the results, all of them at the end.
 
     Args:
         job: files and steps.
@@ -91,7 +100,7 @@ def prepare_volume(job: VolumeJob, config: PrepareConfig | None = None) -> dict[
 
     Raises:
         ConfigError: options that do not fit together.
-        InputError: a file that cannot be used.
+        InputError: a file that cannot be used, or an atlas of scans that were made or corrected in another way.
     """
     _require(job)
     settings = config or PrepareConfig()
@@ -100,17 +109,19 @@ def prepare_volume(job: VolumeJob, config: PrepareConfig | None = None) -> dict[
         _label(job, facts)
         return facts
     kind = job.kind or _kind_of(job.source)
+    correction = (settings.bias_field or BiasFieldConfig()) if job.bias_field else None
     brain = _read(job, kind, facts)
-    if job.bias_field:
-        brain = _corrected(brain, settings.bias_field or BiasFieldConfig(), facts)
-    if job.atlas is not None and job.zmap is not None:
-        made = zmap_of(brain, Atlas.load(job.atlas), settings)
-        write_volume(made.volume, job.zmap)
+    atlas = _atlas(job, kind, facts["unit"], correction)
+    if correction is not None:
+        brain = _corrected(brain, correction, facts)
+    made = None
+    if atlas is not None:
+        made = zmap_of(brain, atlas, settings)
         facts["zmap"] = {name: _plain(value) for name, value in made.facts.items()}
         facts["warnings"] += made.warnings
-        facts["files"].append(str(job.zmap))
+    found: Transform | None = None
     if job.to is not None:
-        brain = _to_template(job, brain, job.to, settings, facts)
+        brain, found = _to_template(job, brain, job.to, settings, facts)
     if job.crop:
         brain = cropped(brain)
     if job.spacing_mm is not None:
@@ -121,11 +132,15 @@ def prepare_volume(job: VolumeJob, config: PrepareConfig | None = None) -> dict[
         values = normalise(image.array[0], brain.mask, NormaliseConfig(rule=rule), rule=rule, statistics=None)
         image = image.with_array(values)
         facts["normalise"] = {"rule": rule, "unit": "none: the values have no unit any more"}
-    write_volume(image, job.output)
-    facts["files"].insert(0, str(job.output))
+    # the transform first: it alone may still be refused
+    if found is not None and job.save_transform is not None:
+        write_transform(found, job.save_transform)
+    if made is not None and job.zmap is not None:
+        write_volume(made.volume, job.zmap)
     if job.save_mask is not None:
         write_volume(image.with_array(brain.mask.astype(np.uint8)), job.save_mask)
-        facts["files"].append(str(job.save_mask))
+    write_volume(image, job.output)
+    facts["files"] = [str(p) for p in (job.output, job.zmap, job.save_transform, job.save_mask) if p is not None]
     facts["grid"] = {"shape": list(image.grid.shape), "spacing_mm": [round(s, 5) for s in image.spacing]}
     return facts
 
@@ -243,9 +258,31 @@ def _read(job: VolumeJob, kind: str, facts: dict[str, Any]) -> Brain:
         "unit": MICRO if kind == "adc" else "as stored",
         "mask": {"origin": loaded.origin, "ml": round(float(mask.sum()) * volume.grid.voxel_volume / 1000, 2)},
         "warnings": [*([doubt] if (doubt := orientation_doubt(volume.grid)) else []), *loaded.notes],
-        "files": [],
     }
     return Brain(volume, mask)
+
+
+def _atlas(job: VolumeJob, kind: str, unit: str, correction: BiasFieldConfig | None) -> Atlas | None:
+    """Return the atlas for the Z map, where one is wanted, once it is known to hold the like of the scan.
+
+    Raises:
+        InputError: it cannot be read, holds another channel or unit, or its scans had another bias correction.
+    """
+    if job.atlas is None or job.zmap is None:
+        return None
+    atlas = Atlas.load(job.atlas)
+    try:
+        atlas.require(kind, unit)
+    except InputError as error:
+        told = str(error)
+        if job.kind is None and atlas.channel in KINDS and atlas.channel != kind:
+            told = told.rstrip(".") + f", or give --kind {atlas.channel} where the image is that, whatever its name."
+        raise InputError(f"{job.source}: {told}") from error
+    remedy = "leave --bias-field out"
+    if atlas.provenance.get("bias_field"):
+        remedy = "give --bias-field, and --config with a [prepare.bias_field] of the same settings"
+    require_same_correction(atlas, correction, job.atlas, remedy=remedy)
+    return atlas
 
 
 def _corrected(brain: Brain, config: BiasFieldConfig, facts: dict[str, Any]) -> Brain:
@@ -260,20 +297,20 @@ def _corrected(brain: Brain, config: BiasFieldConfig, facts: dict[str, Any]) -> 
     return Brain(Volume(found.corrected.array, grid), brain.mask)
 
 
-def _to_template(job: VolumeJob, brain: Brain, path: Path, config: PrepareConfig, facts: dict[str, Any]) -> Brain:
+def _to_template(
+    job: VolumeJob, brain: Brain, path: Path, config: PrepareConfig, facts: dict[str, Any]
+) -> tuple[Brain, Transform]:
+    """Return the scan on the template's grid, and the transform that brought it there."""
     if job.transform is not None:
         grid = Atlas.load(path).grid if path.is_dir() else read_grid(path)
         facts["to"] = {"template": str(path), "transform": str(job.transform), "inverse": job.inverse}
-        return through(brain, grid, _given_transform(job.transform, inverse=job.inverse))
+        given = _given_transform(job.transform, inverse=job.inverse)
+        return through(brain, grid, given), given
     template = _template(path)
     found = align(brain, template, config)
     facts["to"] = {"template": str(path), **{name: _plain(value) for name, value in found.facts.items()}}
     facts["warnings"] += found.warnings
-    result = through(brain, template.volume.grid, found.transform)
-    if job.save_transform is not None:
-        write_transform(found.transform, job.save_transform)
-        facts["files"].append(str(job.save_transform))
-    return result
+    return through(brain, template.volume.grid, found.transform), found.transform
 
 
 def _template(path: Path) -> Brain:

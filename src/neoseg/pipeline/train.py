@@ -49,13 +49,15 @@ def train(session: Session, *, key: str, folds: Sequence[int] | None = None, fai
         failed: cases that could not be prepared; they are left out.
 
     Raises:
-        ConfigError: there is no such fold.
+        ConfigError: there is no such fold, or window.mirror_axes names an axis that the images do not have.
         GeometryError: training.patch_scales and the plan's patch do not suit the network.
         StateError: the run folder holds a training of other data, settings or length.
         UserError, NeosegError: folds failed; the sentence names them.
         Stopped: SIGINT or SIGTERM arrived.
     """
     config, plan, run = session.config, session.plan, session.run
+    # a prediction would refuse it, after all of the training
+    config.window.require_axes(len(plan.patch))
     count = len(session.folds)
     settings = training_settings(config.training, plan)
     patches = scaled_patches(plan.network, plan.patch, settings.patch_scales)

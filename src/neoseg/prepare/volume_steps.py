@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,11 +21,23 @@ from ..register.plausible import implausible
 from ..register.transforms import Affine, Chain, Transform, jacobian_determinant, resample
 from ..volume import Grid, Volume, upright
 from .atlas import Atlas
+from .bias_field import BiasFieldConfig
 from .configs import PrepareConfig
 from .standardise import Template, register_to
 from .zmap import zmap_with_coverage
 
-__all__ = ["Aligned", "Brain", "ZOfVolume", "align", "cropped", "label_through", "resampled", "through", "zmap_of"]
+__all__ = [
+    "Aligned",
+    "Brain",
+    "ZOfVolume",
+    "align",
+    "cropped",
+    "label_through",
+    "require_same_correction",
+    "resampled",
+    "through",
+    "zmap_of",
+]
 
 FACTS = ("affine_turn_degrees", "affine_rival", "affine_mirrored")
 """What the affine step says about the orientation that it chose, see :mod:`neoseg.register.plausible`."""
@@ -195,6 +208,28 @@ def zmap_of(brain: Brain, atlas: Atlas, config: PrepareConfig) -> ZOfVolume:
     facts = {**found.facts, "outside_atlas_share": made.uncovered}
     warnings = (*found.warnings, *((made.warning,) if made.warning else ()))
     return ZOfVolume(Volume(made.volume.array, brain.volume.grid), facts, warnings)
+
+
+def require_same_correction(atlas: Atlas, correction: BiasFieldConfig | None, folder: Path, *, remedy: str) -> None:
+    """Refuse an atlas whose scans had another bias correction than the scans that are compared with it.
+
+    An atlas that does not say how it was made passes.
+
+    Args:
+        atlas: the healthy group.
+        correction: of the scans; ``None``: they are taken as they are.
+        folder: of the atlas, for the sentence.
+        remedy: what to do besides building the atlas again.
+
+    Raises:
+        InputError: naming both corrections.
+    """
+    own = correction.model_dump(mode="json") if correction else None
+    if "bias_field" in atlas.provenance and atlas.provenance["bias_field"] != own:
+        raise InputError(
+            f"{folder}: this atlas was made with bias_field = {atlas.provenance['bias_field']}, but the scans are "
+            f"prepared with {own}; {remedy}, or build the atlas again."
+        )
 
 
 def cropped(brain: Brain) -> Brain:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..inference.configs import WindowConfig
-from ..inference.sliding_window import predict_probabilities
+from ..inference.sliding_window import Unrefused, predict_probabilities
 from ..targets import Targets, inside
 from .data import TrainingCase, TrainingData
 from .ranks import ALONE, Ranks
@@ -103,7 +103,13 @@ def _scores(
 ) -> tuple[float, float, float]:
     """Return mean Dice, loss and false positive voxels of a case; the first or the last is NaN."""
     probabilities = predict_probabilities(
-        network, case.image, patch=data.patch, targets=data.targets, config=config, device=device, fill=data.fill
+        Unrefused(network),
+        case.image,
+        patch=data.patch,
+        targets=data.targets,
+        config=config,
+        device=device,
+        fill=data.fill,
     )
     target = torch.from_numpy(np.array(case.label)).to(device)
     # the loss sees the averaged probabilities where it expects logits
