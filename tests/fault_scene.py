@@ -118,7 +118,7 @@ class Scene:
         of_a_run = not {"-i", "-o", "--truth"} & set(words)
         if words[0] in ("check", "plan", "prepare", "train", "predict", "evaluate", "report") and of_a_run:
             words += ["--workspace", str(self.root)]
-        if words[0] not in ("import", "prepare-volume", "info") and "--loud" not in words:
+        if words[0] not in ("import", "prepare-volume", "info", "weights") and "--loud" not in words:
             words.append("--quiet")
         return call([word for word in words if word != "--loud"])
 

@@ -21,6 +21,7 @@ import nibabel as nib
 import numpy as np
 
 from fault_scene import Scene, cut_short, edit_json, patch_nifti, replace_text, rewrite
+from neoseg.networks.configs import PUBLISHED
 
 State = Literal["data", "imported", "prepared", "finished"]
 DIM, DATATYPE, PIXDIM, OFFSET, SROW_X = 40, 70, 80, 108, 280
@@ -221,6 +222,20 @@ def atlas_folder(scene: Scene, channel: str = "adc", unit: str = "1e-6 mm2/s") -
     np.savez(folder / "atlas.npz", mean=one, sd=one, mask=one.astype(np.uint8), affine=np.eye(4))
     words = {"format": 2, "count": 9, "unit": unit, "channel": channel, "provenance": {}}
     (folder / "atlas.json").write_text(json.dumps(words))
+
+
+def converted(orientation: str | None) -> Callable[[Scene], object]:
+    """Write a folder like that of converted weights of the variant "synapse"; of the weights themselves only a name."""
+
+    def make(scene: Scene) -> None:
+        preset = PUBLISHED["synapse"]
+        scene.out.mkdir()
+        words = {"variant": "synapse", "in_channels": 1, "classes": 14, "patch": preset.patch}
+        words |= {"native_orientation": orientation, "network": preset.config.model_dump(mode="json")}
+        (scene.out / "network.json").write_text(json.dumps(words))
+        (scene.out / "model.safetensors").write_bytes(b"nothing")
+
+    return make
 
 
 def without_skull(scene: Scene) -> None:
@@ -463,7 +478,18 @@ TABLE = (
     Fault("widths that do not fit the heads", "imported", config(old="heads = 2", new="heads = 3"), "plan",
           ("dims[0]", "multiple of heads")),
     Fault("a change without a value", "imported", nothing, "plan --set seed", ("--set seed", "key=value")),
-    Fault("a change through a value", "imported", nothing, "plan --set device.deep=1", ("'device' is a value",)),
+    Fault("a change through a value", "imported", nothing, "plan --set device.deep=1",
+          ("'device' is a value ('cpu')", "--set device=VALUE")),
+    Fault("a change through a value of a table", "imported", nothing, "plan --set training.steps.deep=1",
+          ("'steps' is a value (4)", "--set training.steps=VALUE")),
+    Fault("a workspace in place of a configuration", "imported", nothing, "run {w}",
+          ("this is a folder", "neoseg.toml or --workspace")),
+    Fault("a folder in place of a configuration", "imported", nothing, "run {data}",
+          ("holds no neoseg.toml", "neoseg import DIR --workspace")),
+    Fault("a run in place of a configuration", "finished", nothing, "predict {run}",
+          ("this is a run", "--input SCANS --output DIR")),
+    Fault("too few labelled cases", "imported", table(lambda t: t.replace(",train,", ",test,", 4)), "plan",
+          ("1 labelled training cases", "add labels, or rows with split = train")),
     Fault("a workspace that is a file", "imported", written("place", "x"), "run {w}/neoseg.toml --workspace {w}/place",
           ("place", "not a directory")),
     Fault("a run name that leaves the folder", "imported", nothing, "plan --set name=../x", ("name", "../x")),
@@ -519,7 +545,22 @@ TABLE = (
     Fault("a subject in two parts of a fold", "prepared", leaking_folds, "train", ("folds.json", "stands in")),
     Fault("an unknown case in a fold", "prepared",
           json_of("folds.json", lambda f: f["folds"][0]["train"].append("nobody")), "train",
-          ("folds.json", "'nobody'")),
+          ("folds.json", "'nobody'", "no labelled training case", "plan again")),
+    Fault("a held-out case in a fold", "prepared",
+          json_of("folds.json", lambda f: f["folds"][0]["train"].append("scan5")), "train",
+          ("folds.json", "'scan5' is no labelled training case", "plan again")),
+    Fault("weights of a file to start from", "prepared", nothing, "train --init-from {w}/cases.csv",
+          ("this is a file", "neoseg weights convert")),
+    Fault("published weights of another network to start from", "prepared", converted("SPL"), "train --init-from {out}",
+          ("network.layout is \"aligned\"", "layout = \"legacy\"", "stem = [4, 4, 2]", "[plan] patch = [128, 128, 64]",
+           "plan again")),
+    Fault("published weights of unknown axes to start from", "prepared", converted(None), "train --init-from {out}",
+          ("native_orientation", "\"SPL\"", "not stated")),
+    Fault("published weights with a damaged description", "prepared", converted("XYZ"), "train --init-from {out}",
+          ("network.json", "convert the checkpoint again")),
+    Fault("a file of the authors asked for of another network", "finished",
+          json_of("runs/default/plan.json", lambda p: p.update(network={"kind": "segresnet"})),
+          "weights convert {run}/fold0/best {out}", ("network of this run is segresnet", "unetr_pp of layout legacy")),
     Fault("folds of other text", "prepared", json_of("folds.json", lambda f: f.update(folds=[1])), "train",
           ("folds.json", "plan again")),
     Fault("a damaged record of a stage", "prepared", written("runs/default/stages/prepare.json", "{"), "train",

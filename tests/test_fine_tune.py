@@ -199,3 +199,25 @@ def test_tensors_that_do_not_fit_are_refused_with_what_differs(
     told = capsys.readouterr().err
     assert "do not fit" in told and words in told and len(told.strip().splitlines()) == 1
     assert not (workspace / "runs" / "default" / "fold0").exists()
+
+
+def test_weights_that_saw_other_axes_are_refused_where_no_shape_shows_it(
+    workspace: Path, source: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = read(source / "plan.json")
+    assert len(set(plan["patch"])) == 1
+    plan["network"]["native_orientation"] = "SPL"
+    (source / "plan.json").write_text(json.dumps(plan))
+    start = (*SETS, "--steps", "1", "--init-from", str(source))
+    assert called(monkeypatch, "train", workspace, *start) == 2
+    told = capsys.readouterr().err
+    assert "orientation SPL" in told and "sees them in RAS" in told and "network.native_orientation=SPL" in told
+    assert not (workspace / "runs" / "default" / "fold0").exists()
+
+    plan["network"]["native_orientation"] = None
+    (source / "plan.json").write_text(json.dumps(plan))
+    more = ("--set", "network.native_orientation=SPL")
+    for command in ("plan", "prepare"):
+        assert called(monkeypatch, command, workspace, *SETS, *more) == 0
+    assert called(monkeypatch, "train", workspace, *start, *more) == 2
+    assert "without network.native_orientation" in capsys.readouterr().err

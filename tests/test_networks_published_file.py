@@ -3,19 +3,23 @@
 import json
 import os
 import pickle
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from neoseg.errors import ConfigError, InputError
-from neoseg.networks import configs, published_file
-from neoseg.networks.configs import PUBLISHED, UnetrPPConfig
+from neoseg.networks import configs
+from neoseg.networks.build import build_network
+from neoseg.networks.configs import PUBLISHED
 from neoseg.networks.published_file import (
     describe,
     network_of,
     read_checkpoint_file,
+    read_description,
     read_folder,
     write_checkpoint_file,
     write_folder,
@@ -23,49 +27,10 @@ from neoseg.networks.published_file import (
 from neoseg.networks.unetr_pp import UnetrPP
 from neoseg.networks.weights import load_published, published_name, published_state, variant_of
 from neoseg.pipeline.convert_weights import convert_weights
+from neoseg.plan.plan import Plan, write_plan
+from published_small import FIELDS, checkpoint, network_like, small_presets  # noqa: F401 - a fixture
 
 REFERENCES = Path(__file__).parent / "references"
-FIELDS = {"dims": (8, 16, 32), "depths": (1, 1, 1), "proj": (8, 8, 4), "decoder_proj": 8, "feature_size": 8,
-          "layout": "legacy", "norm": "batch", "full_norm": "plain_instance"}  # fmt: skip
-SMALL = {
-    "synapse": ({"stem": (1, 2, 2)}, (8, 16, 16)),
-    "acdc": ({"stem": (1, 2, 2), "token_projection": "separate", "conv_blocks": 2}, (4, 24, 24)),
-    "tumor": ({"stem": (2, 2, 2), "token_projection": "matrix", "fusion": "sum"}, (16, 16, 16)),
-    "lung": ({"stem": (1, 2, 2), "token_projection": "separate", "conv_blocks": 2}, (8, 24, 24)),
-}
-
-
-@pytest.fixture
-def small_presets(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The four published variants, shrunk."""
-    small = {
-        name: PUBLISHED[name]._replace(config=UnetrPPConfig.model_validate({**FIELDS, **fields}), patch=patch)
-        for name, (fields, patch) in SMALL.items()
-    }
-    for module in (configs, published_file, published_file.UnetrPP.__module__, "neoseg.networks.weights"):
-        target = module if not isinstance(module, str) else __import__(module, fromlist=["PUBLISHED"])
-        monkeypatch.setattr(target, "PUBLISHED", small)
-
-
-def network_like(name: str, **changes: object) -> UnetrPP:
-    fields, patch = SMALL[name]
-    torch.manual_seed(0)
-    config = UnetrPPConfig.model_validate({**FIELDS, **fields, **changes})
-    channels = PUBLISHED[name].in_channels
-    network = UnetrPP(config, in_channels=channels, classes=PUBLISHED[name].classes, patch=patch)
-    for parameter in network.parameters():
-        torch.nn.init.normal_(parameter, std=0.1)
-    return network
-
-
-def checkpoint(network: UnetrPP, **more: object) -> dict[str, object]:
-    """Return what the authors' code saves: scores as numpy numbers, names as after training on several GPUs."""
-    state = {f"module.{name}": tensor for name, tensor in published_state(network).items()}
-    return {
-        "epoch": 1000, "state_dict": state, "optimizer_state_dict": {"state": {}, "param_groups": [{"lr": 0.01}]},
-        "lr_scheduler_state_dict": None, "plot_stuff": ([np.float64(-0.5)], [np.float32(-0.4)], [], [0.3]),
-        "best_stuff": (np.float64(0.1), np.float64(0.2), np.int64(3)), **more,
-    }  # fmt: skip
 
 
 @pytest.mark.parametrize("variant", PUBLISHED)
@@ -193,7 +158,7 @@ def test_another_variant_is_named() -> None:
         load_published(network_like("lung"), published_state(network_like("acdc")))
     with pytest.raises(InputError, match="variant 'acdc'"):
         network_of(published_state(network_like("acdc")), variant="lung")
-    with pytest.raises(InputError, match="none of the published variants"):
+    with pytest.raises(InputError, match=r"none of the published variants.*neoseg\.networks\.weights\.load_published"):
         network_of({"a": torch.ones(1)})
     with pytest.raises(ConfigError, match="did you mean 'lung'"):
         network_of(given, variant="lungs")
@@ -261,9 +226,49 @@ def test_an_unknown_orientation_is_asked_for(tmp_path: Path) -> None:
     (tmp_path / "ours" / "model.safetensors").write_bytes(b"123")
     with pytest.raises(InputError, match="convert the checkpoint again"):
         read_folder(tmp_path / "ours", as_stored=True)
+    with pytest.raises(ConfigError, match="'SPX'"):
+        read_folder(tmp_path / "ours", native_orientation="SPX")
+    facts = json.loads((tmp_path / "ours" / "network.json").read_text())
+    (tmp_path / "ours" / "network.json").write_text(json.dumps({**facts, "native_orientation": "SPX"}))
+    with pytest.raises(InputError, match="convert the checkpoint again"):
+        read_description(tmp_path / "ours")
     (tmp_path / "ours" / "network.json").write_text("{}")
     with pytest.raises(InputError, match="convert the checkpoint again"):
         read_folder(tmp_path / "ours", as_stored=True)
+
+
+RUN_PLAN = {
+    "inputs": "", "channels": ["image"], "spacing_mm": [1.0, 1.0, 1.0], "patch": [16, 16, 16], "batch": 2, "steps": 2,
+    "rules": {"image": "case"}, "statistics": {}, "reasons": [],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("network", "words"),
+    [
+        (
+            {"kind": "unet", "widths": [4, 8], "strides": [[1] * 3, [2] * 3], "kernels": [[3] * 3] * 2},
+            "is unet; ",
+        ),
+        ({"kind": "segresnet", "width": 8}, "is segresnet; "),
+        ({**FIELDS, "stem": [2, 2, 2], "layout": "aligned", "full_norm": "batch"}, "network.layout = 'aligned'"),
+    ],
+    ids=["unet", "segresnet", "aligned"],
+)
+def test_a_run_of_another_network_has_no_such_file(network: dict[str, object], words: str, tmp_path: Path) -> None:
+    best = tmp_path / "run" / "fold0" / "best"
+    best.mkdir(parents=True)
+    plan = Plan.model_validate({**RUN_PLAN, "network": network})
+    write_plan(plan, tmp_path / "run" / "plan.json")
+    made = build_network(plan.network, in_channels=1, classes=2, patch=plan.patch)
+    save_file({name: tensor.contiguous() for name, tensor in made.state_dict().items()}, best / "model.safetensors")
+    with pytest.raises(ConfigError, match=re.escape(words)) as caught:
+        convert_weights(best, tmp_path / "out.model")
+    assert "layout legacy" in str(caught.value) or "layout 'legacy'" in str(caught.value)
+    assert not (tmp_path / "out.model").exists()
+    (best / "model.safetensors").write_bytes(b"x" * 20)
+    with pytest.raises((ConfigError, InputError), match=r"fold0.best"):
+        convert_weights(best, tmp_path / "out.model")
 
 
 def test_every_variant_states_its_orientation_or_why_not() -> None:

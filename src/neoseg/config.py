@@ -61,8 +61,8 @@ class RunConfig(BaseModel, frozen=True, extra="forbid"):
         template: a skull-stripped image, or the folder of an atlas, that stands for the healthy group of the table: as
             the template of ``prepare.space = "template"`` and, an atlas only, for Z maps. Relative to the configuration
             file; omitted: the atlas is built.
-        init_from: the folder of another run whose weights the training starts from, relative to the configuration
-            file; omitted: from random values.
+        init_from: the folder of another run, or of weights that ``neoseg weights convert`` wrote, that the training
+            starts from, relative to the configuration file; omitted: from random values.
         seed: seed of the folds, the training and the intervals.
         jobs: worker processes for the work on single cases; 0 starts none.
         fold_jobs: folds that are trained side by side, each in a process of its own: on GPUs one device each where
@@ -189,7 +189,7 @@ def load_config(
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"{path}: there is no such configuration; `neoseg import DIR` writes one.")
+        raise InputError(_no_configuration(path))
     try:
         tree = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -254,6 +254,23 @@ def recipe_text(name: str) -> str:
     return resources.files("neoseg").joinpath("recipes", f"{name}.toml").read_text(encoding="utf-8")
 
 
+def _no_configuration(path: Path) -> str:
+    """Return why a path is no configuration, and what to give."""
+    if not path.is_dir():
+        return f"{path}: there is no such configuration; `neoseg import DIR` writes one."
+    if (path / "neoseg.toml").is_file():
+        return (
+            f"{path}: this is a folder, and a configuration is wanted; give {path / 'neoseg.toml'} or --workspace "
+            f"{path}."
+        )
+    if (path / "config.json").is_file():
+        return (
+            f"{path}: this is a run, and a configuration is wanted; add --input SCANS --output DIR to `neoseg predict` "
+            "to predict new scans, or give the neoseg.toml that the run was made with."
+        )
+    return f"{path}: this folder holds no neoseg.toml; `neoseg import DIR --workspace {path}` writes one."
+
+
 def _apply(tree: dict[str, Any], change: str) -> None:
     key, mark, text = change.partition("=")
     if not mark or not key.strip():
@@ -269,10 +286,13 @@ def _apply(tree: dict[str, Any], change: str) -> None:
         value = text
     *parents, last = key.strip().split(".")
     node: Any = tree
-    for parent in parents:
+    for place, parent in enumerate(parents, start=1):
         node = node.setdefault(parent, {})
         if not isinstance(node, dict):
-            raise ConfigError(f"--set {change}: {parent!r} is a value, not a table.")
+            raise ConfigError(
+                f"--set {change}: {parent!r} is a value ({node!r}), not a table, so it has no {last!r}; give --set "
+                f"{'.'.join(parents[:place])}=VALUE."
+            )
     node[last] = value
 
 

@@ -42,9 +42,9 @@ InitFrom = Annotated[
     Path | None,
     typer.Option(
         "--init-from",
-        metavar="RUN",
-        help="Start from the weights of another finished run. With other channels or classes the stem or the heads "
-        "start anew.",
+        metavar="FOLDER",
+        help="Start from the weights of another finished run, or from a folder that `neoseg weights convert` wrote. "
+        "With other channels or classes the stem or the heads start anew.",
     ),
 ]
 Folds = Annotated[str | None, typer.Option("--folds", metavar="LIST", help="'all', or these folds, such as 0,2.")]

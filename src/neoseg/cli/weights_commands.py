@@ -35,13 +35,15 @@ def convert(
         str | None,
         typer.Option(
             "--native-orientation",
-            help="Where each axis of the arrays that IN was trained on leads, such as SPL; needed to predict with it.",
+            help="Where each axis of the arrays that IN was trained on leads, such as SPL; noted in OUT, and needed to "
+            "train from it or predict with it.",
         ),
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Convert a checkpoint file of the authors' code to a folder of ours, or such a folder back to a file.
 
+    `neoseg run CONFIG --init-from FOLDER` starts a training from such a folder, and names the settings that it needs.
     Nothing in a checkpoint file is run. Only networks of layout "legacy" with three outputs can go back.
     """
     from ..pipeline.convert_weights import convert_weights

@@ -51,7 +51,7 @@ def make_folds(
         generator: all randomness.
 
     Raises:
-        InputError: fewer subjects than ``2 * count``, so that a fold could not have train, inner and validation cases.
+        InputError: fewer subjects than ``count``, or fewer than 3: one each to train with, to choose with and to score.
     """
     members: dict[str, list[str]] = {}
     for case, subject in subjects.items():
@@ -104,11 +104,11 @@ def read_folds(path: Path, subjects: Mapping[str, str]) -> list[Fold]:
 
     Args:
         path: the file.
-        subjects: case to subject, of every case that may occur.
+        subjects: case to subject, of every labelled training case.
 
     Raises:
-        InputError: the file is not such a table, names an unknown case, scores a case twice, or puts one subject on
-            two sides of a fold.
+        InputError: the file is not such a table, names a case that is no labelled training case, scores a case twice,
+            or puts one subject on two sides of a fold.
     """
     try:
         rows = read_json(path)["folds"]
@@ -123,7 +123,10 @@ def read_folds(path: Path, subjects: Mapping[str, str]) -> list[Fold]:
         for side in ("train", "inner", "validation"):
             for case in getattr(fold, side):
                 if case not in subjects:
-                    raise InputError(f"{path}, fold {number}: the case {case!r} is not in the table of cases.")
+                    raise InputError(
+                        f"{path}, fold {number}: the case {case!r} is no labelled training case; remove it, or delete "
+                        "the file and plan again."
+                    )
                 other = sides.setdefault(subjects[case], side)
                 if other != side:
                     raise InputError(

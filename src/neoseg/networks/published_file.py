@@ -19,15 +19,16 @@ from torch import Tensor
 from ..atomic import read_json, replacing, replacing_folder, write_json
 from ..errors import ConfigError, InputError, nearest
 from .build import build_network
-from .configs import PUBLISHED, UnetrPPConfig
+from .configs import PUBLISHED, UnetrPPConfig, check_orientation
 from .orientation import Turn
 from .unetr_pp import UnetrPP
 from .weights import load_published, published_state, variant_of, without_prefix
 
-__all__ = ["Checkpoint", "describe", "network_of", "read_checkpoint_file", "read_folder", "write_checkpoint_file",
-           "write_folder"]  # fmt: skip
+__all__ = ["MODEL", "NETWORK", "Checkpoint", "Description", "describe", "network_of", "read_checkpoint_file",
+           "read_description", "read_folder", "write_checkpoint_file", "write_folder"]  # fmt: skip
 
 MODEL, NETWORK = "model.safetensors", "network.json"
+"""The files of a folder of converted weights."""
 
 SCALAR: Callable[..., Any] = np.float64(0).__reduce__()[0]  # type: ignore[assignment]
 """The function of numpy that a stored number names."""
@@ -53,6 +54,50 @@ class Checkpoint(NamedTuple):
     weights: dict[str, Tensor]
     epoch: int | None
     prefixed: bool
+
+
+class Description(NamedTuple):
+    """What the ``network.json`` of a folder of converted weights says.
+
+    Attributes:
+        variant: its published name, None where it has none.
+        in_channels: channels of the input.
+        classes: channels of each output, background included.
+        patch: voxels on each axis, in the order of axes of the weights.
+        native_orientation: where those axes lead, None where it is not known.
+        config: the network; its stem has the order of axes of the weights.
+    """
+
+    variant: str | None
+    in_channels: int
+    classes: int
+    patch: tuple[int, ...]
+    native_orientation: str | None
+    config: UnetrPPConfig
+
+    def turned(self, orientation: str | None) -> tuple[UnetrPPConfig, tuple[int, ...]]:
+        """Return config and patch with axes (x, y, z) in RAS+, which the same weights fit.
+
+        Args:
+            orientation: where the axes of the weights lead, where the description does not say.
+
+        Raises:
+            ConfigError: it is not known where the axes of the weights lead, or it is no orientation.
+        """
+        orientation = orientation or self.native_orientation
+        if orientation is None:
+            preset = PUBLISHED.get(self.variant or "")
+            source = preset.orientation_source if preset is not None else "not stated"
+            raise ConfigError(
+                f"network.native_orientation is not known for these weights ({source}); give where each axis of the "
+                'arrays that they were trained on leads, the first one first, such as "SPL".'
+            )
+        check_orientation(orientation)
+        turned = UnetrPPConfig.model_validate({**self.config.model_dump(), "native_orientation": orientation})
+        place = Turn(orientation).places
+        stem = turned.stem
+        assert stem is not None
+        return turned.model_copy(update={"stem": tuple(stem[i] for i in place)}), tuple(self.patch[i] for i in place)
 
 
 def read_checkpoint_file(path: Path) -> Checkpoint:
@@ -120,7 +165,8 @@ def network_of(weights: Mapping[str, Tensor], *, variant: str | None = None) -> 
     if name is None:
         raise InputError(
             f"The weights look like none of the published variants {', '.join(PUBLISHED)}, whose sizes of patch and "
-            "parts are known; name the variant, or load them through the Python API into a network of your own."
+            "parts are known; name the variant, or build the network of these weights in Python and load them with "
+            "neoseg.networks.weights.load_published."
         )
     preset, given = PUBLISHED[name], without_prefix(weights)
     stem, head = (given.get(key) for key in ("unetr_pp_encoder.downsample_layers.0.0.conv.weight",
@@ -176,19 +222,9 @@ def read_folder(folder: Path, *, native_orientation: str | None = None, as_store
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    try:
-        facts = read_json(folder / NETWORK)
-        config = UnetrPPConfig.model_validate(facts["network"])
-        in_channels, classes = int(facts["in_channels"]), int(facts["classes"])
-        patch, known = [int(size) for size in facts["patch"]], facts["native_orientation"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{folder / NETWORK}: the description of the network cannot be read ({str(error).splitlines()[0]}); "
-            "convert the checkpoint again."
-        ) from error
-    if not as_stored:
-        config, patch = _turned(config, patch, native_orientation or known, facts.get("variant"))
-    network = build_network(config, in_channels=in_channels, classes=classes, patch=patch)
+    found = read_description(folder)
+    config, patch = (found.config, found.patch) if as_stored else found.turned(native_orientation)
+    network = build_network(config, in_channels=found.in_channels, classes=found.classes, patch=patch)
     assert isinstance(network, UnetrPP)
     try:
         network.load_state_dict(load_file(folder / MODEL))
@@ -198,6 +234,33 @@ def read_folder(folder: Path, *, native_orientation: str | None = None, as_store
             "again."
         ) from error
     return network
+
+
+def read_description(folder: Path) -> Description:
+    """Return what a folder that `write_folder` wrote says of its network; the weights are not read.
+
+    Raises:
+        InputError: the description is missing or damaged.
+    """
+    try:
+        facts = read_json(folder / NETWORK)
+        config = UnetrPPConfig.model_validate(facts["network"])
+        orientation = UnetrPPConfig.model_validate({"native_orientation": facts["native_orientation"]})
+        if config.stem is None or len(facts["patch"]) != len(config.stem):
+            raise ValueError("stem and patch with as many axes are wanted")
+        return Description(
+            facts.get("variant"),
+            int(facts["in_channels"]),
+            int(facts["classes"]),
+            tuple(int(size) for size in facts["patch"]),
+            orientation.native_orientation,
+            config,
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{folder / NETWORK}: the description of the network cannot be read ({str(error).splitlines()[0]}); "
+            "convert the checkpoint again."
+        ) from error
 
 
 def describe(path: Path) -> dict[str, Any]:
@@ -229,23 +292,6 @@ def describe(path: Path) -> dict[str, Any]:
         "native_orientation": preset.native_orientation if preset else None,
         "orientation_source": preset.orientation_source if preset else None,
     }
-
-
-def _turned(
-    config: UnetrPPConfig, patch: list[int], orientation: str | None, variant: str | None
-) -> tuple[UnetrPPConfig, list[int]]:
-    """Return config and patch with axes (x, y, z) in RAS+, of a network whose weights lie in an orientation."""
-    if orientation is None:
-        source = PUBLISHED[variant].orientation_source if variant is not None and variant in PUBLISHED else "not stated"
-        raise ConfigError(
-            f"network.native_orientation is not known for these weights ({source}); give where each axis of the arrays "
-            'that they were trained on leads, the first one first, such as "SPL".'
-        )
-    turned = UnetrPPConfig.model_validate({**config.model_dump(), "native_orientation": orientation})
-    place = Turn(orientation).places
-    stem = turned.stem
-    assert stem is not None
-    return turned.model_copy(update={"stem": tuple(stem[i] for i in place)}), [patch[i] for i in place]
 
 
 def _why_not(path: Path, error: Exception) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InputError
+from ..errors import ConfigError, InputError
 
 if TYPE_CHECKING:
     from ..networks.unetr_pp import UnetrPP
@@ -63,9 +63,10 @@ def _network_in(folder: Path) -> UnetrPP:
         from ..networks.published_file import read_folder
 
         return read_folder(folder, as_stored=True)
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
     from ..networks.build import build_network
+    from ..networks.configs import UnetrPPConfig
     from ..networks.unetr_pp import UnetrPP
     from ..plan.plan import read_plan
     from ..training.checkpoint import read_weights
@@ -76,8 +77,15 @@ def _network_in(folder: Path) -> UnetrPP:
             f"{folder}: neither a folder of converted weights, with network.json, nor fold0/best of a run; give one."
         )
     plan = read_plan(plan_file)
-    with safe_open(model, framework="pt") as file:
-        classes = file.get_slice("heads.0.weight").get_shape()[0]
+    if not isinstance(plan.network, UnetrPPConfig):
+        raise ConfigError(
+            f"{folder}: the network of this run is {plan.network.kind}; only unetr_pp of layout legacy has such a file."
+        )
+    try:
+        with safe_open(model, framework="pt") as file:
+            classes = file.get_slice("heads.0.weight").get_shape()[0]
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{model}: these weights cannot be read ({error}); restore the file.") from error
     network = build_network(plan.network, in_channels=len(plan.channels), classes=classes, patch=plan.patch)
     read_weights(folder, network)
     assert isinstance(network, UnetrPP)

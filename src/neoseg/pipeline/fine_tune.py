@@ -1,4 +1,4 @@
-"""A training that starts from the weights of another run, and what that means for its scores.
+"""A training that starts from the weights of another run, or from published ones, and what that means for its scores.
 
 Tensors are taken by name. Those that read the image (the stem) are taken only where both runs have the same channels in
 the same order, those that write the classes (the heads) only where both have the same classes or the same regions;
@@ -6,6 +6,9 @@ otherwise they start anew, and it is said. All others have to fit.
 
 A case that the other run has seen is no unseen case any more. Every cross-validated or held-out case is compared with
 those that the weights were trained with, by the bytes of the images and by the names of case and subject.
+
+Published weights, in a folder that ``neoseg weights convert`` wrote, name neither channels, classes nor cases: channels
+and classes are compared by their number, and that no case could be compared is said.
 """
 
 from __future__ import annotations
@@ -20,16 +23,31 @@ from ..config import RunConfig, load_resolved
 from ..data.cases import Case
 from ..data.folds import Fold
 from ..data.store import digest, file_digest
-from ..errors import ConfigError, StateError
+from ..errors import ConfigError, InputError, StateError
+from ..networks.configs import UnetrPPConfig
 from ..plan.plan import Plan, read_plan
+from ..targets import Targets
 from ..workspace import Run
 from .manifest import case_facts
+from .published_start import require_network
 from .session import Session
 
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["FoldStart", "Transfer", "fold_starts", "load_start", "read_fold_rows", "record_of", "start_key", "transfer"]
+    from ..networks.published_file import Description
+
+__all__ = [
+    "FoldStart",
+    "Transfer",
+    "fold_starts",
+    "load_start",
+    "read_fold_rows",
+    "record_of",
+    "start_key",
+    "told_start",
+    "transfer",
+]
 
 U_SHAPED = ("unet", "wide_unet", "unet_plus_plus", "attention_unet")
 IMAGE_PARTS: Mapping[str, tuple[str, ...]] = {
@@ -50,7 +68,11 @@ CLASS_PARTS: Mapping[str, tuple[str, ...]] = {
 }
 """By the kind of network: how the names of the tensors begin that read the image, and that write the classes."""
 
-WEIGHTS = Path("best") / "model.safetensors"
+_Anew = tuple[Mapping[str, tuple[str, ...]], str]
+"""One of these tables, and why its tensors start anew."""
+
+MODEL = "model.safetensors"
+WEIGHTS = Path("best") / MODEL
 
 
 @dataclass(frozen=True)
@@ -58,24 +80,40 @@ class FoldStart:
     """What one fold starts from.
 
     Attributes:
-        source: folder of the other run.
-        fold: index of its fold.
+        source: folder of the other run, or of converted weights.
+        fold: index of its fold; None for converted weights.
         weights: hash of the weights file.
         seen: cases scored here that those weights were trained with, told by the bytes of an image.
         named: further ones whose case or subject has the name of one that they were trained with.
-        compared: "bytes" when the other run keeps hashes of its images, else "names".
+        compared: "bytes" when the other run keeps hashes of its images, else "names"; "nothing" for converted weights.
     """
 
     source: str
-    fold: int
+    fold: int | None
     weights: str
     seen: tuple[str, ...]
     named: tuple[str, ...]
     compared: str
 
     @property
+    def file(self) -> Path:
+        """The weights."""
+        return Path(self.source) / MODEL if self.fold is None else Path(self.source) / f"fold{self.fold}" / WEIGHTS
+
+    @property
+    def place(self) -> str:
+        """Where the weights are, in words."""
+        return self.source if self.fold is None else f"fold {self.fold} of {self.source}"
+
+    @property
     def warnings(self) -> list[str]:
         """The sentences that a reader of the scores needs."""
+        if self.compared == "nothing":
+            return [
+                f"Which cases the published weights in {Path(self.source).name} that this run started from were "
+                "trained with is not known: if a case that is scored here was among them, its score is not that of an "
+                "unseen case."
+            ]
         told = [] if self.caution is None else [self.caution]
         if self.compared == "names":
             told.append(
@@ -110,21 +148,24 @@ class Transfer:
         taken: names of those that do.
         new: names of those that start anew.
         reasons: why, one sentence each.
+        notes: what a reader of the screen has to know of those that are taken, one sentence each.
     """
 
     taken: tuple[str, ...]
     new: tuple[str, ...]
     reasons: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def told(self) -> str:
         """The sentence for the screen."""
-        if not self.new:
-            return f"All {len(self.taken)} tensors are taken."
-        return (
-            f"{len(self.taken)} of {len(self.taken) + len(self.new)} tensors are taken; {_listed(self.new, 8)} start "
-            f"anew, because {' and '.join(self.reasons)}."
-        )
+        first = f"All {len(self.taken)} tensors are taken."
+        if self.new:
+            first = (
+                f"{len(self.taken)} of {len(self.taken) + len(self.new)} tensors are taken; {_listed(self.new, 8)} "
+                f"start anew, because {' and '.join(self.reasons)}."
+            )
+        return " ".join((first, *self.notes))
 
 
 @dataclass(frozen=True)
@@ -147,15 +188,31 @@ class _Source:
     cases: dict[str, dict[str, Any]]
 
 
+@dataclass(frozen=True)
+class _Converted:
+    """Converted weights to start from.
+
+    Attributes:
+        folder: theirs.
+        weights: hash of the weights file.
+        network: what the folder says of it.
+    """
+
+    folder: Path
+    weights: str
+    network: Description
+
+
 def fold_starts(session: Session) -> dict[int, FoldStart]:
     """Return what each fold starts from, by its index; nothing when the configuration names no other run.
 
     A fold starts from the fold of the same index, or, where that one was trained with cases that are scored here, from
-    the one that was trained with the fewest of them. What a fold that has begun was started from stands in the run
-    folder; the other run is not needed once all folds are finished.
+    the one that was trained with the fewest of them. From converted weights all folds start alike. What a fold that
+    has begun was started from stands in the run folder; the other folder is not needed once all folds are finished.
 
     Raises:
         StateError: the other folder is not a finished run, or this run has begun from other weights.
+        InputError: it is a file, or holds converted weights that cannot be read.
     """
     run, given = session.run, session.config.init_from
     before = _recorded(run)
@@ -172,7 +229,11 @@ def fold_starts(session: Session) -> dict[int, FoldStart]:
     if len(finished) == len(session.folds) and all(i in before and before[i].source == str(given) for i in finished):
         return before
     source = _read_source(given, run)
-    starts = {i: _start(session, source, i, fold) for i, fold in enumerate(session.folds)}
+    if isinstance(source, _Converted):
+        start = FoldStart(str(source.folder), None, source.weights, (), (), "nothing")
+        starts = dict.fromkeys(range(len(session.folds)), start)
+    else:
+        starts = {i: _start(session, source, i, fold) for i, fold in enumerate(session.folds)}
     for index in begun:
         there = before.get(index)
         if there is None:
@@ -182,9 +243,9 @@ def fold_starts(session: Session) -> dict[int, FoldStart]:
             )
         if there.weights != starts[index].weights:
             raise StateError(
-                f"{run.fold(index)}: this training was begun from the weights {there.weights} of fold {there.fold} of "
-                f"{there.source}, but {given} has {starts[index].weights}; give the run of then, or choose another "
-                "`name` in the configuration."
+                f"{run.fold(index)}: this training was begun from the weights {there.weights} of {there.place}, but "
+                f"{given} has {starts[index].weights}; give those of then, or choose another `name` in the "
+                "configuration."
             )
         starts[index] = there
     return starts
@@ -201,6 +262,7 @@ def transfer(session: Session) -> Transfer:
     Raises:
         StateError: the other folder is not a finished run.
         ConfigError: a tensor that has to be taken does not fit; the settings that differ are named.
+        InputError: converted weights that cannot be read.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -208,41 +270,46 @@ def transfer(session: Session) -> Transfer:
 
     assert session.config.init_from is not None
     source, plan, targets = _read_source(session.config.init_from, session.run), session.plan, session.targets
+    if isinstance(source, _Converted):
+        require_network(source.folder, source.network, plan, session.config)
+        folder, path = source.folder, source.folder / MODEL
+        anew, notes = _anew_by_number(source.network, plan, targets)
+        remedy = f"{source.folder / 'network.json'} describes another network, so convert the checkpoint again"
+    else:
+        folder, path = source.run.folder, source.run.fold(min(source.weights)) / WEIGHTS
+        remedy = _remedy(source.plan, plan)
+        if source.plan.network.kind == plan.network.kind and _orientation(source.plan) != _orientation(plan):
+            # no shape shows it where the patch has equal sides
+            raise ConfigError(
+                f"{folder}: the weights there see their axes in the orientation {_orientation(source.plan)}, but the "
+                f"network of now sees them in {_orientation(plan)} (network.native_orientation); {remedy}."
+            )
+        anew, notes = _anew(source, plan, targets), ()
     network = build_network(plan.network, in_channels=len(plan.channels), classes=targets.channels, patch=plan.patch)
     own = {name: tuple(value.shape) for name, value in network.state_dict().items()}
-    path = source.run.fold(min(source.weights)) / WEIGHTS
     try:
         with safe_open(path, framework="pt") as file:
             theirs = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise StateError(f"{path}: these weights cannot be read ({error}); restore the file.") from error
-    new: list[str] = []
-    reasons: list[str] = []
-    kind, before = plan.network.kind, source.config.targets
-    if source.plan.channels != plan.channels:
-        new += _beginning(own, IMAGE_PARTS, kind)
-        reasons.append(f"the channels are {_listed(plan.channels)} and were {_listed(source.plan.channels)}")
-    if before.told != targets.told:
-        new += _beginning(own, CLASS_PARTS, kind)
-        if before.overlapping or targets.overlapping:
-            reasons.append(f"the network learns {targets.told} and learned {before.told}")
-        else:
-            reasons.append(f"the classes are {_listed(targets.classes)} and were {_listed(before.classes)}")
+    kind = plan.network.kind
+    new = [name for parts, _ in anew for name in _beginning(own, parts, kind)]
     taken = [name for name in own if name not in new]
     for name in taken:
         if theirs.get(name) != own[name]:
             shape = f"has the shape {theirs[name]}" if name in theirs else "does not exist"
             raise ConfigError(
-                f"{source.run.folder}: the weights of this run do not fit the network of now: {name} {shape} there and "
-                f"has {own[name]} here; {_remedy(source.plan, plan)}."
+                f"{folder}: the weights there do not fit the network of now: {name} {shape} there and has {own[name]} "
+                f"here; {remedy}."
             )
     free = (*IMAGE_PARTS.get(kind, ()), *CLASS_PARTS.get(kind, ()))
     if lost := [name for name in theirs if name not in own and not name.startswith(free)]:
         raise ConfigError(
-            f"{source.run.folder}: the weights of this run do not fit the network of now: {lost[0]} has no place here; "
-            f"{_remedy(source.plan, plan)}."
+            f"{folder}: the weights there do not fit the network of now: {lost[0]} has no place here; {remedy}."
         )
-    return Transfer(tuple(taken), tuple(name for name in own if name in new), tuple(reasons))
+    return Transfer(
+        tuple(taken), tuple(name for name in own if name in new), tuple(reason for _, reason in anew), notes
+    )
 
 
 def load_start(network: nn.Module, start: FoldStart, taken: Sequence[str]) -> None:
@@ -255,7 +322,7 @@ def load_start(network: nn.Module, start: FoldStart, taken: Sequence[str]) -> No
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    path = Path(start.source) / f"fold{start.fold}" / WEIGHTS
+    path = start.file
     try:
         if file_digest(path) != start.weights:
             raise StateError(f"{path}: these weights have changed since the training was begun; restore the file.")
@@ -266,6 +333,12 @@ def load_start(network: nn.Module, start: FoldStart, taken: Sequence[str]) -> No
     with torch.no_grad():
         for name in taken:
             own[name].copy_(found[name])
+
+
+def told_start(folder: Path, starts: Mapping[int, FoldStart], fresh: Sequence[int], moved: Transfer) -> str:
+    """Return the sentence for the screen about the folds that start now."""
+    pairs = [f"fold {i}" + ("" if starts[i].fold is None else f" from its fold {starts[i].fold}") for i in fresh]
+    return f"Starting from the weights of {folder}, {', '.join(pairs)}: {moved.told}"
 
 
 def record_of(starts: Mapping[int, FoldStart], moved: Transfer) -> dict[str, Any]:
@@ -297,20 +370,39 @@ def _recorded(run: Run) -> dict[int, FoldStart]:
     return {i: FoldStart(**row | {k: tuple(row[k]) for k in ("seen", "named")}) for i, row in rows.items()}
 
 
-def _read_source(folder: Path, own: Run) -> _Source:
+def _read_source(folder: Path, own: Run) -> _Source | _Converted:
     run = Run(folder)
+    if folder.is_file():
+        raise InputError(
+            f"{folder}: this is a file, and a folder is wanted to start from; `neoseg weights convert {folder} FOLDER` "
+            "makes one of a checkpoint of the authors' code, or give the folder of a run."
+        )
+    if (folder / "network.json").is_file():
+        return _read_converted(folder)
     if folder.resolve() == own.folder.resolve():
         raise ConfigError(f"{folder}: a run cannot start from its own weights; name another run.")
     finished = sorted(int(p.parent.name.removeprefix("fold")) for p in folder.glob("fold*/finished.json"))
     weights = {i: file_digest(run.fold(i) / WEIGHTS) for i in finished if (run.fold(i) / WEIGHTS).is_file()}
     if not weights or not run.config.is_file() or not run.plan.is_file():
         raise StateError(
-            f"{folder}: this is not the folder of a run with a finished fold (runs/<name> of a workspace), so there "
-            "are no weights to start from."
+            f"{folder}: this is not the folder of a run with a finished fold (runs/<name> of a workspace), nor one "
+            "that `neoseg weights convert` wrote, so there are no weights to start from; give one of them."
         )
     folds = [Fold(*(tuple(row[side]) for side in ("train", "inner", "validation"))) for row in read_fold_rows(run)]
     cases = read_record(run.manifest, "train that run again").get("cases", {}) if run.manifest.is_file() else {}
     return _Source(run, load_resolved(run.config), read_plan(run.plan), weights, folds, cases)
+
+
+def _read_converted(folder: Path) -> _Converted:
+    from ..networks.published_file import read_description
+
+    network = read_description(folder)
+    try:
+        return _Converted(folder, file_digest(folder / MODEL), network)
+    except OSError as error:
+        raise InputError(
+            f"{folder / MODEL}: these weights cannot be read ({error.strerror}); convert the checkpoint again."
+        ) from error
 
 
 def _start(session: Session, source: _Source, index: int, fold: Fold) -> FoldStart:
@@ -342,6 +434,46 @@ def _image_hashes(facts: Mapping[str, Any]) -> list[str]:
     return [value for name, value in facts["files"].items() if name not in ("label", "mask")]
 
 
+def _anew(source: _Source, plan: Plan, targets: Targets) -> list[_Anew]:
+    """Return which parts start anew for another run's weights, and why."""
+    found: list[_Anew] = []
+    before = source.config.targets
+    if source.plan.channels != plan.channels:
+        why = f"the channels are {_listed(plan.channels)} and were {_listed(source.plan.channels)}"
+        found.append((IMAGE_PARTS, why))
+    if before.told != targets.told:
+        why = f"the classes are {_listed(targets.classes)} and were {_listed(before.classes)}"
+        if before.overlapping or targets.overlapping:
+            why = f"the network learns {targets.told} and learned {before.told}"
+        found.append((CLASS_PARTS, why))
+    return found
+
+
+def _anew_by_number(there: Description, plan: Plan, targets: Targets) -> tuple[list[_Anew], tuple[str, ...]]:
+    """Return the same for weights that name neither channels nor classes, and what is not known of those taken."""
+    found: list[_Anew] = []
+    same = []
+    if there.in_channels != len(plan.channels):
+        why = f"the channels are {len(plan.channels)} ({_listed(plan.channels)}) and were {there.in_channels}"
+        found.append((IMAGE_PARTS, why))
+    else:
+        same.append("channels")
+    if targets.overlapping:
+        found.append((CLASS_PARTS, f"the network learns {targets.told} and learned {there.classes} classes"))
+    elif there.classes != targets.channels:
+        why = f"the classes are {targets.channels} with the background ({_listed(targets.classes)}) and were"
+        found.append((CLASS_PARTS, f"{why} {there.classes}"))
+    else:
+        same.append("classes")
+    if not same:
+        return found, ()
+    return found, (f"These weights do not name their {' and '.join(same)}, which were compared by number alone.",)
+
+
+def _orientation(plan: Plan) -> str:
+    return (plan.network.native_orientation if isinstance(plan.network, UnetrPPConfig) else None) or "RAS"
+
+
 def _beginning(names: Mapping[str, Any], parts: Mapping[str, tuple[str, ...]], kind: str) -> list[str]:
     if kind not in parts:
         raise ConfigError(
@@ -356,13 +488,15 @@ def _remedy(there: Plan, here: Plan) -> str:
     old, new = there.network.model_dump(mode="json"), here.network.model_dump(mode="json")
     if old["kind"] != new["kind"]:
         return f"network.kind is {old['kind']!r} there and {new['kind']!r} here; plan this run with that kind"
-    changes = {f"network.{key}": value for key, value in old.items() if new.get(key) != value}
+    changes = {f"network.{key}": value for key, value in old.items() if new.get(key) != value and value is not None}
+    gone = [f"network.{key}" for key, value in old.items() if new.get(key) != value and value is None]
     if there.patch != here.patch:
         changes["plan.patch"] = list(there.patch)
-    if not changes:
+    if not changes and not gone:
         return "no setting differs, so they were made by another version; train that run again"
     told = " ".join(f"--set {key}={str(value).replace(' ', '')}" for key, value in changes.items())
-    return f"plan this run like that one, in a workspace of its own or again, with {told}"
+    told = " and ".join([*([f"with {told}"] if told else []), *([f"without {', '.join(gone)}"] if gone else [])])
+    return f"plan this run like that one, in a workspace of its own or again, {told}"
 
 
 def _listed(names: Sequence[str], most: int = 5) -> str:

@@ -54,7 +54,7 @@ def plan(session: Session) -> Plan:
     if len(session.trainable) < FEWEST_CASES:
         raise InputError(
             f"{config.cases}: {len(session.trainable)} labelled training cases were found, but at least {FEWEST_CASES} "
-            "are needed."
+            "are needed; add labels, or rows with split = train."
         )
     keys = _keys(session)
     fingerprint = _fingerprint(session, keys.data)

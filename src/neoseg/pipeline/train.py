@@ -20,7 +20,7 @@ from ..progress import Progress
 from ..training.configs import TrainingConfig
 from ..training.launch import Launch, launched
 from ..workspace import write_if_changed
-from .fine_tune import FoldStart, fold_starts, load_start, record_of, transfer
+from .fine_tune import FoldStart, fold_starts, load_start, record_of, told_start, transfer
 from .forecast import forecast_training
 from .lengths import require_length
 from .out_of_memory import training_in_memory
@@ -73,8 +73,8 @@ def train(session: Session, *, key: str, folds: Sequence[int] | None = None, fai
     if moved is not None:
         if launch.rank == 0:
             write_if_changed(run.start, record_of(starts, moved))
-        pairs = ", ".join(f"fold {i} from its fold {starts[i].fold}" for i in fresh)
-        session.progress.say(f"Starting from the weights of {config.init_from}, {pairs}: {moved.told}")
+        assert config.init_from is not None
+        session.progress.say(told_start(config.init_from, starts, fresh, moved))
         for text in dict.fromkeys(text for i in fresh for text in starts[i].warnings):
             session.progress.say(text)
     for index in [i for i in run.fold_records() if i >= count]:

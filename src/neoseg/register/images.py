@@ -16,6 +16,9 @@ __all__ = ["around", "clipped", "dilated", "isotropic", "isotropic_mask", "known
 FWHM = float(np.sqrt(8 * np.log(2)))
 
 
+FEWEST_VOXELS = 64
+"""Of a head: fewer tell nothing of where it lies."""
+
 FEWEST_SLICES = 3
 """Along any axis: a head seen in fewer slices says nothing about turns out of their plane."""
 
@@ -37,23 +40,39 @@ def require_image(volume: Volume, mask: NDArray[Any] | None, name: str) -> NDArr
     """
     if volume.grid.ndim != 3 or volume.array.shape[0] != 1:
         raise GeometryError(
-            f"The {name} image has an array of shape {volume.array.shape}, but registration needs one channel in 3-D."
+            f"The {name} image has an array of shape {volume.array.shape}, but registration needs one channel in 3-D; "
+            "give a single volume."
         )
     image = volume.array[0]
     if mask is not None and mask.shape != image.shape:
-        raise GeometryError(f"The {name} mask has shape {mask.shape}, but its image has shape {image.shape}.")
+        raise GeometryError(
+            f"The {name} mask has shape {mask.shape}, but its image has shape {image.shape}; give a mask on the grid "
+            "of the image."
+        )
     if not np.isfinite(image).all():
-        raise InputError(f"The {name} image has {int((~np.isfinite(image)).sum())} voxels that are not numbers.")
+        raise InputError(
+            f"The {name} image has {int((~np.isfinite(image)).sum())} voxels of {image.size} that are not numbers; "
+            "write 0 in their place, or export the image again."
+        )
     inside = _head(image) if mask is None else np.asarray(mask) != 0
-    if inside.sum() < 64:
-        raise InputError(f"The {name} image has {int(inside.sum())} voxels in its mask; registration needs 64 or more.")
+    if inside.sum() < FEWEST_VOXELS:
+        remedy = "give a mask of the whole head"
+        if mask is None:
+            remedy = "none was given, so they are the voxels that stand out from the background; give one of the head"
+        raise InputError(
+            f"The {name} image has {int(inside.sum())} voxels in its mask, but registration needs {FEWEST_VOXELS} or "
+            f"more; {remedy}, or another image."
+        )
     if np.ptp(image) == 0:
-        raise InputError(f"The {name} image is constant ({float(image.flat[0])}), so there is nothing to align.")
+        raise InputError(
+            f"The {name} image is constant ({float(image.flat[0])} in all {image.size} voxels), so there is nothing to "
+            "align; export it again, or give another image."
+        )
     slices = min(int(np.ptp(np.flatnonzero(inside.any(axis=others)))) + 1 for others in ((1, 2), (0, 2), (0, 1)))
     if slices < FEWEST_SLICES:
         raise InputError(
             f"The mask of the {name} image spans {slices} voxel(s) along one axis; registration in 3-D needs "
-            f"{FEWEST_SLICES} or more."
+            f"{FEWEST_SLICES} or more, so give more of the head."
         )
     return np.asarray(inside, dtype=bool)
 
