@@ -94,3 +94,26 @@ def test_a_scan_that_lacks_a_channel_is_told(tmp_path: Path) -> None:
     write(tmp_path, "a_flair.nii.gz", "a_t1.nii.gz", "b_t1.nii.gz")
     with pytest.raises(InputError, match=r"the scan 'b' lacks \['flair'\]"):
         scans_in(tmp_path, TWO)
+
+
+def test_a_channel_called_as_the_end_of_another_is_not_taken_for_it(tmp_path: Path) -> None:
+    write(tmp_path, "p_t1.nii.gz", "p_ce_t1.nii.gz")
+    for channels in (("t1", "ce_t1"), ("ce_t1", "t1")):
+        (scan,) = scans_in(tmp_path, channels).scans
+        assert (scan.case, {c: p.name for c, p in scan.images.items()}) == (
+            "p",
+            {"t1": "p_t1.nii.gz", "ce_t1": "p_ce_t1.nii.gz"},
+        )
+
+
+def test_a_scan_of_one_channel_is_called_as_nnunet_calls_its_case(tmp_path: Path) -> None:
+    write(tmp_path, "a_0000.nii.gz", "b_0000.nii.gz")
+    assert [s.case for s in scans_in(str(tmp_path), ("adc",)).scans] == ["a", "b"]
+    (scan,) = scans_in(tmp_path / "a_0000.nii.gz", ("adc",)).scans
+    assert (scan.case, scan.subject, scan.images) == ("a", "a", {"adc": tmp_path / "a_0000.nii.gz"})
+    write(tmp_path, "c.nii.gz")
+    assert [s.case for s in scans_in(tmp_path, ("adc",)).scans] == ["a_0000", "b_0000", "c"]
+    (tmp_path / "twice").mkdir()
+    write(tmp_path / "twice", "a_0000_0000.nii.gz", "_0000.nii.gz")
+    assert [s.case for s in scans_in(tmp_path / "twice", ("adc",)).scans] == ["_0000", "a_0000_0000"]
+    assert [s.case for s in scans_in(tmp_path / "twice" / "a_0000_0000.nii.gz", ("adc",)).scans] == ["a_0000"]

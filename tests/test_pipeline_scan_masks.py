@@ -69,3 +69,22 @@ def test_mistakes_have_one_sentence(tmp_path: Path) -> None:
     ]:
         with pytest.raises(InputError, match=words):
             given(tmp_path / "in", masks)
+
+
+def test_masks_of_scans_that_are_called_as_in_nnunet(tmp_path: Path) -> None:
+    write(tmp_path / "in", "a_0000.nii.gz", "b_0000.nii.gz", "c_0000.nii.gz", "d_0000.nii.gz")
+    write(tmp_path / "masks", "a.nii.gz", "b_0000.nii.gz", "c_mask.nii.gz", "d_0000_mask.nii.gz")
+    assert given(tmp_path / "in", tmp_path / "masks") == {
+        "a": "a.nii.gz",
+        "b": "b_0000.nii.gz",
+        "c": "c_mask.nii.gz",
+        "d": "d_0000_mask.nii.gz",
+    }
+    # masks that lie among the scans change no name
+    write(tmp_path / "both", "a_0000.nii.gz", "b_0000.nii.gz", "a_mask.nii.gz", "b_0000_mask.nii.gz")
+    assert given(tmp_path / "both", tmp_path / "both") == {"a": "a_mask.nii.gz", "b": "b_0000_mask.nii.gz"}
+    write(tmp_path / "twice", "a_0000_0000.nii.gz", "a_mask.nii.gz", "a_0000_mask.nii.gz")
+    one = tmp_path / "twice" / "a_0000_0000.nii.gz"
+    assert given(one, tmp_path / "twice") == {"a_0000": "a_0000_mask.nii.gz"}
+    files = with_masks(scans_in(str(one), ONE), str(tmp_path / "twice" / "a_mask.nii.gz"), ONE)
+    assert [scan.case for scan in files.scans] == ["a_0000"]

@@ -13,6 +13,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from assembled_run import with_one_fold
 from neoseg.errors import ConfigError
 from neoseg.inference.configs import bytes_of
 from neoseg.io import read_volume
@@ -80,7 +81,7 @@ def script(text: str, *arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 def written(folder: Path) -> dict[str, np.ndarray]:
-    return {path.name: np.asarray(nib.load(path).dataobj) for path in sorted(folder.iterdir())}
+    return {path.name: np.asarray(nib.load(path).dataobj) for path in sorted(folder.glob("*.nii.gz"))}
 
 
 @pytest.fixture(scope="module")
@@ -112,8 +113,7 @@ def test_uncertainty_comes_as_maps_and_as_a_range_of_volumes(
     # each fold by itself, through a run that has no other
     each = []
     for index in (0, 1):
-        alone = tmp_path / f"alone{index}"
-        shutil.copytree(run, alone, ignore=shutil.ignore_patterns(f"fold{1 - index}"))
+        alone = with_one_fold(run, tmp_path / f"alone{index}", index)
         predictor, channels = load_predictor(alone, "cpu")
         each.append(predictor.predict(read_volume(scan / "scan1.nii.gz"), channels))
     both = [one.probabilities.array[0] for one in each]
@@ -125,11 +125,9 @@ def test_uncertainty_comes_as_maps_and_as_a_range_of_volumes(
 
 
 def test_one_fold_has_no_spread_and_says_so(blob_run: tuple[Path, Path], scan: Path, tmp_path: Path) -> None:
-    shutil.copytree(blob_run[0], tmp_path / "run", ignore=shutil.ignore_patterns("fold1"))
-    (found,) = predict_scans(
-        tmp_path / "run", scan, tmp_path / "out", options=PredictOptions(uncertainty=True), progress=Silent()
-    )
-    assert {p.name for p in (tmp_path / "out").iterdir()} == {"scan1.nii.gz", "scan1_entropy.nii.gz"}
+    run = with_one_fold(blob_run[0], tmp_path / "run", 0)
+    (found,) = predict_scans(run, scan, tmp_path / "out", options=PredictOptions(uncertainty=True), progress=Silent())
+    assert set(written(tmp_path / "out")) == {"scan1.nii.gz", "scan1_entropy.nii.gz"}
     assert not found.ranges_ml and any("one fold" in warning for warning in found.warnings)
 
 
@@ -204,7 +202,7 @@ def test_thirty_scans_in_one_process_leave_the_memory_flat(blob_run: tuple[Path,
     done = script(STREAM, blob_run[0], source, tmp_path / "out")
     assert done.returncode == 0, done.stderr
     resident = [int(line) for line in done.stdout.split()]
-    assert len(resident) == 30 == len(list((tmp_path / "out").iterdir()))
+    assert len(resident) == 30 == len(list((tmp_path / "out").glob("*.nii.gz")))
     assert max(resident[5:]) - resident[4] < 16 * 2**20
 
 

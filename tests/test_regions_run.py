@@ -165,7 +165,7 @@ def test_a_copied_run_predicts_new_scans_without_the_workspace(nested: Path, tmp
         expected[maps[name] >= 0.5] = value
     np.testing.assert_array_equal(label, expected)
     assert {p.name for p in (tmp_path / "out").iterdir()} == {
-        "scan0.nii.gz", "scan0_entropy.nii.gz", "scan0_spread.nii.gz",
+        "scan0.nii.gz", "scan0_entropy.nii.gz", "scan0_spread.nii.gz", "predictions.json",
         *(f"scan0_probability_{name}.nii.gz" for name in PAINTED),
     }  # fmt: skip
     truth = array_of(tmp_path / "new" / "labels" / "scan0.nii.gz")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from ..volume import Volume, same_grid
 from .brain_mask import Origin, brain_mask
 from .cases import Case
 from .foreground import head_levels
-from .units import UNITS_OF_ADC, adc_unit, channel_kind, factor_to_micro
+from .units import MICRO, UNITS_OF_ADC, adc_unit, channel_kind, factor_to_micro
 
 __all__ = ["LoadedImages", "load_images", "load_label", "load_mask", "unit_of"]
 
@@ -42,21 +42,29 @@ class LoadedImages:
     mask: NDArray[np.bool_] | None = None
 
 
-def load_images(case: Case, channels: Sequence[str]) -> LoadedImages:
+def load_images(case: Case, channels: Sequence[str], *, usual: Mapping[str, str] | None = None) -> LoadedImages:
     """Read the channels of a case, convert ADC to 1e-6 mm2/s, stack them, and set what is not brain to 0.
 
     So 0 is background in all that follows, and nowhere else assumed. The brain is the case's mask; without one it is
     told from the ADC map by :func:`neoseg.data.brain_mask.brain_mask`. Images without both stay as they are.
 
+    Args:
+        case: which one.
+        channels: to read, in this order.
+        usual: of a new scan, the channels that had a unit of ADC in training, whatever they are called, with that unit,
+            or "" where training cases had different ones. The unit of the scan is told from its numbers as for a
+            channel called ADC; where they tell none, it is the one of training.
+
     Raises:
         InputError: a channel or the mask is missing or unreadable, an image holds NaN or infinity, the mask is empty,
-            or no brain can be told from an ADC map.
+            no brain can be told from an ADC map, or of a channel in ``usual`` no unit is known.
         GeometryError: two channels, or a channel and the mask, lie on different grids.
     """
     if not channels:
         raise InputError(f"case {case.case}: none of its images ({sorted(case.images)}) is a channel of this run.")
     volumes: list[Volume] = []
     notes: list[str] = []
+    usual = usual or {}
     for channel in channels:
         if channel not in case.images:
             raise InputError(
@@ -75,7 +83,11 @@ def load_images(case: Case, channels: Sequence[str]) -> LoadedImages:
                 f"case {case.case}: {path.name} has the grid {_shown(volume)}, but {case.images[channels[0]].name} "
                 f"has {_shown(volumes[0])}; resample one onto the other first."
             )
-        unit = unit_of(case, channel, values)
+        unit = unit_of(case, channel, values, told=channel in usual)
+        recognised = bool(unit)
+        if not unit and channel in usual:
+            unit = _usual_unit(path, channel, usual[channel])
+            notes.append(f"{path.name}: its values are those of no known unit of ADC; as in training, {unit} is taken.")
         if channel_kind(channel) == "adc" and unit not in UNITS_OF_ADC:
             if unit:
                 raise InputError(
@@ -83,7 +95,7 @@ def load_images(case: Case, channels: Sequence[str]) -> LoadedImages:
                 )
             notes.append(f"{path.name}: its values are those of no known unit of ADC; they are taken as they are.")
         factor = factor_to_micro(unit) if unit in UNITS_OF_ADC else 1.0
-        if factor != 1.0:
+        if factor != 1.0 and recognised:
             notes.append(f"{path.name}: ADC recognised in {unit} and converted to 1e-6 mm2/s.")
         volumes.append(volume.with_array(np.asarray(values * np.float32(factor), dtype=np.float32)))
     stacked = Volume(np.concatenate([v.array for v in volumes]), volumes[0].grid)
@@ -141,11 +153,28 @@ def _brain_only(case: Case, loaded: LoadedImages) -> LoadedImages:
     return cut(found.mask & (image.array[adc] != found.background), found.origin, *notes)
 
 
-def unit_of(case: Case, channel: str, values: NDArray[np.float32]) -> str:
-    """Return the unit written in cases.csv or, for a channel named ADC, the one that the middle of the head tells."""
+def unit_of(case: Case, channel: str, values: NDArray[np.float32], *, told: bool = False) -> str:
+    """Return the unit written in cases.csv or, for a channel named ADC, the one that the middle of the head tells.
+
+    With ``told`` the head is asked for a channel of any name.
+    """
     if unit := case.units.get(channel):
         return unit
-    return adc_unit(head_levels(values[0])[0]) if channel_kind(channel) == "adc" else ""
+    return adc_unit(head_levels(values[0])[0]) if told or channel_kind(channel) == "adc" else ""
+
+
+def _usual_unit(path: Path, channel: str, usual: str) -> str:
+    """Return the unit that a channel had in training.
+
+    Raises:
+        InputError: it had several.
+    """
+    if not usual:
+        raise InputError(
+            f"{path}: the training cases had {channel} in different units, and the values of this file are those of "
+            f"none ({', '.join(UNITS_OF_ADC)}); bring it to {MICRO}."
+        )
+    return usual
 
 
 def load_label(case: Case, labels: LabelSet, grid_of: Volume) -> Volume:

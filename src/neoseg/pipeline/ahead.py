@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -28,7 +28,12 @@ class ReadyScan:
 
 
 def ready_scans(
-    steps: Steps, scans: Sequence[Case], channels: Sequence[str], jobs: int = 0
+    steps: Steps,
+    scans: Sequence[Case],
+    channels: Sequence[str],
+    jobs: int = 0,
+    *,
+    usual: Mapping[str, str] | None = None,
 ) -> Iterator[Outcome[ReadyScan]]:
     """Give the scans in their order, each prepared, or the sentence that says why it could not be.
 
@@ -38,19 +43,22 @@ def ready_scans(
         channels: those that a scan has to bring.
         jobs: processes that prepare ahead; at most as many scans wait to be taken. 0 starts none, and prepares each
             scan when it is asked for.
+        usual: units of the training cases, see :func:`neoseg.data.loading.load_images`.
 
     Raises:
         MachineError: a process beside this one died.
     """
     if not jobs:
         for scan in scans:
-            ready = _ready(steps, scan, channels)
+            ready = _ready(steps, scan, channels, usual or {})
             give_back()
             yield ready
             del ready  # or it would stay in memory beside the next one
         return
     # A process made by fork would inherit the threads' locks of torch and ITK, held or not.
-    pool = ProcessPoolExecutor(min(jobs, len(scans)), get_context("spawn"), _remember, (steps, tuple(channels)))
+    pool = ProcessPoolExecutor(
+        min(jobs, len(scans)), get_context("spawn"), _remember, (steps, tuple(channels), dict(usual or {}))
+    )
     waiting: deque[Future[Outcome[ReadyScan]]] = deque()
     try:
         for scan in scans:
@@ -68,27 +76,27 @@ def ready_scans(
         pool.shutdown(cancel_futures=True)
 
 
-_WORK: dict[str, tuple[Steps, Sequence[str]]] = {}
+_WORK: dict[str, tuple[Steps, Sequence[str], Mapping[str, str]]] = {}
 """In a process beside the first: what it was given once, for all its scans."""
 
 
-def _remember(steps: Steps, channels: Sequence[str]) -> None:
+def _remember(steps: Steps, channels: Sequence[str], usual: Mapping[str, str]) -> None:
     import SimpleITK as sitk  # noqa: N813
     import torch
 
     torch.set_num_threads(1)
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
-    _WORK["given"] = (steps, channels)
+    _WORK["given"] = (steps, channels, usual)
 
 
 def _remembered(scan: Case) -> Outcome[ReadyScan]:
-    steps, channels = _WORK["given"]
-    return _ready(steps, scan, channels)
+    steps, channels, usual = _WORK["given"]
+    return _ready(steps, scan, channels, usual)
 
 
-def _ready(steps: Steps, scan: Case, channels: Sequence[str]) -> Outcome[ReadyScan]:
+def _ready(steps: Steps, scan: Case, channels: Sequence[str], usual: Mapping[str, str]) -> Outcome[ReadyScan]:
     try:
-        loaded = load_images(scan, channels)
+        loaded = load_images(scan, channels, usual=usual)
         ready = steps.ready(loaded.image, loaded.channels, loaded.origin, loaded.mask)
         return Outcome(ReadyScan(ready, loaded.notes), None)
     except UserError as error:

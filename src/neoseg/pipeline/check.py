@@ -6,6 +6,7 @@ from ..data.checks import Problem, run_checks
 from ..data.checks.problem import warning
 from ..data.folds import cases_in, read_folds
 from ..errors import InputError
+from ..prepare.configs import ZADC, channels_read
 from .session import Session
 
 __all__ = ["check", "require_clean"]
@@ -16,9 +17,16 @@ def check(session: Session) -> list[Problem]:
     path, subjects = session.workspace.folds, {c.case: c.subject for c in session.trainable}
     # Folds of another set of cases are made anew by the plan, so there is nothing to check in them.
     folds = read_folds(path, subjects) if path.is_file() and cases_in(path) == set(subjects) else ()
-    needed = [c for c in session.channels if any(c in case.images for case in session.used)]
-    found = run_checks(session.cases, session.labels, needed, session.progress, folds=folds)
+    found = run_checks(session.cases, session.labels, _needed(session), session.progress, folds=folds)
     return [*found, *_idle_template(session)]
+
+
+def _needed(session: Session) -> list[str]:
+    """Return the channels that every patient has to bring."""
+    brought = [c for c in session.channels_read if any(c in case.images for case in session.used)]
+    always = channels_read(session.config.prepare, session.channels, makes_zmap=False)
+    # where some bring a Z map, ADC is needed of the others only, and preparation says of whom
+    return [c for c in brought if c in always or ZADC not in brought]
 
 
 def _idle_template(session: Session) -> list[Problem]:

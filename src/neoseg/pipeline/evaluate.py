@@ -16,7 +16,7 @@ from ..atomic import replacing
 from ..cluster.local import run_all
 from ..config import RunConfig
 from ..data.store import CaseStore
-from ..errors import ConfigError, InputError, nearest
+from ..errors import InputError
 from ..inference.configs import PostprocessSearch
 from ..io import read_label
 from ..methods.choice import Choice
@@ -73,13 +73,9 @@ def evaluate(session: Session, *, failed: Sequence[str] = ()) -> dict[str, Any]:
 
     Returns:
         The rules' choices, plain data.
-
-    Raises:
-        ConfigError: a rule names a channel that does not exist, or the data set has several classes.
     """
     config, run = session.config, session.run
     channels = session.run_plan.channels
-    _check_rules(config, channels, session.labels.count)
     folds = session.folds
     cv = [n for f in folds for n in f.validation if n not in failed]
     chosen = _rule_choices(session, cv, channels)
@@ -128,16 +124,6 @@ def _write_rows(rows: Iterable[ScoredRow], path: Path) -> None:
         writer = csv.DictWriter(stream, [f.name for f in fields(ScoredRow)])
         writer.writeheader()
         writer.writerows(asdict(row) for row in rows)
-
-
-def _check_rules(config: RunConfig, channels: Sequence[str], classes: int) -> None:
-    for rule in config.rules:
-        if rule.channel not in channels:
-            raise ConfigError(
-                f"rules: the channel {rule.channel!r} is not among the channels{nearest(rule.channel, channels)}."
-            )
-    if config.rules and classes > 2:
-        raise ConfigError(f"rules: a threshold finds one class, but {classes - 1} are declared; remove [[rules]].")
 
 
 def _rule_choices(session: Session, cases: Sequence[str], channels: Sequence[str]) -> dict[str, dict[str, Choice]]:

@@ -9,11 +9,12 @@ from ..atomic import read_record
 from ..config import RunConfig, config_from
 from ..data.cases import Case
 from ..data.store import files_digest
+from ..data.units import UNITS_OF_ADC, channel_kind, factor_to_micro
 from ..errors import StateError
 from ..workspace import Run
 from .session import Session
 
-__all__ = ["case_facts", "given_config", "manifest_of", "read_manifest"]
+__all__ = ["case_facts", "given_config", "manifest_of", "read_manifest", "usual_units"]
 
 REMEDY = "only a run that `neoseg train` or `neoseg run` of this version has made can be used here"
 
@@ -62,6 +63,36 @@ def given_config(run: Run) -> RunConfig:
         ConfigError: it was written by another version.
     """
     return config_from(read_manifest(run)["given"], str(run.manifest))
+
+
+def usual_units(run: Run) -> dict[str, str]:
+    """Return the channels that ``cases.csv`` gave units of ADC, with the unit that all training cases have.
+
+    It is "" where they have different ones; a channel called ADC is then left out, since the unit of each of its maps
+    is told from the map. Of a run without a manifest nothing is known.
+
+    Raises:
+        StateError: the manifest is damaged.
+    """
+    if not run.manifest.is_file():
+        return {}
+    declared: dict[str, list[str]] = {}
+    for facts in read_manifest(run)["cases"].values():
+        if (facts["group"], facts["split"]) == ("patient", "train") and "label" in facts["files"]:
+            for name in facts["files"]:
+                declared.setdefault(name, []).append(facts["units"].get(name, ""))
+    found = {}
+    for channel, units in declared.items():
+        if not any(unit in UNITS_OF_ADC for unit in units):
+            continue
+        named = channel_kind(channel) == "adc"
+        # without a unit the values are taken as they are, but those of a channel called ADC are looked at
+        factors = {factor_to_micro(u) if u in UNITS_OF_ADC else 1.0 for u in units if u or not named}
+        if len(factors) == 1:
+            found[channel] = next(unit for unit in units if unit in UNITS_OF_ADC)
+        elif not named:
+            found[channel] = ""
+    return found
 
 
 def _template_digest(path: Path) -> str:

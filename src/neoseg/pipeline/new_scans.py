@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .. import __version__
 from ..atomic import read_json, read_record
 from ..cluster.local import Outcome
 from ..config import load_resolved
 from ..data.cases import Case
 from ..data.headers import orientation_doubt
+from ..data.store import digest, file_digest, files_digest
 from ..errors import InputError, StateError
 from ..inference.ensemble import Ensemble
 from ..inference.memory import MemoryUse
@@ -22,7 +25,7 @@ from ..io import strip_ending, write_volume
 from ..methods.choice import Choice
 from ..plan.plan import read_plan
 from ..prepare.atlas import Atlas
-from ..prepare.configs import ADC, ZADC, reference_channel
+from ..prepare.configs import ZADC, channels_read
 from ..prepare.standardise import Template
 from ..progress import Progress, Silent
 from ..volume import Volume
@@ -30,14 +33,20 @@ from ..workspace import Run
 from .ahead import ReadyScan, ready_scans
 from .disk_space import require_writable
 from .forecast import forecast_new_scans
+from .kept_predictions import KeptPredictions, KeptScan, scan_key
+from .manifest import usual_units
 from .networks import FoldNetworks, load_networks, load_pruned, pruned_plan
 from .out_of_memory import predicting_in_memory
 from .predict import post_config
 from .prediction_memory import scan_uses
+from .run_weights import weights_for_new_scans
 from .scan_files import Stacked, scans_in
 from .scan_masks import with_masks
 from .train import resolved_device
 from .versions import other_versions
+
+if TYPE_CHECKING:
+    from torch import nn
 
 __all__ = ["PredictOptions", "PredictedScan", "load_predictor", "predict_scans"]
 
@@ -89,7 +98,7 @@ class PredictOptions:
 
     uncertainty: bool = False
     max_memory: str | None = None
-    brain_masks: Path | None = None
+    brain_masks: Path | str | None = None
     jobs: int = 0
     prune: int | None = None
 
@@ -108,28 +117,52 @@ def load_predictor(
         The predictor, and the channels that a scan has to bring (the Z map is made from ADC where the run made it).
 
     Raises:
-        StateError: the folder is not a finished run.
+        StateError: the folder is not a finished run, not all of its folds are there, or its post-processing was chosen
+            with other weights.
         ConfigError: its configuration or plan cannot be read, the device does not exist, or the network cannot be
             pruned so.
     """
-    folder = Path(folder)
+    loaded = _load(Path(folder), device, prune)
+    return loaded.predictor, loaded.channels
+
+
+@dataclass(frozen=True, eq=False)
+class _Loaded:
+    """A finished run.
+
+    Attributes:
+        predictor: its networks and steps.
+        channels: those that a scan has to bring.
+        usual: units of the training cases, see :func:`neoseg.pipeline.manifest.usual_units`.
+        made_with: hash of all that a result depends on besides the scan and the maps that are wanted.
+    """
+
+    predictor: Predictor
+    channels: tuple[str, ...]
+    usual: dict[str, str]
+    made_with: str
+
+
+def _load(folder: Path, device: str, prune: int | None) -> _Loaded:
+    """Load a finished run; see :func:`load_predictor`."""
     run = Run(folder)
     if not run.config.is_file() or not run.plan.is_file() or not run.postprocess.is_file():
         raise StateError(f"{folder}: this is not the folder of a finished run (runs/<name> of a workspace).")
     config, plan = load_resolved(run.config), read_plan(run.plan)
-    folds = sorted(int(p.parent.name.removeprefix("fold")) for p in folder.glob("fold*/finished.json"))
     where = resolved_device(device)
     atlas = Atlas.load(run.atlas) if run.atlas.is_dir() else None
     template = Template.load(run.template) if config.prepare.space == "template" else None
     chosen = _chosen(run.postprocess)
-    if not folds:
-        raise StateError(f"{folder}: no fold of this run is trained to its end; run `neoseg train` or copy it again.")
     targets = config.targets
-    if prune is None:
-        networks = FoldNetworks(lambda i: load_networks(run, plan, targets, [i], where)[0], folds)
-    else:
-        networks = FoldNetworks(lambda i: load_pruned(run, plan, targets, [i], where, prune)[0], folds)
     used = plan if prune is None else pruned_plan(plan, prune)
+
+    def network(index: int) -> nn.Module:
+        if prune is None:
+            return load_networks(run, plan, targets, [index], where)[0]
+        return load_pruned(run, plan, targets, [index], where, prune)[0]
+
+    weights = weights_for_new_scans(run, network)
+    networks = FoldNetworks(network, sorted(weights))
     predictor = Predictor(
         ensemble=Ensemble(networks, used, targets, config.window, where),
         labels=config.label_set,
@@ -139,10 +172,26 @@ def load_predictor(
         template=template,
         cohort=tuple(read_record(run.registrations, COPY).values()) if run.registrations.is_file() else (),
     )
-    needed = tuple(c for c in plan.channels if not (c == ZADC and atlas is not None))
-    extra = [] if atlas is None else [ADC]
-    extra += [reference_channel(config.prepare, plan.channels)] if extra or template is not None else []
-    return predictor, (*(c for c in dict.fromkeys(extra) if c not in needed), *needed)
+    read = channels_read(config.prepare, plan.channels, makes_zmap=atlas is not None)
+    usual = usual_units(run)
+    records = [*sorted(run.atlas.glob("atlas.*")), *sorted(run.template.glob("*"))]
+    made_with = [
+        __version__,
+        weights,
+        asdict(chosen) if chosen is not None else None,
+        config.window.decisions(),
+        prune,
+        where.partition(":")[0],
+        config.prepare.model_dump(mode="json"),
+        list(config.labels.items()),  # in their order, which numbers the classes
+        config.regions_key,
+        plan.decisions(),
+        files_digest(records) if records else None,
+        file_digest(run.registrations) if run.registrations.is_file() else None,
+        usual,
+    ]
+    channels = tuple(c for c in read if not (c == ZADC and atlas is not None))
+    return _Loaded(predictor, channels, usual, digest(made_with))
 
 
 def _stacked(path: Path) -> Stacked:
@@ -180,6 +229,9 @@ def predict_scans(
 ) -> list[PredictedScan]:
     """Segment every scan of a file or folder, one after the other; one bad scan loses no other.
 
+    Called again after it was stopped it goes on: a scan is not predicted again whose files, run and options are the
+    same as those of an earlier result, and whose results are still there (``predictions.json`` beside them says so).
+
     Args:
         folder: a finished run.
         source: see :func:`neoseg.pipeline.scan_files.scans_in`.
@@ -194,14 +246,15 @@ def predict_scans(
         One entry a scan; before them, one entry with a warning for each image file that belongs to none.
 
     Raises:
-        InputError: there is nothing to predict, or results would overwrite the inputs.
+        InputError: there is nothing to predict, or results would overwrite the inputs or be taken for such.
         ConfigError: a scan does not fit into the memory allowed; nothing is predicted then.
         StateError, ConfigError: as :func:`load_predictor`.
     """
     folder, source, output, progress = Path(folder), Path(source), Path(output), progress or Silent()
     require_writable(output)
     options = options or PredictOptions()
-    predictor, channels = load_predictor(folder, device, prune=options.prune)
+    loaded = _load(folder, device, options.prune)
+    predictor, channels = loaded.predictor, loaded.channels
     wanted = Wanted(probabilities=probabilities, uncertainty=options.uncertainty)
     if told := other_versions(Run(folder)):
         progress.say(told)
@@ -217,20 +270,45 @@ def predict_scans(
     for mask in masks.values():
         if mask.resolve() in inputs:
             raise InputError(f"{mask}: the mask would replace the input image; give another --output.")
+    if len(channels) == 1 and source.is_dir() and source.resolve() == output.resolve():
+        raise InputError(f"{output}: masks here would be taken for scans the next time; give another --output.")
     results = [PredictedScan(name, None, {}, (why,)) for name, why in files.left_out.items()]
-    progress.say(forecast_new_scans(predictor, scans))
-    allowed = options.max_memory or predictor.ensemble.window.max_memory
-    uses = scan_uses(predictor, scans, wanted, allowed, options.jobs)
-    networks = predictor.ensemble.networks
-    if isinstance(networks, FoldNetworks):
-        networks.keep(min((use.networks for use in uses if use.networks is not None), default=len(networks)))
-    with progress.track("Predicting scans", len(scans)) as advance:
-        ready = ready_scans(predictor.steps, scans, channels, options.jobs)
-        for scan, use in zip(scans, uses, strict=True):
-            # nothing of one scan is left in memory when the next one is prepared
-            results.append(_predict_one(predictor, next(ready), scan, masks[scan.case], wanted=wanted, use=use))
-            advance(1, scan.case)
+    kept = KeptPredictions(output, progress)
+    keys = {scan.case: scan_key(loaded.made_with, wanted, scan) for scan in scans}
+    earlier = {scan.case: kept.find(scan.case, keys[scan.case], masks[scan.case]) for scan in scans}
+    done = {case: _of_kept(case, found, output) for case, found in earlier.items() if found is not None}
+    todo = [scan for scan in scans if scan.case not in done]
+    if done:
+        progress.say(f"{len(done)} of {len(scans)} scans are predicted already, from the same files by the same run.")
+    if todo:
+        progress.say(forecast_new_scans(predictor, todo))
+        allowed = options.max_memory or predictor.ensemble.window.max_memory
+        uses = scan_uses(predictor, todo, wanted, allowed, options.jobs)
+        networks = predictor.ensemble.networks
+        if isinstance(networks, FoldNetworks):
+            networks.keep(min((use.networks for use in uses if use.networks is not None), default=len(networks)))
+        with progress.track("Predicting scans", len(todo)) as advance:
+            ready = ready_scans(predictor.steps, todo, channels, options.jobs, usual=loaded.usual)
+            for scan, use in zip(todo, uses, strict=True):
+                # nothing of one scan is left in memory when the next one is prepared
+                one, written = _predict_one(predictor, next(ready), scan, masks[scan.case], wanted=wanted, use=use)
+                done[scan.case] = one
+                if (key := keys[scan.case]) is not None and written:
+                    kept.keep(scan.case, _to_keep(one, key), written)
+                advance(1, scan.case)
+    results += [done[scan.case] for scan in scans]
     return results if options.brain_masks is None else [_without_mask(one, scans) for one in results]
+
+
+def _to_keep(result: PredictedScan, key: str) -> dict[str, Any]:
+    fields = {name: getattr(result, name) for name in ("volumes_ml", "ranges_ml", "warnings", "unit")}
+    return {"key": key, "mask": result.mask.name if result.mask is not None else "", **fields}
+
+
+def _of_kept(case: str, kept: KeptScan, output: Path) -> PredictedScan:
+    return PredictedScan(
+        case, output / kept.mask, dict(kept.volumes_ml), kept.warnings, ranges_ml=dict(kept.ranges_ml), unit=kept.unit
+    )
 
 
 def _without_mask(result: PredictedScan, scans: Sequence[Case]) -> PredictedScan:
@@ -248,25 +326,30 @@ def _ending(scan: Case) -> str:
 
 def _predict_one(
     predictor: Predictor, outcome: Outcome[ReadyScan], scan: Case, mask: Path, *, wanted: Wanted, use: MemoryUse
-) -> PredictedScan:
+) -> tuple[PredictedScan, list[Path]]:
+    """Return what became of a scan, and the files that were written."""
     try:
         if outcome.value is None:
-            return PredictedScan(scan.case, None, {}, (), outcome.error)
+            return PredictedScan(scan.case, None, {}, (), outcome.error), []
         scratch = Scratch(mask.parent if use.on_disk else None)
         with predicting_in_memory(predictor.ensemble.plan, predictor.ensemble.device):
             found = predictor.segment(outcome.value.ready, wanted=wanted, use=use, scratch=scratch)
         return _written(predictor, found, scan, mask, outcome.value.notes)
     except InputError as error:  # what is wrong with the run, the machine, or a signal ends the work on all scans
-        return PredictedScan(scan.case, None, {}, (), str(error))
+        return PredictedScan(scan.case, None, {}, (), str(error)), []
 
 
-def _written(predictor: Predictor, found: Prediction, scan: Case, mask: Path, notes: tuple[str, ...]) -> PredictedScan:
+def _written(
+    predictor: Predictor, found: Prediction, scan: Case, mask: Path, notes: tuple[str, ...]
+) -> tuple[PredictedScan, list[Path]]:
+    written = [mask]
     write_volume(found.label, mask)
     targets = predictor.ensemble.targets
     for name, one in _maps(found, targets.names):
         # PNG has no fractions
         ending = ".tif" if mask.suffix.lower() == ".png" else _ending(scan)
-        write_volume(one, mask.with_name(f"{scan.case}_{name}{ending}"))
+        written.append(mask.with_name(f"{scan.case}_{name}{ending}"))
+        write_volume(one, written[-1])
         Scratch.release(one.array)
     to_ml = found.label.grid.voxel_size
     voxels = [np.count_nonzero(found.label.array == int(values[0])) for values in predictor.labels.values]
@@ -277,7 +360,7 @@ def _written(predictor: Predictor, found: Prediction, scan: Case, mask: Path, no
         warnings += ("This run has one fold, so there is no spread between folds and no range of volumes.",)
     ranges = dict(found.uncertainty.ranges_ml) if found.uncertainty is not None else {}
     unit = found.label.grid.size_unit
-    return PredictedScan(scan.case, mask, volumes, warnings, ranges_ml=ranges, unit=unit)
+    return PredictedScan(scan.case, mask, volumes, warnings, ranges_ml=ranges, unit=unit), written
 
 
 def _maps(found: Prediction, names: Sequence[str]) -> Iterator[tuple[str, Volume]]:

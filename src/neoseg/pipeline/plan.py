@@ -150,7 +150,8 @@ def _read(session: Session) -> Plan:
 def _keys(session: Session) -> _Keys:
     config = session.config
     labels = list(config.labels.items())  # in their order, which numbers the classes
-    data = digest([[session.digests(c) for c in session.trainable], labels, config.label_key, session.channels])
+    parts = [[session.digests(c) for c in session.trainable], labels, config.label_key, session.channels]
+    data = digest([*parts, *([session.channels_read] if session.channels_read != session.channels else [])])
     return _Keys(
         data=data,
         folds=digest([data, session.table_key, config.folds.model_dump(mode="json"), config.seed]),
@@ -209,7 +210,7 @@ def _fingerprint(session: Session, key: str) -> Fingerprint:
     key = f"{key} {FORMAT}"
     if path.is_file() and stamp.is_file() and stamp.read_text(encoding="utf-8").strip() == key:
         return read_fingerprint(path)
-    work = partial(case_facts, channels=session.channels, labels=session.labels)
+    work = partial(case_facts, channels=session.channels, labels=session.labels, read=session.channels_read)
     outcomes: list[Outcome[CaseFacts]] = run_each(
         work, session.trainable, title="Reading cases", progress=session.progress, jobs=session.config.jobs
     )

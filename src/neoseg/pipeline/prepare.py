@@ -26,7 +26,7 @@ from ..plan.fingerprint import read_facts
 from ..prepare.atlas import Atlas
 from ..prepare.bias_field import correct_bias_field
 from ..prepare.case import Physical, Prepared, physical_maps, prepared_array
-from ..prepare.configs import ADC, PrepareConfig, PrepareSettings, reference_channel
+from ..prepare.configs import ADC, PrepareConfig, PrepareSettings
 from ..prepare.standardise import Template
 from ..progress import Silent
 from ..register.plausible import unlike_the_rest
@@ -59,7 +59,7 @@ def prepare(session: Session) -> dict[str, str]:
         _prepare_one,
         keys=keys,
         store=store,
-        steps=_Steps(config.prepare, session.settings, atlas, template_of(session)),
+        steps=_Steps(config.prepare, session.settings, atlas, template_of(session), session.channels_read),
         labels=session.labels,
     )
     _require_space(session, len(missing))
@@ -202,13 +202,12 @@ class _Steps:
     settings: PrepareSettings
     atlas: Atlas | None
     template: Template | None
+    channels_read: tuple[str, ...]
 
 
 def _prepare_one(case: Case, *, keys: dict[str, str], store: CaseStore, steps: _Steps, labels: LabelSet) -> None:
     config, settings, template = steps.config, steps.settings, steps.template
-    reference = reference_channel(config, settings.channels)
-    source = [c for c in dict.fromkeys((*settings.channels, ADC, reference)) if c in case.images]
-    loaded = load_images(case, source)
+    loaded = load_images(case, [c for c in steps.channels_read if c in case.images])
     label = load_label(case, labels, loaded.image) if case.label is not None else None
     try:
         physical = physical_maps(loaded, config, steps.atlas, want=settings.channels, template=template)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..data.cases import Case
 from ..errors import InputError
 from ..io import endings, is_planar, strip_ending, volumes_in
 
-__all__ = ["ScanFiles", "Stacked", "scans_in"]
+__all__ = ["ScanFiles", "Stacked", "scans_in", "without_index"]
+
+INDEX = "_0000"
+"""End of the name of the first channel's file in nnU-Net's folders."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +48,16 @@ class ScanFiles:
     left_out: dict[str, str]
 
 
-def scans_in(source: Path, channels: Sequence[str], stacked: Stacked | None = None, *, axes: int = 3) -> ScanFiles:
+def scans_in(
+    source: Path | str, channels: Sequence[str], stacked: Stacked | None = None, *, axes: int = 3
+) -> ScanFiles:
     """Return the scans of a file or folder as cases.
 
-    For one channel every image is a scan. For several channels a scan is one file a channel, whose stems end in
-    ``_<channel>`` (``baby1_adc.nii.gz``, ``baby1_zadc.nii.gz``) or in nnU-Net's ``_0000``, ``_0001``. Where the
-    training had 4-D files, a 4-D file of as many volumes is a scan too, with the channels at the same places.
+    For one channel every image is a scan, called as the file; where all files end in nnU-Net's ``_0000``, without that,
+    as :func:`neoseg.import_folder` calls the cases of such a folder. For several channels a scan is one file a channel,
+    whose stems end in ``_<channel>`` (``baby1_adc.nii.gz``, ``baby1_zadc.nii.gz``) or in nnU-Net's ``_0000``,
+    ``_0001``. Where the training had 4-D files, a 4-D file of as many volumes is a scan too, with the channels at the
+    same places.
 
     Args:
         source: the file or folder.
@@ -62,7 +69,7 @@ def scans_in(source: Path, channels: Sequence[str], stacked: Stacked | None = No
         InputError: nothing is there, no image is among it or belongs to a scan, a scan lacks a channel, or two files
             claim one place.
     """
-    scans: dict[str, Case] = {}
+    source, scans = Path(source), dict[str, Case]()
     named: dict[str, dict[str, Path]] = {}
     left_out: dict[str, str] = {}
     for path in _images(source, axes):
@@ -89,7 +96,18 @@ def scans_in(source: Path, channels: Sequence[str], stacked: Stacked | None = No
             f"{source}: no image there is a scan of this run, which needs the channels {list(channels)}; name the "
             f"files <scan>_{channels[0]} and so on. {next(iter(left_out.values()))}"
         )
-    return ScanFiles(tuple(scans[name] for name in sorted(scans)), left_out)
+    found = tuple(scans[name] for name in sorted(scans))
+    return ScanFiles(without_index(found) if len(channels) == 1 else found, left_out)
+
+
+def without_index(scans: Sequence[Case]) -> tuple[Case, ...]:
+    """Return scans of one channel, called without ``_0000`` where all of their files' names end in it."""
+    stems = [_stem(next(iter(scan.images.values()))) for scan in scans]
+    plain = [scan.case == stem for scan, stem in zip(scans, stems, strict=True)]
+    if not all(plain) or not all(stem.endswith(INDEX) and len(stem) > len(INDEX) for stem in stems):
+        return tuple(scans)
+    names = [scan.case.removesuffix(INDEX) for scan in scans]
+    return tuple(replace(scan, case=name, subject=name) for scan, name in zip(scans, names, strict=True))
 
 
 def _images(source: Path, axes: int) -> list[Path]:
@@ -130,10 +148,11 @@ def _place(path: Path, channels: Sequence[str]) -> tuple[str, str] | None:
     stem = _stem(path)
     if len(channels) == 1:
         return stem, channels[0]
-    for index, channel in enumerate(channels):
-        for mark in (f"_{channel}", f"_{index:04d}"):
-            if stem.lower().endswith(mark.lower()) and len(stem) > len(mark):
-                return stem[: -len(mark)], channel
+    marks = [(mark, c) for i, c in enumerate(channels) for mark in (f"_{c}", f"_{i:04d}")]
+    # the longest first, since one channel may be called as the end of another ("t1" and "ce_t1")
+    for mark, channel in sorted(marks, key=lambda one: len(one[0]), reverse=True):
+        if stem.lower().endswith(mark.lower()) and len(stem) > len(mark):
+            return stem[: -len(mark)], channel
     return None
 
 

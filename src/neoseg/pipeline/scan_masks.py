@@ -9,17 +9,17 @@ from pathlib import Path
 from ..data.cases import Case
 from ..errors import InputError
 from ..io import endings, strip_ending
-from .scan_files import ScanFiles
+from .scan_files import ScanFiles, without_index
 
 __all__ = ["with_masks"]
 
 
-def with_masks(files: ScanFiles, source: Path, channels: Sequence[str]) -> ScanFiles:
+def with_masks(files: ScanFiles, source: Path | str, channels: Sequence[str]) -> ScanFiles:
     """Give each scan the brain mask of its name.
 
-    The mask of a scan is called as the scan, with or without ``_mask`` behind it; where the scan's name ends in a
-    channel (``baby1_adc``) the part before that will do too (``baby1_mask``). Masks that lie among the scans need
-    ``_mask``, and are not taken for scans. A scan without one is left as it is.
+    The mask of a scan is called as the scan or its file, with or without ``_mask`` behind it; where the scan's name
+    ends in a channel (``baby1_adc``) the part before that will do too (``baby1_mask``). Masks that lie among the scans
+    need ``_mask``, and are not taken for scans. A scan without one is left as it is.
 
     Args:
         files: the scans.
@@ -30,6 +30,7 @@ def with_masks(files: ScanFiles, source: Path, channels: Sequence[str]) -> ScanF
         InputError: nothing is there, no mask belongs to a scan, two belong to one, or one file was given for several
             scans.
     """
+    source = Path(source)
     images = {path.resolve() for scan in files.scans for path in scan.images.values()}
     scans = [scan for scan in files.scans if source.resolve() not in {p.resolve() for p in scan.images.values()}]
     found: dict[str, Path] = {}
@@ -55,7 +56,8 @@ def with_masks(files: ScanFiles, source: Path, channels: Sequence[str]) -> ScanF
         first = files.scans[0].case
         raise InputError(f"{source}: no mask here belongs to a scan; call that of {first} {first}_mask.")
     left_out = {name: why for name, why in files.left_out.items() if not any(p.name == name for p in found.values())}
-    return ScanFiles(tuple(replace(scan, mask=found.get(scan.case)) for scan in scans), left_out)
+    masked = tuple(replace(scan, mask=found.get(scan.case)) for scan in scans)
+    return ScanFiles(without_index(masked) if len(channels) == 1 else masked, left_out)
 
 
 def _mask_of(scan: Case, candidates: Sequence[Path], images: set[Path], channels: Sequence[str]) -> Path | None:
@@ -64,7 +66,8 @@ def _mask_of(scan: Case, candidates: Sequence[Path], images: set[Path], channels
     Raises:
         InputError: two files have the same claim.
     """
-    stems = [scan.case]
+    files = {strip_ending(path.name) or path.stem for path in scan.images.values()} if len(channels) == 1 else set()
+    stems = [*sorted(files - {scan.case}), scan.case]
     stems += [
         scan.case[: -len(mark)]
         for mark in (*(f"_{channel}" for channel in channels), "_0000")

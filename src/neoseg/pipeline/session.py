@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
@@ -17,8 +18,9 @@ from ..data.store import CaseStore, digest, files_digest
 from ..errors import ConfigError, InputError, StateError, nearest
 from ..io import detached_files
 from ..labels import LabelSet
+from ..methods.configs import RuleConfig
 from ..plan.plan import Plan, read_plan
-from ..prepare.configs import ZADC, PrepareSettings
+from ..prepare.configs import ZADC, PrepareSettings, channels_read
 from ..progress import Progress, Silent
 from ..targets import Targets
 from ..workspace import Run, Workspace, write_if_changed
@@ -103,6 +105,11 @@ class Session:
     def makes_zmap(self) -> bool:
         """Whether a Z map has to be made for at least one case."""
         return ZADC in self.channels and any(ZADC not in c.images for c in self.used)
+
+    @cached_property
+    def channels_read(self) -> tuple[str, ...]:
+        """Channels that are read of a case where it has them; see :func:`neoseg.prepare.configs.channels_read`."""
+        return channels_read(self.config.prepare, self.channels, makes_zmap=self.makes_zmap)
 
     @property
     def plan(self) -> Plan:
@@ -255,8 +262,27 @@ def open_session(config: RunConfig, progress: Progress | None = None) -> Session
 
     Raises:
         InputError: the table is missing, wrong or empty.
+        ConfigError: a rule names a channel that the network has not, or there are several classes for it.
     """
     cases = read_cases(config.cases)
     if not cases:
         raise InputError(f"{config.cases}: the table holds no case; add rows or run `neoseg import DIR`.")
-    return Session(config, tuple(cases), progress or Silent())
+    session = Session(config, tuple(cases), progress or Silent())
+    if config.rules and session.used:
+        _require_rules(config.rules, session.channels, session.labels.count)
+    return session
+
+
+def _require_rules(rules: Sequence[RuleConfig], channels: Sequence[str], classes: int) -> None:
+    """Refuse rules that cannot be scored beside the network, before the network is trained.
+
+    Raises:
+        ConfigError: a rule names a channel that does not exist, or the data set has several classes.
+    """
+    for rule in rules:
+        if rule.channel not in channels:
+            raise ConfigError(
+                f"rules: the channel {rule.channel!r} is not among the channels{nearest(rule.channel, channels)}."
+            )
+    if classes > 2:
+        raise ConfigError(f"rules: a threshold finds one class, but {classes - 1} are declared; remove [[rules]].")

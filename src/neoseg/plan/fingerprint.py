@@ -105,13 +105,19 @@ class Fingerprint(BaseModel, frozen=True, extra="forbid"):
     failed: dict[str, str] = {}
 
 
-def case_facts(case: Case, channels: Sequence[str], labels: LabelSet) -> CaseFacts:
+def case_facts(case: Case, channels: Sequence[str], labels: LabelSet, *, read: Sequence[str] = ()) -> CaseFacts:
     """Read a case once and return its facts.
+
+    Args:
+        case: which one.
+        channels: whose intensities are wanted.
+        labels: the classes.
+        read: channels that preparation reads besides, which have a say in what is foreground.
 
     Raises:
         InputError: as :func:`neoseg.data.loading.load_images` and ``load_label``; or the image holds only zeros.
     """
-    present = [c for c in channels if c in case.images]
+    present = [c for c in dict.fromkeys((*channels, *read)) if c in case.images]
     loaded = load_images(case, present)
     image, grid = loaded.image.array, loaded.image.grid
     mask = foreground_mask(image)
@@ -137,6 +143,7 @@ def case_facts(case: Case, channels: Sequence[str], labels: LabelSet) -> CaseFac
         channels={
             name: _channel_facts(image[i], mask, labelled, unit_of(case, name, image[i : i + 1]))
             for i, name in enumerate(present)
+            if name in channels
         },
         notes=loaded.notes,
         unit=grid.unit,

@@ -12,7 +12,7 @@ from ..register.configs import AffineConfig, FfdConfig
 from .bias_field import BiasFieldConfig
 from .zmap import ZmapConfig
 
-__all__ = ["ADC", "ZADC", "PrepareConfig", "PrepareSettings", "reference_channel"]
+__all__ = ["ADC", "ZADC", "PrepareConfig", "PrepareSettings", "channels_read", "reference_channel"]
 
 ADC, ZADC = "adc", "zadc"
 
@@ -63,6 +63,22 @@ class PrepareSettings(BaseModel, frozen=True, extra="forbid"):
     spacing_mm: tuple[float, ...]
     rules: dict[str, Rule]
     statistics: dict[str, ChannelStatistics] = {}
+
+
+def channels_read(config: PrepareConfig, channels: Sequence[str], *, makes_zmap: bool) -> tuple[str, ...]:
+    """Return the channels that are read of each case, training case and new scan alike: first those of the network.
+
+    ADC comes with them where a Z map is made of it, and the channel that is registered where something is. Another ADC
+    map is not read, since the brain would be told from it in training, but not in a new scan that comes without.
+
+    Args:
+        config: the steps.
+        channels: those of the network; "zadc" is among the result even where it is made.
+        makes_zmap: whether the Z map is made, for one case at least.
+    """
+    more = [ADC] if makes_zmap else []
+    more += [reference_channel(config, channels)] if makes_zmap or config.space == "template" else []
+    return tuple(dict.fromkeys((*channels, *more)))
 
 
 def reference_channel(config: PrepareConfig, channels: Sequence[str]) -> str:

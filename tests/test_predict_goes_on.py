@@ -1,0 +1,306 @@
+"""New scans predicted into one folder again: what is there and the same is kept, all else is predicted anew."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from assembled_run import SHAPE, assemble, draw_weights, open_table, predicted, save, with_one_fold
+from neoseg.atomic import read_json, write_json
+from neoseg.data.cases import Case
+from neoseg.errors import InputError, StateError
+from neoseg.pipeline import new_scans
+from neoseg.pipeline.new_scans import PredictedScan, PredictOptions, load_predictor, predict_scans
+from neoseg.pipeline.session import Session
+from neoseg.progress import Advance
+from neoseg.workspace import Run
+
+NAMES = ("a", "b", "c")
+
+
+class StoppedError(Exception):
+    """The work is ended after some scans."""
+
+
+class Listener:
+    """Remembers what was said and predicted, and may end the work."""
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        self.said: list[str] = []
+        self.predicted: list[str] = []
+        self.totals: list[int] = []
+        self.stop_after = stop_after
+
+    def say(self, sentence: str) -> None:
+        self.said.append(sentence)
+
+    @contextmanager
+    def track(self, title: str, total: int) -> Iterator[Advance]:
+        assert title == "Predicting scans"
+        self.totals.append(total)
+
+        def advance(steps: int, text: str) -> None:
+            self.predicted.append(text)
+            if len(self.predicted) == self.stop_after:
+                raise StoppedError
+
+        yield advance
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Session, Path]:
+    """A run and a folder of three scans."""
+    root = tmp_path_factory.mktemp("made")
+    generator = np.random.default_rng(0)
+    cases = []
+    for number in range(4):
+        label = np.zeros(SHAPE, np.uint8)
+        label[6:12, 7:13, 5 + number : 10 + number] = 1
+        image = (generator.normal(100, 10, SHAPE) + 60 * label).astype(np.float32)
+        name = f"p{number}"
+        images = {"t1": save(root / f"{name}.nii.gz", image)}
+        cases.append(Case(case=name, subject=name, images=images, label=save(root / f"{name}_label.nii.gz", label)))
+    for name in NAMES:
+        save(root / "scans" / f"{name}.nii.gz", generator.normal(100, 10, SHAPE).astype(np.float32))
+    session = open_table(root, cases)
+    assemble(session)
+    return session, root / "scans"
+
+
+@pytest.fixture
+def place(made: tuple[Session, Path], tmp_path: Path) -> Path:
+    """A folder with a copy of the run and of the scans."""
+    shutil.copytree(made[0].run.folder, tmp_path / "run")
+    shutil.copytree(made[1], tmp_path / "in")
+    return tmp_path
+
+
+def again(
+    place: Path, progress: Listener, *, probabilities: bool = True, options: PredictOptions | None = None
+) -> list[PredictedScan]:
+    return predict_scans(
+        place / "run",
+        place / "in",
+        place / "out",
+        device="cpu",
+        probabilities=probabilities,
+        options=options,
+        progress=progress,
+    )
+
+
+def test_a_killed_prediction_goes_on_with_the_scans_that_are_left(place: Path) -> None:
+    with pytest.raises(StoppedError):
+        again(place, Listener(stop_after=1))
+    assert sorted(p.name for p in (place / "out").glob("a*")) == ["a.nii.gz", "a_probability_ball.nii.gz"]
+    heard = Listener()
+    found = again(place, heard)
+    assert (heard.predicted, heard.totals) == (["b", "c"], [2])
+    assert any(s.startswith("1 of 3 scans are predicted already") for s in heard.said)
+    assert any(s.startswith("Forecast: 2 scans") for s in heard.said)
+    whole = predict_scans(place / "run", place / "in", place / "whole", device="cpu", probabilities=True)
+    assert [replace(scan, mask=None) for scan in found] == [replace(scan, mask=None) for scan in whole]
+    assert [scan.mask for scan in found] == [place / "out" / f"{name}.nii.gz" for name in NAMES]
+    assert all(scan.volumes_ml for scan in found)
+    for path in (place / "whole").glob("*.nii.gz"):
+        assert path.read_bytes() == (place / "out" / path.name).read_bytes()
+
+
+def test_a_finished_prediction_is_reported_without_being_made_again(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = PredictOptions(uncertainty=True, max_memory="8G")
+    first = again(place, Listener(), options=options)
+    assert first[0].ranges_ml
+    # elsewhere, with the same names and bytes
+    shutil.move(place / "in", place / "moved")
+    shutil.copytree(place / "run", place / "copied")
+    monkeypatch.setattr(new_scans, "load_networks", None)
+    heard = Listener()
+    second = predict_scans(
+        place / "copied",
+        place / "moved",
+        place / "out",
+        device="cpu",
+        probabilities=True,
+        options=PredictOptions(uncertainty=True),
+        progress=heard,
+    )
+    assert second == first
+    assert not heard.totals and not any(s.startswith("Forecast") for s in heard.said)
+    (found,) = predict_scans(
+        place / "copied",
+        place / "moved" / "b.nii.gz",
+        place / "out",
+        device="cpu",
+        probabilities=True,
+        options=PredictOptions(uncertainty=True),
+    )
+    assert found == first[1]
+
+
+def other_weights(place: Path, session: Session) -> None:
+    draw_weights(Run(place / "run"), session, 1, seed=9)
+    predicted(Run(place / "run"))
+
+
+def other_threshold(place: Path, _: Session) -> None:
+    path = place / "run" / "postprocess.json"
+    write_json(path, read_json(path) | {"threshold": 0.6})
+
+
+def other_window(place: Path, _: Session) -> None:
+    path = place / "run" / "config.json"
+    tree = read_json(path)
+    tree["window"]["overlap"] = 0.2
+    write_json(path, tree)
+
+
+def other_scan(place: Path, _: Session) -> None:
+    save(place / "in" / "b.nii.gz", np.random.default_rng(5).normal(100, 10, SHAPE).astype(np.float32))
+
+
+def no_map(place: Path, _: Session) -> None:
+    (place / "out" / "b_probability_ball.nii.gz").unlink()
+
+
+def edited_mask(place: Path, _: Session) -> None:
+    save(place / "out" / "b.nii.gz", np.ones(SHAPE, np.uint8))
+
+
+def no_entry(place: Path, _: Session) -> None:
+    """The mask is there, but of it nothing is known."""
+    path = place / "out" / "predictions.json"
+    tree = read_json(path)
+    del tree["scans"]["b"]
+    write_json(path, tree)
+    edited_mask(place, _)
+
+
+@pytest.mark.parametrize(
+    ("change", "wanted"),
+    [
+        (other_weights, "abc"),
+        (other_threshold, "abc"),
+        (other_window, "abc"),
+        (other_scan, "b"),
+        (no_map, "b"),
+        (edited_mask, "b"),
+        (no_entry, "b"),
+    ],
+)
+def test_what_changed_is_predicted_anew(made: tuple[Session, Path], place: Path, change: Any, wanted: str) -> None:
+    before = again(place, Listener())
+    change(place, made[0])
+    heard = Listener()
+    after = again(place, heard)
+    assert "".join(heard.predicted) == wanted
+    assert [scan.case for scan in after] == list(NAMES)
+    fresh = predict_scans(place / "run", place / "in", place / "fresh", device="cpu", probabilities=True)
+    assert [scan.volumes_ml for scan in after] == [scan.volumes_ml for scan in fresh]
+    for path in (place / "fresh").glob("*.nii.gz"):
+        assert path.read_bytes() == (place / "out" / path.name).read_bytes()
+    if change in (other_threshold, other_scan, other_weights):
+        assert before != after
+    heard = Listener()
+    assert again(place, heard) == after and not heard.predicted
+
+
+def test_other_options_and_other_brain_masks_are_other_results(place: Path) -> None:
+    again(place, Listener(), probabilities=False)
+    heard = Listener()
+    again(place, heard)
+    assert len(heard.predicted) == 3
+    brain = np.zeros(SHAPE, np.uint8)
+    brain[4:16, 4:16, 4:14] = 1
+    save(place / "masks" / "b.nii.gz", brain)
+    for edge, wanted in ((4, ["b"]), (4, []), (6, ["b"])):
+        brain[:edge] = 0
+        save(place / "masks" / "b.nii.gz", brain)
+        heard = Listener()
+        # a path as text is a path
+        found = again(place, heard, options=PredictOptions(brain_masks=str(place / "masks")))
+        assert heard.predicted == wanted
+        assert "No brain mask of this scan was given; its brain was told from the image." in found[0].warnings
+        assert "The brain mask b.nii.gz was given." in found[1].warnings
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"scans": {"a": {"key": "x"}}}'])
+def test_a_damaged_record_is_told_and_made_anew(place: Path, text: str) -> None:
+    first = again(place, Listener())
+    (place / "out" / "predictions.json").write_text(text)
+    heard = Listener()
+    assert again(place, heard) == first
+    assert heard.predicted == list(NAMES)
+    assert any("predictions.json: this record of earlier predictions cannot be used" in said for said in heard.said)
+    heard = Listener()
+    assert again(place, heard) == first and not heard.predicted
+
+
+def test_a_scan_that_failed_is_tried_again_and_ends_no_other(place: Path) -> None:
+    (place / "in" / "b.nii.gz").write_text("not an image")
+    found = again(place, Listener())
+    assert [scan.error is None for scan in found] == [True, False, True]
+    heard = Listener()
+    assert again(place, heard) == found
+    assert heard.predicted == ["b"]
+    assert set(json.loads((place / "out" / "predictions.json").read_text())["scans"]) == {"a", "c"}
+
+
+def test_masks_do_not_go_among_the_scans_of_one_channel(place: Path) -> None:
+    (place / "in" / "a.nii.gz").rename(place / "in" / "a_0000.nii.gz")
+    for name in ("b", "c"):
+        (place / "in" / f"{name}.nii.gz").unlink()
+    with pytest.raises(InputError, match="--output"):
+        predict_scans(place / "run", place / "in", place / "in", device="cpu")
+    (found,) = predict_scans(place / "run", place / "in" / "a_0000.nii.gz", place / "in", device="cpu")
+    assert found.mask == place / "in" / "a.nii.gz" and found.mask.is_file()
+
+
+# The weights that a run predicts with.
+
+
+def test_weights_that_the_post_processing_was_not_chosen_with_are_refused(
+    made: tuple[Session, Path], place: Path
+) -> None:
+    draw_weights(Run(place / "run"), made[0], 1, seed=9)
+    with pytest.raises(StateError, match=r"fold1.*trained on since: run `neoseg predict CONFIG`"):
+        load_predictor(place / "run", "cpu")
+    with pytest.raises(StateError, match="trained on since"):
+        again(place, Listener())
+    predicted(Run(place / "run"))
+    load_predictor(place / "run", "cpu")
+
+
+def test_a_fold_that_is_missing_or_being_trained_is_refused(place: Path) -> None:
+    (place / "run" / "fold1" / "finished.json").unlink()
+    with pytest.raises(StateError, match=r"fold1: this fold of the run is not here or not trained to its end"):
+        load_predictor(place / "run", "cpu")
+    shutil.rmtree(place / "run" / "fold1")
+    with pytest.raises(StateError, match=r"fold1: this fold of the run is not here"):
+        load_predictor(place / "run", "cpu")
+
+
+def test_a_prediction_stage_that_was_begun_again_is_refused(place: Path) -> None:
+    (place / "run" / "stages" / "predict.json").unlink()
+    with pytest.raises(StateError, match="begun again and has not finished; run `neoseg predict CONFIG`"):
+        load_predictor(place / "run", "cpu")
+
+
+def test_a_copy_without_records_and_a_run_of_one_fold_still_predict(place: Path) -> None:
+    shutil.copytree(place / "run", place / "bare", ignore=shutil.ignore_patterns("stages"))
+    predictor, _ = load_predictor(place / "bare", "cpu")
+    assert len(predictor.ensemble.networks) == 2
+    predictor, _ = load_predictor(with_one_fold(place / "run", place / "one", 1), "cpu")
+    assert len(predictor.ensemble.networks) == 1
+    path = place / "run" / "stages" / "predict.json"
+    write_json(path, {name: value for name, value in read_json(path).items() if name != "weights"})
+    load_predictor(place / "run", "cpu")
