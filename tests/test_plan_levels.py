@@ -127,7 +127,9 @@ def test_a_given_patch_gets_its_levels() -> None:
 def test_an_axis_that_is_no_longer_halved_lets_a_coarser_one_be() -> None:
     # x is finer than half of the others, so it is halved alone, and they are left whole once it has under 12 voxels.
     cases = like((40, 62, 62), (0.4, 1.7, 1.7))
-    plans = [planned(UNetConfig(), cases, memory_gib=gib) for gib in (1.6, 1.2, 0.8, 0.6, 0.4)]
+    plans = [planned(UNetConfig(), cases, memory_gib=gib) for gib in (2.0 * 0.85**i for i in range(28))]
+    multiples = [plan.network.multiple[1] for plan in plans]
+    assert any(a < b for a, b in pairwise(multiples))
     for plan in plans:
         check_patch(plan.network, plan.patch)
     for more, less in pairwise(plans):
@@ -135,7 +137,7 @@ def test_an_axis_that_is_no_longer_halved_lets_a_coarser_one_be() -> None:
 
 
 @pytest.mark.parametrize("kind", ["unet", "wide_unet", "unet_plus_plus", "attention_unet", "dynunet"])
-@pytest.mark.parametrize("shape", [(7, 6, 5), (15, 14, 13), (9, 7, 3), (2, 2, 2), (11, 4, 4), (10, 7), (3, 3)], ids=str)
+@pytest.mark.parametrize("shape", [(7, 6, 5), (15, 14, 13), (2, 2, 2), (11, 4, 4), (3, 3)], ids=str)
 def test_tiny_images_get_the_fewest_levels(kind: str, shape: tuple[int, ...], tmp_path: Path) -> None:
     plan = planned(NETWORKS[kind].config(), like(shape, (1.0,) * len(shape)))
     network = plan.network
@@ -168,10 +170,10 @@ def test_a_network_that_contradicts_itself_is_refused_in_words() -> None:
 
 
 def test_sizes_of_unetr_pp_that_its_heads_do_not_divide_are_left_out() -> None:
-    for minutes in (1.0, 4.0, 20.0):
-        plan = planned(UnetrPPConfig(heads=16), core_minutes=minutes)
+    for minutes in (2.0, 4.0, 20.0):
+        plan = planned(UnetrPPConfig(heads=32), core_minutes=minutes)
         assert isinstance(plan.network, UnetrPPConfig)
-        assert all(dim % 16 == 0 for dim in plan.network.dims)
+        assert all(dim % 32 == 0 for dim in plan.network.dims)
 
 
 SINGLE = {
@@ -236,7 +238,7 @@ def test_a_budget_narrows_a_wide_unet_unless_its_widths_are_given() -> None:
 NORMS = ["instance", "batch", "group", None]
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=30)
 @given(
     kind=st.sampled_from(sorted(NETWORKS)),
     norm=st.sampled_from(NORMS),
