@@ -29,6 +29,7 @@ from neoseg.pipeline.out_of_memory import training_in_memory
 from neoseg.pipeline.run import run_stage
 from neoseg.pipeline.session import open_session
 from neoseg.plan.budget import Demand, PlanConfig, StepSettings, fit
+from neoseg.plan.candidates import Voxels
 from neoseg.plan.scales import PatchScales, scaled_patches
 from neoseg.training import time_budget
 from neoseg.training.batch import make_batch
@@ -120,7 +121,13 @@ def test_a_plan_and_a_forecast_count_the_mean_of_the_time_and_the_most_of_the_me
     assert PatchScales.of(None, axes=3) == PatchScales(1.0, 1.0)
     config = PlanConfig(core_minutes=5, patch=(16, 16, 16))
     plain, scaled = (
-        fit(FLEX, Demand((40, 40, 40), (40, 40, 40), frozenset({"dims"}), 1, StepSettings(2, scales=s)), config)
+        fit(
+            FLEX,
+            Demand(
+                Voxels((1.0, 1.0, 1.0), (40, 40, 40)), (40, 40, 40), frozenset({"dims"}), 1, StepSettings(2, scales=s)
+            ),
+            config,
+        )
         for s in (PatchScales(), scales)
     )
     assert scaled.gib == pytest.approx(3.375 * plain.gib)

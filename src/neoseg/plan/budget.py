@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Annotated
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
-from ..errors import ConfigError
+from ..errors import ConfigError, GeometryError
 from ..networks.configs import NetworkBase, check_lowest, check_patch, required_multiple
-from .candidates import PLANNERS
+from .candidates import PLANNERS, Voxels
 from .cost import step_core_seconds, step_gib
 from .reason import as_text
 from .scales import PatchScales
-from .topology import patch_for, smallest_patch, whole_patch
+from .topology import longest_axis, whole_patch
 
 __all__ = [
     "FEWEST_STEPS",
@@ -86,13 +86,14 @@ class Demand:
     """What the data and the configuration ask of a budget.
 
     Attributes:
-        typical, largest: median and largest size of the training cases on the network's grid.
+        voxels: the network's grid and the median size of the training cases on it.
+        largest: their largest size on that grid.
         given: fields of the network that the user set.
         channels: of the network.
         step: what is known of a training step.
     """
 
-    typical: tuple[int, ...]
+    voxels: Voxels
     largest: tuple[int, ...]
     given: frozenset[str]
     channels: int
@@ -105,6 +106,7 @@ class Fitted:
 
     Attributes:
         network: complete.
+        voxels: what its levels follow.
         size, sizes: its place among the networks that were tried, from 0, and their number.
         patch, batch, steps: steps are None without a budget of time.
         wanted: the patch without a budget.
@@ -115,6 +117,7 @@ class Fitted:
     """
 
     network: NetworkBase
+    voxels: Voxels
     size: int
     sizes: int
     patch: tuple[int, ...]
@@ -128,15 +131,24 @@ class Fitted:
     seconds: float
 
 
+@dataclass(frozen=True)
+class _Cut:
+    """A patch, and the networks that may take it, the largest first; their levels follow ``voxels``."""
+
+    patch: tuple[int, ...]
+    networks: Sequence[NetworkBase]
+    voxels: Voxels
+
+
 def fit(network: NetworkBase, demand: Demand, config: PlanConfig) -> Fitted:
     """Return the largest network, and for it the largest patch, that the budget allows.
 
     Without a budget of time this is the published size, unless not even the smallest patch fits into memory. With
     one, networks are tried from the published size down until one gets :data:`FEWEST_STEPS` steps; the smallest of
-    them then gets a patch as small as that many steps need.
+    them then gets a patch as small as that many steps need. A patch that is shortened gets the levels that suit it.
 
     Args:
-        network: with the fields that follow from the voxels; its size is decided here unless the user set it.
+        network: as configured; what the user did not set is decided here.
         demand: sizes, what was given.
         config: the budget; a given patch is kept.
 
@@ -144,22 +156,26 @@ def fit(network: NetworkBase, demand: Demand, config: PlanConfig) -> Fitted:
         ConfigError: the budget does not suffice for the smallest patch; the least that would do is named.
         GeometryError: a given patch does not suit the network.
     """
-    networks = PLANNERS[network.kind].sizes(network, demand.given)
-    fitting = [
-        i for i, n in enumerate(networks) if config.patch is not None or _smallest_gib(n, demand) <= config.memory_gib
-    ]
+    whole = _cut(network, demand, None)
+    wanted, covers = _wanted(whole.networks[0], demand)
+    if config.patch is not None:
+        cuts = [_given(network, whole, demand, config.patch)]
+    else:
+        cuts = _cuts(network, replace(whole, patch=wanted), demand)
+    sizes = range(len(whole.networks))
+    fitting = [i for i in sizes if config.patch is not None or _gib(cuts[-1], i, demand) <= config.memory_gib]
     if not fitting:
-        raise _too_little_memory(networks[-1], demand, config)
-    for index in fitting:
-        fitted = _fitted(networks, index, demand, config, config.batch_voxels)
+        raise _too_little_memory(cuts[-1], demand, config)
+
+    def fitted_to(size: int, *, for_steps: bool) -> Fitted:
+        return _fitted(cuts, size, demand, config, for_steps=for_steps, wanted=wanted, covers_largest=covers)
+
+    for size in fitting:
+        fitted = fitted_to(size, for_steps=False)
         if fitted.steps is None or fitted.steps >= FEWEST_STEPS:
             return fitted
     assert config.core_minutes is not None
-    # A step's seconds grow with its voxels, so that many voxels a step leave enough steps.
-    last = networks[fitting[-1]]
-    a_voxel = demand.step.seconds(last, (1, 1, 1), demand.channels, 1)
-    voxels = int(60 * config.core_minutes / FEWEST_STEPS / a_voxel)
-    fitted = _fitted(networks, fitting[-1], demand, config, min(voxels, config.batch_voxels))
+    fitted = fitted_to(fitting[-1], for_steps=True)
     assert fitted.steps is not None
     if fitted.steps < (FEWEST_STEPS if config.patch is None else 1):
         steps = FEWEST_STEPS if config.patch is None else 1
@@ -172,37 +188,44 @@ def fit(network: NetworkBase, demand: Demand, config: PlanConfig) -> Fitted:
 
 
 def _fitted(
-    networks: Sequence[NetworkBase], size: int, demand: Demand, config: PlanConfig, batch_voxels: int
+    cuts: Sequence[_Cut],
+    size: int,
+    demand: Demand,
+    config: PlanConfig,
+    *,
+    for_steps: bool,
+    wanted: tuple[int, ...],
+    covers_largest: bool,
 ) -> Fitted:
-    network = networks[size]
-    multiple = required_multiple(network)
-    wanted, covers = whole_patch(demand.largest, demand.typical, multiple, network.lowest_voxels)
-    fewest = demand.step.batch or FEWEST_PATCHES
-    a_voxel = demand.step.gib(network, (1, 1, 1), 1)
-    bounds = {f"{fewest} patches in {config.memory_gib:g} GiB": int(config.memory_gib / a_voxel / fewest)}
-    if config.core_minutes is not None:
-        few = demand.step.batch or PATCHES_ON_A_BUDGET
-        bounds[f"{few} patches within {batch_voxels:,} voxels a step"] = batch_voxels // few
-    bound = min(bounds, key=lambda name: bounds[name])
-    if config.patch is not None:
-        check_patch(network, config.patch)
-        check_lowest(network, config.patch)
-        patch = config.patch
-    else:
-        patch = patch_for(wanted, demand.typical, multiple, bounds[bound], network.lowest_voxels)
+    """Return what a network of this size gets; ``for_steps`` bounds the patch so that there are enough steps."""
+    fewest, few = demand.step.batch or FEWEST_PATCHES, demand.step.batch or PATCHES_ON_A_BUDGET
+    for cut in cuts:
+        network, patch = cut.networks[size], cut.patch
+        a_voxel, batch_voxels = demand.step.gib(network, (1, 1, 1), 1), config.batch_voxels
+        bounds = {f"{fewest} patches in {config.memory_gib:g} GiB": int(config.memory_gib / a_voxel / fewest)}
+        if config.core_minutes is not None:
+            if for_steps:
+                # A step's seconds grow with its voxels, so that many voxels a step leave enough steps.
+                seconds = demand.step.seconds(network, (1, 1, 1), demand.channels, 1)
+                batch_voxels = min(batch_voxels, int(60 * config.core_minutes / FEWEST_STEPS / seconds))
+            bounds[f"{few} patches within {batch_voxels:,} voxels a step"] = batch_voxels // few
+        bound = min(bounds, key=lambda name: bounds[name])
+        if math.prod(patch) <= bounds[bound]:
+            break
     voxels = math.prod(patch)
     room = min(batch_voxels // voxels, int(config.memory_gib / a_voxel) // voxels, MOST_PATCHES)
     batch = demand.step.batch or max(FEWEST_PATCHES, room)
     seconds = demand.step.seconds(network, patch, demand.channels, batch)
     return Fitted(
         network=network,
+        voxels=cut.voxels,
         size=size,
-        sizes=len(networks),
+        sizes=len(cut.networks),
         patch=patch,
         batch=batch,
         steps=None if config.core_minutes is None else int(60 * config.core_minutes / seconds + 1e-6),
         wanted=wanted,
-        covers_largest=covers,
+        covers_largest=covers_largest,
         most_voxels=bounds[bound],
         bound=bound,
         gib=demand.step.gib(network, patch, batch),
@@ -210,20 +233,98 @@ def _fitted(
     )
 
 
-def _smallest_gib(network: NetworkBase, demand: Demand) -> float:
-    return demand.step.gib(network, _smallest(network, demand), demand.step.batch or FEWEST_PATCHES)
+def _cut(network: NetworkBase, demand: Demand, patch: tuple[int, ...] | None) -> _Cut:
+    """Return a patch with the networks for it, None for one that covers the typical size."""
+    voxels = replace(demand.voxels, patch=patch)
+    if patch is not None and voxels.seen == voxels.typical:
+        voxels = demand.voxels
+    planner = PLANNERS[network.kind]
+    shaped = planner.shaped(network, voxels, demand.given, _silent)
+    return _Cut(patch or voxels.typical, planner.sizes(shaped, demand.given), voxels)
 
 
-def _smallest(network: NetworkBase, demand: Demand) -> tuple[int, ...]:
-    return smallest_patch(demand.typical, required_multiple(network), network.lowest_voxels)
+def _wanted(network: NetworkBase, demand: Demand) -> tuple[tuple[int, ...], bool]:
+    return whole_patch(demand.largest, demand.voxels.typical, required_multiple(network), network.lowest_voxels)
 
 
-def _too_little_memory(network: NetworkBase, demand: Demand, config: PlanConfig) -> ConfigError:
+def _cuts(network: NetworkBase, whole: _Cut, demand: Demand) -> list[_Cut]:
+    """Return the whole patch and all that it may be shortened to, down to what the whole one is a multiple of.
+
+    Each time the axis with the largest ratio of patch to typical size is shortened by what the shorter patch has to be
+    a multiple of, and the levels are chosen anew for it (nnU-Net's rule).
+    """
+    cuts, least = [whole], required_multiple(whole.networks[0])
+    while True:
+        patch, multiple = cuts[-1].patch, required_multiple(cuts[-1].networks[0])
+        axis = longest_axis(patch, demand.voxels.typical, least)
+        if axis is None:
+            return cuts
+        shorter = _less(patch, axis, multiple[axis])
+        finer = required_multiple(_cut(network, demand, shorter).networks[0])[axis]
+        cut = _rounded_down(network, demand, _less(patch, axis, min(finer, multiple[axis])))
+        if not _leaves_enough(cut.networks[0], cut.patch):
+            return cuts
+        cuts.append(cut)
+
+
+def _less(patch: tuple[int, ...], axis: int, step: int) -> tuple[int, ...]:
+    return (*patch[:axis], patch[axis] - step, *patch[axis + 1 :])
+
+
+def _rounded_down(network: NetworkBase, demand: Demand, patch: tuple[int, ...]) -> _Cut:
+    """Return the longest patch within this one that suits the levels chosen for it.
+
+    Where one axis gets too short to be halved, a coarser one may have to be halved more often than before.
+    """
+    while True:
+        cut = _cut(network, demand, patch)
+        multiple = required_multiple(cut.networks[0])
+        patch = tuple(n // m * m for n, m in zip(cut.patch, multiple, strict=True))
+        if patch == cut.patch:
+            return cut
+
+
+def _given(network: NetworkBase, whole: _Cut, demand: Demand, patch: tuple[int, ...]) -> _Cut:
+    """Return the patch that the user wants with networks for it.
+
+    Raises:
+        GeometryError: it does not suit them.
+    """
+    cut = _cut(network, demand, patch)
+    if not _suits(cut.networks[0], patch) and _suits(whole.networks[0], patch):
+        return replace(whole, patch=patch)
+    check_patch(cut.networks[0], patch)
+    check_lowest(cut.networks[0], patch)
+    return cut
+
+
+def _suits(network: NetworkBase, patch: Sequence[int]) -> bool:
+    try:
+        check_patch(network, patch)
+    except GeometryError:
+        return False
+    return _leaves_enough(network, patch)
+
+
+def _leaves_enough(network: NetworkBase, patch: Sequence[int]) -> bool:
+    """Whether the lowest level can be normalised."""
+    return math.prod(patch) >= network.lowest_voxels * math.prod(required_multiple(network))
+
+
+def _gib(cut: _Cut, size: int, demand: Demand) -> float:
+    return demand.step.gib(cut.networks[size], cut.patch, demand.step.batch or FEWEST_PATCHES)
+
+
+def _too_little_memory(smallest: _Cut, demand: Demand, config: PlanConfig) -> ConfigError:
     return ConfigError(
         f"plan.memory_gib = {config.memory_gib:g}: {demand.step.batch or FEWEST_PATCHES} patches of "
-        f"{as_text(_smallest(network, demand))} voxels, the smallest that suit the network, take "
-        f"{_rounded_up(_smallest_gib(network, demand)):g} GiB; allow at least that."
+        f"{as_text(smallest.patch)} voxels, the smallest that suit the network, take "
+        f"{_rounded_up(_gib(smallest, -1, demand)):g} GiB; allow at least that."
     )
+
+
+def _silent(what: str, value: Any, why: str, inputs: str = "") -> None:
+    """Note nothing: a decision counts once the patch is chosen."""
 
 
 def _rounded_up(value: float) -> float:

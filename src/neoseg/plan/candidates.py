@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from pydantic import ValidationError
 
@@ -18,6 +18,8 @@ from ..networks.configs import (
     NetworkBase,
     SegResNetConfig,
     SwinUnetrConfig,
+    UNetBase,
+    UNetPlusPlusConfig,
     UnetrConfig,
     UnetrPPConfig,
 )
@@ -30,11 +32,19 @@ __all__ = ["PLANNERS", "Decided", "Planner", "Size", "Voxels"]
 Decided = Callable[..., None]
 """Notes a decision: what, value, rule, numbers."""
 
+PerLevel = tuple[tuple[int, ...], ...]
+"""One number an axis for each level."""
+
+N = TypeVar("N", bound=NetworkBase)
+
 MOST_LEVELS = {2: 8, 3: 6}
 """Levels of a convolutional U-Net by the axes of its images, as in nnU-Net's plans."""
 
+FEWEST_LEVELS = {"dynunet": 3}
+"""Levels of a convolutional U-Net that needs more than two."""
+
 CONV_WIDTHS = (32, 24, 16, 12, 8)
-"""Channels of the first level, from nnU-Net's number down."""
+"""Channels of the first level, from nnU-Net's number down; widths that a network has by itself shrink alike."""
 
 LARGEST_TOKEN, FEWEST_TOKENS = 16, 4
 """Voxels of a UNETR's token along the finest axis, as published, and tokens that the typical volume keeps an axis."""
@@ -54,16 +64,30 @@ class Voxels:
         spacing_mm: of a voxel along each axis.
         typical: median size of the training cases on that grid.
         unit: of the spacing: "mm", or "px" of pictures that do not tell the size of a pixel.
+        patch: voxels along each axis of a patch that does not cover the typical size; None: it does.
     """
 
     spacing_mm: tuple[float, ...]
     typical: tuple[int, ...]
     unit: str = "mm"
+    patch: tuple[int, ...] | None = None
+
+    @property
+    def seen(self) -> tuple[int, ...]:
+        """What a network sees of the typical image at once."""
+        return tuple(min(pair) for pair in zip(self.patch or self.typical, self.typical, strict=True))
 
     @property
     def told(self) -> str:
-        """Both in words."""
+        """Spacing and typical size in words."""
         return f"typical {as_text(self.typical)} voxels of {as_text(self.spacing_mm)} {self.unit}"
+
+    @property
+    def told_seen(self) -> str:
+        """Spacing and size of what is seen in words."""
+        if self.patch is None:
+            return self.told
+        return f"a patch of {as_text(self.patch)} voxels of {as_text(self.spacing_mm)} {self.unit}"
 
 
 @dataclass(frozen=True)
@@ -71,8 +95,9 @@ class Planner:
     """How a kind of network is fitted to data and budget.
 
     Attributes:
-        shaped: fills the fields that follow from the voxels; takes the network, the voxels, the names of the fields
-            that the user set, which stay, and notes its decisions.
+        shaped: fills the fields that follow from the voxels; takes the network as configured, the voxels, the names of
+            the fields that the user set, which stay, and notes its decisions. The levels follow the patch if there is
+            one that does not cover the typical size.
         sizes: the networks that a budget may choose from, the largest first; takes the network and those names.
         field: the field that tells their sizes apart.
     """
@@ -115,13 +140,15 @@ def _unetr_pp_shaped(network: UnetrPPConfig, voxels: Voxels, given: frozenset[st
         "" if network.stem else f"{voxels.told}, at most {MOST_TOKENS:,} tokens",
     )
     fixed = given & {"dims", "depths", "proj"}
-    levels = len(network.dims) if fixed else levels_for(stem, typical)
-    tokens = tuple(math.ceil(n / s) for n, s in zip(typical, stem, strict=True))
+    levels = len(network.dims) if fixed else levels_for(stem, voxels.seen)
+    tokens = tuple(math.ceil(n / s) for n, s in zip(voxels.seen, stem, strict=True))
     decided(
         "levels",
         levels,
-        f"given as network.{min(fixed)}" if fixed else "each halves the tokens, the lowest keeps 4 an axis; 3 to 4",
-        f"{as_text(tokens)} tokens in the typical volume",
+        f"given as network.{min(fixed)}"
+        if fixed
+        else "each halves the tokens, and a fourth has to leave 4 an axis; 3 to 4",
+        f"{as_text(tokens)} tokens in {'the typical volume' if voxels.patch is None else 'the patch'}",
     )
     fields: dict[str, Any] = {"stem": stem}
     if not fixed:
@@ -142,11 +169,10 @@ def _unetr_pp_sizes(network: UnetrPPConfig, given: frozenset[str]) -> Sequence[U
             "feature_size": size.features,
         }
         found.append(network.model_copy(update={name: value for name, value in fields.items() if name not in given}))
-    return found
+    return _valid(found)
 
 
 def _conv_shaped(network: ConvUNet, voxels: Voxels, given: frozenset[str], decided: Decided) -> ConvUNet:
-    axes = len(voxels.spacing_mm)
     fields: dict[str, Any] = {}
     if network.light is not None:
         _check_light(network.light, network.multiple, voxels)
@@ -154,28 +180,54 @@ def _conv_shaped(network: ConvUNet, voxels: Voxels, given: frozenset[str], decid
             "encoder", network.light.name, "given as network.encoder: strides and widths are its paper's", voxels.told
         )
     if network.strides is None:
-        topology = unet_topology(voxels.spacing_mm, voxels.typical)
-        asked = len(network.widths) if network.widths is not None else None
-        strides = _levelled(topology.strides, voxels.typical, asked or min(len(topology.strides), MOST_LEVELS[axes]))
+        strides, kernels, why, numbers = _levels(network, voxels, given)
         fields["strides"] = strides
-        decided(
-            "strides",
-            _listed(strides),
-            "given as network.widths: so many levels"
-            if asked
-            else "nnU-Net's: the finest axes are halved while the lowest level keeps 4 voxels",
-            voxels.told,
-        )
+        decided("strides", _listed(strides), why, numbers)
         if network.kernels is None:
-            kernels = (*topology.kernels, *[(3,) * axes] * len(strides))[: len(strides) - 1]
-            fields["kernels"] = (*kernels, (3,) * axes)
+            fields["kernels"] = kernels
             decided(
                 "kernels",
-                _listed(fields["kernels"]),
+                _listed(kernels),
                 "1 along an axis until its voxels are less than twice the finest, then 3",
                 voxels.told,
             )
+        if network.widths is not None and "widths" not in given:
+            fields["widths"] = network.widths[: len(strides)]
     return network.model_copy(update=fields)
+
+
+def _levels(network: ConvUNet, voxels: Voxels, given: frozenset[str]) -> tuple[PerLevel, PerLevel, str, str]:
+    """Return strides and kernels of a U-Net's levels by nnU-Net's rules, what decided their number, and from what."""
+    axes = len(voxels.spacing_mm)
+    topology = unet_topology(voxels.spacing_mm, voxels.seen)
+    fewest, most = FEWEST_LEVELS.get(network.kind, 2), MOST_LEVELS[axes]
+    if isinstance(network, UNetPlusPlusConfig) and network.prune is not None:
+        fewest = max(fewest, network.prune + 1)
+    if network.widths is not None:
+        most = len(network.widths)
+    fixed = {name: len(getattr(network, name)) for name in _one_entry_a_level(network) if name in given}
+    if fixed:
+        name, levels = next(iter(fixed.items()))
+        # A number of levels that is given holds for every patch, and so do the strides of the typical size.
+        topology = unet_topology(voxels.spacing_mm, voxels.typical)
+        why = f"given as network.{name}: so many levels"
+    else:
+        levels = max(fewest, min(len(topology.strides), most))
+        why = "nnU-Net's: the finest axes are halved while the lowest level keeps 4 voxels"
+        if levels < len(topology.strides):
+            why += f"; at most {levels} levels"
+        if levels > len(topology.strides):
+            why = f"the fewest levels that this network may have, {levels}, more than nnU-Net's rule gives"
+            # Those of the typical size divide whatever a patch is shortened to.
+            topology = unet_topology(voxels.spacing_mm, voxels.typical)
+    strides = _levelled(topology.strides, voxels.typical, levels)
+    kernels = (*topology.kernels, *[(3,) * axes] * levels)[: levels - 1]
+    return strides, (*kernels, (3,) * axes), why, voxels.told if fixed else voxels.told_seen
+
+
+def _one_entry_a_level(network: ConvUNet) -> tuple[str, ...]:
+    """Return the names of the fields that have one entry for each level, beside the strides."""
+    return ("widths", "kernels", "encoder_blocks") if isinstance(network, UNetBase) else ("widths", "kernels")
 
 
 def _check_light(light: LightEncoder, multiple: tuple[int, ...], voxels: Voxels) -> None:
@@ -199,24 +251,35 @@ def _check_light(light: LightEncoder, multiple: tuple[int, ...], voxels: Voxels)
 
 
 def _conv_sizes(network: ConvUNet, given: frozenset[str]) -> Sequence[ConvUNet]:
-    if network.widths is not None:
-        return [network]
+    if "widths" in given or network.light is not None:
+        return _valid([network])
     assert network.strides is not None
-    full = feature_counts(len(network.strides), network.spatial_dims)
-    found = [network.model_copy(update={"widths": tuple(n * first // full[0] for n in full)}) for first in CONV_WIDTHS]
-    return [made for made in found if _is_valid(made)] or found
+    own = network.widths or feature_counts(len(network.strides), network.spatial_dims)
+    most = CONV_WIDTHS[0]
+    return _valid([network.model_copy(update={"widths": tuple(n * w // most for n in own)}) for w in CONV_WIDTHS])
 
 
-def _is_valid(network: NetworkBase) -> bool:
-    """Whether a network keeps its own rules, such as widths that come in groups."""
-    try:
-        type(network).model_validate(network.model_dump())
-    except ValidationError:
-        return False
-    return True
+def _valid(networks: Sequence[N]) -> list[N]:
+    """Return those networks that keep their own rules, such as widths that come in groups.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    found, problem = [], ""
+    for network in networks:
+        try:
+            type(network).model_validate(network.model_dump())
+            found.append(network)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(("network", *(str(part) for part in first["loc"])))
+            problem = problem or f"{place}: {first['msg'].removeprefix('Value error, ')}"
+    if not found:
+        raise ConfigError(f"{problem}, in the network that is planned for these images; correct it.")
+    return found
 
 
-def _levelled(strides: Sequence[tuple[int, ...]], typical: Sequence[int], levels: int) -> tuple[tuple[int, ...], ...]:
+def _levelled(strides: Sequence[tuple[int, ...]], typical: Sequence[int], levels: int) -> PerLevel:
     """Return strides of so many levels: cut, or gone on halving every axis that has two voxels left."""
     result = [tuple(stride) for stride in strides[:levels]]
     left = [math.ceil(n / math.prod(axis)) for n, axis in zip(typical, zip(*result, strict=True), strict=True)]
@@ -256,7 +319,7 @@ def _unetr_sizes(network: UnetrConfig, given: frozenset[str]) -> Sequence[UnetrC
         if "feature_size" not in given:
             fields["feature_size"] = features
         found.append(network.model_copy(update=fields))
-    return found
+    return _valid(found)
 
 
 def _as_it_is(network: Any, voxels: Voxels, given: frozenset[str], decided: Decided) -> NetworkBase:
@@ -271,8 +334,7 @@ def _by_width(network: SegResNetConfig | MedNeXtConfig, given: frozenset[str]) -
 def _swin_unetr_sizes(network: SwinUnetrConfig, given: frozenset[str]) -> Sequence[SwinUnetrConfig]:
     if "feature_size" in given:
         return [network]
-    found = [network.model_copy(update={"feature_size": size}) for size in SWIN_UNETR_SIZES]
-    return [made for made in found if _is_valid(made)] or [network]
+    return _valid([network.model_copy(update={"feature_size": size}) for size in SWIN_UNETR_SIZES])
 
 
 BY_WIDTH = Planner(_as_it_is, _by_width, "width")

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from ..atomic import read_json, write_json
 from ..errors import ConfigError, InputError, UserError, nearest
-from ..networks.configs import NetworkBase, NetworkConfig, check_patch, required_multiple
+from ..networks.configs import NetworkBase, NetworkConfig, check_lowest, check_patch, required_multiple
 from .budget import FEWEST_STEPS, Demand, Fitted, PlanConfig, StepSettings, fit
 from .candidates import PLANNERS, Decided, Voxels
 from .fingerprint import CaseFacts, pooled_labelled, pooled_statistics
@@ -54,6 +54,7 @@ class Plan(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
             raise ValueError(f"spacing_mm has {len(self.spacing_mm)} axes and patch has {len(self.patch)}")
         try:
             check_patch(self.network, self.patch)
+            check_lowest(self.network, self.patch)
         except UserError as error:
             raise ValueError(f"patch: {error}") from error
         if set(self.rules) != set(self.channels) or len(set(self.channels)) < len(self.channels):
@@ -95,8 +96,8 @@ def make_plan(
         inputs: hash of the inputs, kept in the plan.
 
     Raises:
-        ConfigError: an overruled patch or spacing has the wrong number of axes; or the budget is too small, and the
-            least that would do is named.
+        ConfigError: an overruled patch or spacing has the wrong number of axes; fields of the network do not fit
+            together; or the budget is too small, and the least that would do is named.
         GeometryError: an overruled patch does not suit the network; the nearest right one is named.
         InputError: the volumes are single slices, or a channel is constant in every case.
     """
@@ -117,27 +118,33 @@ def make_plan(
             f"The training cases are single slices: at {as_text(spacing)} mm they have at most {as_text(largest)} "
             "voxels, but a network for volumes needs several along every axis; save the slices as 2-D images."
         )
-    given = frozenset(network.model_fields_set)
-    planner = PLANNERS[network.kind]
-    network = planner.shaped(network, Voxels(spacing, typical, facts[0].unit), given, decided)
+    given = frozenset(name for name in network.model_fields_set if getattr(network, name) is not None)
     if config.patch is not None:
         _axes("plan.patch", config.patch, axes)
-    demand = Demand(typical, largest, given, len(channels), step)
+    demand = Demand(Voxels(spacing, typical, facts[0].unit), largest, given, len(channels), step)
     fitted = fit(network, demand, config)
+    # What follows from the voxels is decided with the patch, and told before it.
+    PLANNERS[network.kind].shaped(network, fitted.voxels, given, decided)
     _explain(fitted, demand, config, decided)
     rules, statistics = _normalisation(facts, channels, normalise, decided)
-    return Plan(
-        inputs=inputs,
-        channels=tuple(channels),
-        spacing_mm=spacing,
-        patch=fitted.patch,
-        batch=fitted.batch,
-        steps=fitted.steps,
-        network=cast(NetworkConfig, fitted.network),
-        rules=rules,
-        statistics=statistics,
-        reasons=tuple(reasons),
-    )
+    try:
+        plan = Plan(
+            inputs=inputs,
+            channels=tuple(channels),
+            spacing_mm=spacing,
+            patch=fitted.patch,
+            batch=fitted.batch,
+            steps=fitted.steps,
+            network=cast(NetworkConfig, fitted.network),
+            rules=rules,
+            statistics=statistics,
+            reasons=tuple(reasons),
+        )
+        # A network that is only copied with other fields has not been checked.
+        Plan.model_validate(plan.model_dump(mode="json"))
+    except ValidationError as error:
+        raise ConfigError(f"The plan for these images: {_first_problem(error)}; correct the configuration.") from error
+    return plan
 
 
 def write_plan(plan: Plan, path: Path) -> None:
@@ -182,7 +189,9 @@ def _explain(fitted: Fitted, demand: Demand, config: PlanConfig, decided: Decide
     """Say how patch, batch, steps and width came about."""
     multiple = required_multiple(fitted.network)
     cover = "the largest" if fitted.covers_largest else "the typical"
-    sizes = f"typical {as_text(demand.typical)}, largest {as_text(demand.largest)}, multiples of {as_text(multiple)}"
+    sizes = (
+        f"typical {as_text(demand.voxels.typical)}, largest {as_text(demand.largest)}, multiples of {as_text(multiple)}"
+    )
     if math.prod(fitted.patch) == fitted.network.lowest_voxels * math.prod(multiple) > math.prod(multiple):
         sizes += ", a single one leaves nothing to normalise"
     if config.patch is not None:

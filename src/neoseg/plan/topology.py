@@ -12,6 +12,7 @@ __all__ = [
     "LARGEST_IF",
     "exact_target_spacing",
     "levels_for",
+    "longest_axis",
     "median_shape",
     "patch_for",
     "resampled_shapes",
@@ -123,7 +124,14 @@ def patch_for(
     """
     patch = list(wanted)
     while math.prod(patch) > max(most_voxels, lowest * math.prod(multiple)):
-        ratio = [p / max(t, 1) if p > m else -1.0 for p, t, m in zip(patch, typical, multiple, strict=True)]
-        axis = int(np.argmax(ratio))
+        axis = longest_axis(patch, typical, multiple)
+        assert axis is not None
         patch[axis] -= multiple[axis]
     return tuple(patch)
+
+
+def longest_axis(patch: Sequence[int], typical: Sequence[int], least: Sequence[int]) -> int | None:
+    """Return the axis with the largest ratio of patch to typical size among those above ``least``, None without one."""
+    ratio = [p / max(t, 1) if p > n else -1.0 for p, t, n in zip(patch, typical, least, strict=True)]
+    axis = int(np.argmax(ratio))
+    return axis if ratio[axis] >= 0 else None

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from neoseg.errors import ConfigError
 
-from .base import NetworkBase, Norm, Positive, Share
+from .base import NetworkBase, Norm, Positive, Share, lowest_voxels_of
 from .unets import ConvUNet
 
 __all__ = ["MEDNEXT_SIZES", "DynUNetConfig", "MedNeXtConfig", "MedNeXtSize", "SegResNetConfig", "SwinUnetrConfig"]
@@ -71,7 +71,7 @@ class SegResNetConfig(NetworkBase, frozen=True, extra="forbid"):
     @property
     def lowest_voxels(self) -> int:
         """A single voxel has no spread that could be normalised."""
-        return _lowest_voxels(self.norm)
+        return lowest_voxels_of(self.norm)
 
     @model_validator(mode="after")
     def _fields_agree(self) -> Self:
@@ -133,11 +133,6 @@ class DynUNetConfig(ConvUNet, frozen=True, extra="forbid"):
                     "kernel plus 1"
                 )
         return self
-
-    @property
-    def lowest_voxels(self) -> int:
-        """A single voxel has no spread that could be normalised."""
-        return _lowest_voxels(self.norm)
 
     @property
     def widths_strides_kernels(
@@ -259,7 +254,7 @@ class SwinUnetrConfig(NetworkBase, frozen=True, extra="forbid"):
     @property
     def lowest_voxels(self) -> int:
         """A single voxel has no spread that could be normalised."""
-        return _lowest_voxels(self.norm)
+        return lowest_voxels_of(self.norm)
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -285,11 +280,6 @@ class SwinUnetrConfig(NetworkBase, frozen=True, extra="forbid"):
         if self.deep_supervision:
             raise ValueError("deep_supervision = true, but a Swin UNETR has one output: set it to false")
         return self
-
-
-def _lowest_voxels(norm: str) -> int:
-    """Return how many voxels a normalisation needs of each image."""
-    return 2 if norm in ("instance", "plain_instance") else 1
 
 
 def _check_groups(name: str, widths: tuple[int, ...]) -> None:

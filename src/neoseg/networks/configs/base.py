@@ -19,6 +19,7 @@ __all__ = [
     "Widths",
     "check_lowest",
     "check_patch",
+    "lowest_voxels_of",
     "required_multiple",
     "times",
 ]
@@ -60,6 +61,11 @@ class NetworkBase(BaseModel, ABC, frozen=True, extra="forbid"):
     def lowest_voxels(self) -> int:
         """How many voxels a patch has to leave at the lowest level, so that they can be normalised."""
         return 1
+
+
+def lowest_voxels_of(norm: str) -> int:
+    """Return how many voxels a normalisation needs of each image: a single one has no spread within its image."""
+    return 2 if norm in ("instance", "plain_instance") else 1
 
 
 def required_multiple(config: NetworkBase) -> tuple[int, ...]:
@@ -109,10 +115,12 @@ def check_lowest(config: NetworkBase, sizes: Sequence[int], least: int | None = 
     needed = config.lowest_voxels if least is None else least
     if math.prod(sizes) < needed * math.prod(config.multiple):
         fields = type(config).model_fields
+        light = getattr(config, "light", None) is not None
         others = [
             what
             for what, possible in (
-                ("fewer levels", "widths" in fields or "blocks_down" in fields),
+                ("fewer levels", not light and not fields.keys().isdisjoint(("widths", "dims", "blocks_down"))),
+                ("network.encoder = 'plain'", light),
                 ("network.norm = 'group'", "norm" in fields),
             )
             if possible

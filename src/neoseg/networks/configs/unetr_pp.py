@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from neoseg.errors import ConfigError
 
-from .base import NetworkBase, Norm, Positive, Share, check_patch, times
+from .base import NetworkBase, Norm, Positive, Share, check_patch, lowest_voxels_of, times
 
 __all__ = ["UnetrPPConfig", "axes_of", "check_orientation", "token_grids"]
 
@@ -130,6 +130,11 @@ class UnetrPPConfig(NetworkBase, frozen=True, extra="forbid"):
                 "axes: set network.spatial_dims to the axes of the images"
             )
         return tuple(step * 2 ** (len(self.dims) - 1) for step in self.stem)
+
+    @property
+    def lowest_voxels(self) -> int:
+        """A single token has no spread that could be normalised."""
+        return lowest_voxels_of(self.norm)
 
     @model_validator(mode="after")
     def _levels_agree(self) -> Self:

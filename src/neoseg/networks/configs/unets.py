@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from neoseg.errors import ConfigError
 
-from .base import NetworkBase, Norm, Positive, Share, Widths
+from .base import NetworkBase, Norm, Positive, Share, Widths, lowest_voxels_of
 from .light import LIGHT_ENCODERS, LightEncoder, LightName
 
 __all__ = [
@@ -103,6 +103,11 @@ class ConvUNet(NetworkBase, frozen=True, extra="forbid"):
         if self.strides is None:
             raise ConfigError(f"network.strides of {self.kind!r} is not set: set it, or let the plan choose it")
         return tuple(math.prod(axis) for axis in zip(*self.strides, strict=True))
+
+    @property
+    def lowest_voxels(self) -> int:
+        """A single voxel has no spread that could be normalised."""
+        return lowest_voxels_of(self.norm)
 
     @property
     def levels(self) -> tuple[Level, ...]:
@@ -264,7 +269,8 @@ class WideUNetConfig(UNetBase, frozen=True, extra="forbid"):
     """The wide U-Net of the UNet++ papers: the U-Net of 2015 with a tenth more channels, as many parameters as UNet++.
 
     Attributes:
-        widths: channels of each level, highest resolution first.
+        widths: channels of each level, highest resolution first. Unless they are set, the plan leaves out levels that
+            the images are too small for, and takes a share of the channels on a small budget.
         down: "max" pooling as in that paper, or a convolution with a stride, "stride".
     """
 
@@ -303,6 +309,13 @@ class UNetPlusPlusConfig(ConvUNet, frozen=True, extra="forbid"):
     def light(self) -> LightEncoder | None:
         """The published network that is the encoder, where one was chosen."""
         return LIGHT_ENCODERS.get(self.encoder)
+
+    @property
+    def lowest_voxels(self) -> int:
+        """A single voxel has no spread that could be normalised; a pruned network keeps more, as it ends above it."""
+        if self.prune is not None and any(max(stride) > 1 for stride in (self.strides or ())[self.prune + 1 :]):
+            return 1
+        return super().lowest_voxels
 
     @property
     def depth(self) -> int:
