@@ -25,7 +25,7 @@ from neoseg.networks.unetr_pp import UnetrPP
 from neoseg.networks.weights import published_state, variant_of
 from neoseg.pipeline.convert_weights import convert_weights
 from neoseg.pipeline.fine_tune import transfer
-from neoseg.pipeline.published_start import require_network
+from neoseg.pipeline.published_start import read_converted, require_network
 from neoseg.pipeline.session import open_session
 from neoseg.plan.plan import read_plan
 from published_small import checkpoint, network_like, small_presets  # noqa: F401 - a fixture
@@ -37,7 +37,7 @@ NATIVE = "PIR"
 """Neither the order of axes of the arrays nor its own inverse, so that a turn the wrong way is seen."""
 
 SETS = ("--set", "folds.count=2", "--set", "threads=1", "--set", "training.steps_per_epoch=2", "--set",
-        "training.batch_size=2", "--set", "evaluate.resamples=100")  # fmt: skip
+        "training.batch_size=2", "--set", "evaluate.resamples=100", "--set", "window.overlap=0")  # fmt: skip
 """The settings of `small_run` without those of the network, so that all is left to the plan."""
 
 
@@ -260,7 +260,32 @@ def test_another_kind_and_planes_are_refused(workspace: Path, converted: Callabl
     flat = UnetrPPConfig(spatial_dims=2, stem=(2, 2))
     plan = read_plan(workspace / "plan.json").model_copy(update={"network": flat, "patch": (16, 16)})
     with pytest.raises(ConfigError, match="images of 3 axes, but those of this run have 2"):
-        require_network(known, read_description(known), plan, config)
+        require_network(read_converted(known), plan, config)
+
+
+def test_fields_that_the_plan_chose_are_named_too_so_that_they_stay(
+    workspace: Path, converted: Callable[..., Path]
+) -> None:
+    folder = converted("lung")
+    settings(workspace, folder, *tied(folder))
+    plan = read_plan(workspace / "plan.json")
+    other = plan.model_copy(update={"network": plan.network.model_copy(update={"norm": "group"})})
+    left_open = load_config(workspace / "neoseg.toml", ["network.heads=4"])
+    with pytest.raises(ConfigError, match=r'set \[network\] dims = .*stem = .*norm = "batch" and \[plan\]') as caught:
+        require_network(read_converted(folder), other, left_open)
+    assert "heads" not in str(caught.value) and "feature_size = 8" in str(caught.value)
+    require_network(read_converted(folder), plan, left_open)
+
+
+def test_an_edited_plan_is_told(workspace: Path, converted: Callable[..., Path]) -> None:
+    folder = converted("lung")
+    changes = [*SETS[1::2], *tied(folder), f"init_from={json.dumps(str(folder))}"]
+    session = open_session(load_config(workspace / "neoseg.toml", changes, workspace))
+    settings(workspace, folder, *tied(folder))
+    plan = read(workspace / "plan.json")
+    (workspace / "plan.json").write_text(json.dumps({**plan, "patch": [24, 16, 24]}))
+    with pytest.raises(ConfigError, match=r"plan\.patch is \[24, 16, 24\]\); delete plan\.json and plan again"):
+        transfer(session)
 
 
 def test_damaged_folders_are_told(

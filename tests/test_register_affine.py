@@ -180,9 +180,9 @@ def test_real_pairs_with_known_transforms_and_their_mirror_image() -> None:
 def test_one_slice_empty_and_heads_side_by_side_have_words(head: Head) -> None:
     good = head.adc
     slice_of_it = cut(good, 12, 13)
-    with pytest.raises(InputError, match="fixed image spans 1 voxel"):
+    with pytest.raises(InputError, match=r"fixed image spans 1 voxel.*give more of the head"):
         register_affine(slice_of_it, good, config=AffineConfig())
-    with pytest.raises(InputError, match="moving image has 0 voxels"):
+    with pytest.raises(InputError, match=r"moving image has 0 voxels.*give a mask of the whole head"):
         register_affine(good, good, config=AffineConfig(), moving_mask=np.zeros(good.grid.shape, bool))
     with pytest.raises(InputError, match="side by side"):
         register_affine(good, good, config=AffineConfig(), start=about(np.zeros(3), np.eye(3), (500.0, 0.0, 0.0)))

@@ -152,17 +152,17 @@ def test_bad_images_have_words(heads: list[Head]) -> None:
     good = heads[0].adc
     config = AffineConfig()
     empty = good.with_array(np.zeros_like(good.array))
-    with pytest.raises(InputError, match="moving image has 0 voxels"):
+    with pytest.raises(InputError, match=r"moving image has 0 voxels in its mask.* 64 or more; none was given"):
         register_affine(good, empty, config=config)
-    with pytest.raises(InputError, match="constant"):
+    with pytest.raises(InputError, match=r"fixed image is constant \(1\.0 in all \d+ voxels\).*give another image"):
         register_affine(good.with_array(np.ones_like(good.array)), good, config=config)
     broken = good.array.copy()
     broken[0, 5, 5, 5] = np.nan
-    with pytest.raises(InputError, match="not numbers"):
+    with pytest.raises(InputError, match=r"1 voxels of \d+ that are not numbers; write 0"):
         register_affine(good.with_array(broken), good, config=config)
-    with pytest.raises(GeometryError, match="one channel"):
+    with pytest.raises(GeometryError, match="one channel in 3-D; give a single volume"):
         register_affine(Volume(np.repeat(good.array, 2, axis=0), good.grid), good, config=config)
-    with pytest.raises(GeometryError, match="mask has shape"):
+    with pytest.raises(GeometryError, match=r"mask has shape \(3, 3, 3\).*give a mask on the grid"):
         register_affine(good, good, config=config, fixed_mask=np.ones((3, 3, 3), bool))
 
 

@@ -29,13 +29,11 @@ from ..plan.plan import Plan, read_plan
 from ..targets import Targets
 from ..workspace import Run
 from .manifest import case_facts
-from .published_start import require_network
+from .published_start import MODEL, Converted, Differences, differences_by_number, read_converted, require_network
 from .session import Session
 
 if TYPE_CHECKING:
     from torch import nn
-
-    from ..networks.published_file import Description
 
 __all__ = [
     "FoldStart",
@@ -68,10 +66,6 @@ CLASS_PARTS: Mapping[str, tuple[str, ...]] = {
 }
 """By the kind of network: how the names of the tensors begin that read the image, and that write the classes."""
 
-_Anew = tuple[Mapping[str, tuple[str, ...]], str]
-"""One of these tables, and why its tensors start anew."""
-
-MODEL = "model.safetensors"
 WEIGHTS = Path("best") / MODEL
 
 
@@ -188,21 +182,6 @@ class _Source:
     cases: dict[str, dict[str, Any]]
 
 
-@dataclass(frozen=True)
-class _Converted:
-    """Converted weights to start from.
-
-    Attributes:
-        folder: theirs.
-        weights: hash of the weights file.
-        network: what the folder says of it.
-    """
-
-    folder: Path
-    weights: str
-    network: Description
-
-
 def fold_starts(session: Session) -> dict[int, FoldStart]:
     """Return what each fold starts from, by its index; nothing when the configuration names no other run.
 
@@ -229,7 +208,7 @@ def fold_starts(session: Session) -> dict[int, FoldStart]:
     if len(finished) == len(session.folds) and all(i in before and before[i].source == str(given) for i in finished):
         return before
     source = _read_source(given, run)
-    if isinstance(source, _Converted):
+    if isinstance(source, Converted):
         start = FoldStart(str(source.folder), None, source.weights, (), (), "nothing")
         starts = dict.fromkeys(range(len(session.folds)), start)
     else:
@@ -270,10 +249,10 @@ def transfer(session: Session) -> Transfer:
 
     assert session.config.init_from is not None
     source, plan, targets = _read_source(session.config.init_from, session.run), session.plan, session.targets
-    if isinstance(source, _Converted):
-        require_network(source.folder, source.network, plan, session.config)
+    if isinstance(source, Converted):
+        require_network(source, plan, session.config)
         folder, path = source.folder, source.folder / MODEL
-        anew, notes = _anew_by_number(source.network, plan, targets)
+        differences = differences_by_number(source.network, plan, targets)
         remedy = f"{source.folder / 'network.json'} describes another network, so convert the checkpoint again"
     else:
         folder, path = source.run.folder, source.run.fold(min(source.weights)) / WEIGHTS
@@ -284,7 +263,7 @@ def transfer(session: Session) -> Transfer:
                 f"{folder}: the weights there see their axes in the orientation {_orientation(source.plan)}, but the "
                 f"network of now sees them in {_orientation(plan)} (network.native_orientation); {remedy}."
             )
-        anew, notes = _anew(source, plan, targets), ()
+        differences = _differences(source, plan, targets)
     network = build_network(plan.network, in_channels=len(plan.channels), classes=targets.channels, patch=plan.patch)
     own = {name: tuple(value.shape) for name, value in network.state_dict().items()}
     try:
@@ -293,7 +272,8 @@ def transfer(session: Session) -> Transfer:
     except (OSError, SafetensorError) as error:
         raise StateError(f"{path}: these weights cannot be read ({error}); restore the file.") from error
     kind = plan.network.kind
-    new = [name for parts, _ in anew for name in _beginning(own, parts, kind)]
+    anew = [(IMAGE_PARTS, differences.channels), (CLASS_PARTS, differences.classes)]
+    new = [name for parts, why in anew if why is not None for name in _beginning(own, parts, kind)]
     taken = [name for name in own if name not in new]
     for name in taken:
         if theirs.get(name) != own[name]:
@@ -307,9 +287,8 @@ def transfer(session: Session) -> Transfer:
         raise ConfigError(
             f"{folder}: the weights there do not fit the network of now: {lost[0]} has no place here; {remedy}."
         )
-    return Transfer(
-        tuple(taken), tuple(name for name in own if name in new), tuple(reason for _, reason in anew), notes
-    )
+    reasons = tuple(why for _, why in anew if why is not None)
+    return Transfer(tuple(taken), tuple(name for name in own if name in new), reasons, differences.notes)
 
 
 def load_start(network: nn.Module, start: FoldStart, taken: Sequence[str]) -> None:
@@ -370,7 +349,7 @@ def _recorded(run: Run) -> dict[int, FoldStart]:
     return {i: FoldStart(**row | {k: tuple(row[k]) for k in ("seen", "named")}) for i, row in rows.items()}
 
 
-def _read_source(folder: Path, own: Run) -> _Source | _Converted:
+def _read_source(folder: Path, own: Run) -> _Source | Converted:
     run = Run(folder)
     if folder.is_file():
         raise InputError(
@@ -378,7 +357,7 @@ def _read_source(folder: Path, own: Run) -> _Source | _Converted:
             "makes one of a checkpoint of the authors' code, or give the folder of a run."
         )
     if (folder / "network.json").is_file():
-        return _read_converted(folder)
+        return read_converted(folder)
     if folder.resolve() == own.folder.resolve():
         raise ConfigError(f"{folder}: a run cannot start from its own weights; name another run.")
     finished = sorted(int(p.parent.name.removeprefix("fold")) for p in folder.glob("fold*/finished.json"))
@@ -391,18 +370,6 @@ def _read_source(folder: Path, own: Run) -> _Source | _Converted:
     folds = [Fold(*(tuple(row[side]) for side in ("train", "inner", "validation"))) for row in read_fold_rows(run)]
     cases = read_record(run.manifest, "train that run again").get("cases", {}) if run.manifest.is_file() else {}
     return _Source(run, load_resolved(run.config), read_plan(run.plan), weights, folds, cases)
-
-
-def _read_converted(folder: Path) -> _Converted:
-    from ..networks.published_file import read_description
-
-    network = read_description(folder)
-    try:
-        return _Converted(folder, file_digest(folder / MODEL), network)
-    except OSError as error:
-        raise InputError(
-            f"{folder / MODEL}: these weights cannot be read ({error.strerror}); convert the checkpoint again."
-        ) from error
 
 
 def _start(session: Session, source: _Source, index: int, fold: Fold) -> FoldStart:
@@ -434,40 +401,15 @@ def _image_hashes(facts: Mapping[str, Any]) -> list[str]:
     return [value for name, value in facts["files"].items() if name not in ("label", "mask")]
 
 
-def _anew(source: _Source, plan: Plan, targets: Targets) -> list[_Anew]:
-    """Return which parts start anew for another run's weights, and why."""
-    found: list[_Anew] = []
-    before = source.config.targets
+def _differences(source: _Source, plan: Plan, targets: Targets) -> Differences:
+    before, channels, classes = source.config.targets, None, None
     if source.plan.channels != plan.channels:
-        why = f"the channels are {_listed(plan.channels)} and were {_listed(source.plan.channels)}"
-        found.append((IMAGE_PARTS, why))
+        channels = f"the channels are {_listed(plan.channels)} and were {_listed(source.plan.channels)}"
     if before.told != targets.told:
-        why = f"the classes are {_listed(targets.classes)} and were {_listed(before.classes)}"
+        classes = f"the classes are {_listed(targets.classes)} and were {_listed(before.classes)}"
         if before.overlapping or targets.overlapping:
-            why = f"the network learns {targets.told} and learned {before.told}"
-        found.append((CLASS_PARTS, why))
-    return found
-
-
-def _anew_by_number(there: Description, plan: Plan, targets: Targets) -> tuple[list[_Anew], tuple[str, ...]]:
-    """Return the same for weights that name neither channels nor classes, and what is not known of those taken."""
-    found: list[_Anew] = []
-    same = []
-    if there.in_channels != len(plan.channels):
-        why = f"the channels are {len(plan.channels)} ({_listed(plan.channels)}) and were {there.in_channels}"
-        found.append((IMAGE_PARTS, why))
-    else:
-        same.append("channels")
-    if targets.overlapping:
-        found.append((CLASS_PARTS, f"the network learns {targets.told} and learned {there.classes} classes"))
-    elif there.classes != targets.channels:
-        why = f"the classes are {targets.channels} with the background ({_listed(targets.classes)}) and were"
-        found.append((CLASS_PARTS, f"{why} {there.classes}"))
-    else:
-        same.append("classes")
-    if not same:
-        return found, ()
-    return found, (f"These weights do not name their {' and '.join(same)}, which were compared by number alone.",)
+            classes = f"the network learns {targets.told} and learned {before.told}"
+    return Differences(channels, classes)
 
 
 def _orientation(plan: Plan) -> str:
