@@ -14,7 +14,7 @@ from neoseg.augment.configs import AugmentConfig
 from neoseg.augment.elastic import displacement_mm
 from neoseg.augment.spatial import rotation_matrix
 from neoseg.augment.transform import BatchInfo
-from neoseg.data.patches import PatchSampler, Position
+from neoseg.data.patches import PatchSampler, Position, clipped
 from neoseg.targets import Targets
 from neoseg.training.batch import StepParts, make_batch
 from neoseg.training.configs import TrainingConfig
@@ -146,15 +146,16 @@ class TestInside:
         assert torch.equal(winner[clear].to(torch.uint8), batch.labels[clear])
 
 
+@pytest.mark.parametrize("changes", [(4, 0, -3), (0, -3, 4), (-3, 4, 0)])
 @pytest.mark.parametrize("kind", GRIDS)
-def test_fill_lies_only_outside_of_the_volume(kind: str) -> None:
-    _, patch, _ = GRIDS[kind]
+def test_fill_lies_only_outside_of_the_volume(kind: str, changes: tuple[int, ...]) -> None:
+    patch = GRIDS[kind][1]
     # one axis longer than the patch, one as long, one shorter
-    shape = tuple(patch[i] + change for i, change in enumerate((4, 0, -3)[: len(patch)]))
+    shape = tuple(n + change for n, change in zip(patch, changes, strict=False))
     image, label = np.full((1, *shape), 3.0, np.float32), np.ones(shape, np.uint8)
     parts = parts_of(image, label, kind, MOVES["all"], sampler=PatchSampler)
     outer = inner = 0
-    for step in range(6):
+    for step in range(4):
         batch = make_batch(parts, step)
         for row, own, place in zip(batch.images, batch.labels, sources(parts, step)[1], strict=True):
             inside = ((place >= 1e-3) & (place <= np.array(shape) - 1 - 1e-3)).all(axis=-1)
@@ -196,6 +197,11 @@ def test_each_rank_makes_the_rows_that_one_process_would_make(world: int) -> Non
         ]
         assert torch.equal(torch.cat([share.images for share in shares]), whole.images)
         assert torch.equal(torch.cat([share.labels for share in shares]), whole.labels)
+
+
+def test_a_box_ends_with_the_volume() -> None:
+    assert clipped((-2, 1, 3), (5, 3, 9), (4, 10, 8)) == ((0, 1, 3), (3, 3, 5))
+    assert clipped((-2, -1), (9, 9), (4, 5)) == ((0, 0), (4, 5))
 
 
 class Watched(np.ndarray):

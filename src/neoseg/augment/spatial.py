@@ -43,7 +43,8 @@ def _sample_affine(config: AugmentConfig, generator: np.random.Generator, info: 
     limits = np.array(config.rotation_degrees if len(info.shape) == 3 else config.rotation_degrees[-1:])
     if info.slice_axis is not None:
         limits[np.arange(3) != info.slice_axis] = 0.0
-    degrees = generator.uniform(-1, 1, (info.batch, len(limits))) * limits
+    # + 0: no angle of -0, which would read oddly
+    degrees = generator.uniform(-1, 1, (info.batch, len(limits))) * limits + 0.0
     low, high = np.log(config.scaling_range)
     zoom = np.exp(generator.uniform(low, high, info.batch))
     return {
