@@ -76,8 +76,8 @@ class AugmentConfig(BaseModel, frozen=True, extra="forbid"):
         noise_sd: its standard deviation, drawn uniformly for each channel, in units of the normalised image.
         dropped_modality_probability: that one channel of a sample is set to the fill value, as if it had not been
             taken; nothing happens to an image of one channel.
-        keep_background: voxels at the fill value in all channels, but for the ripples of resampling, are at it after the
-            intensity changes, so that skull-stripped surroundings stay empty.
+        keep_background: voxels at the fill value in all channels, but for the ripples of resampling, are at it after
+            the intensity changes, so that skull-stripped surroundings stay empty.
     """
 
     rotation_probability: Probability = 0.2

@@ -90,7 +90,9 @@ class _Pull:
         image, label = piece.image, piece.label
         classes = int(label.max())
         shares = [(label == value)[None].to(image.dtype) for value in range(1, classes + 1)]
-        moved = self._interpolate(torch.cat([image - info.fill, *shares]), piece.first, info)
+        # boxes may be large, so no copy is made for nothing
+        raised = image - info.fill if info.fill else image
+        moved = self._interpolate(torch.cat([raised, *shares]), piece.first, info)
         found = moved[info.channels :]
         if classes == 0:
             answer = torch.zeros(info.shape, dtype=label.dtype, device=label.device)
