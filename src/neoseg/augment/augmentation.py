@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -13,8 +13,9 @@ from .artefacts import BIAS_FIELD, GHOSTING
 from .configs import AugmentConfig
 from .intensity import BRIGHTNESS, CONTRAST, GAMMA, NOISE
 from .modality import DROPPED_MODALITY
+from .pieces import Box, Piece
 from .resolution import ANISOTROPY, BLUR, LOW_RESOLUTION
-from .spatial import AFFINE, ELASTIC, FLIP, warp
+from .spatial import AFFINE, ELASTIC, FLIP, boxes, warp, warp_pieces
 from .transform import BatchInfo, Parameters
 
 __all__ = ["AUGMENTATIONS", "Augmentation"]
@@ -45,6 +46,8 @@ dropped modality is last, since it has to stay exactly empty.
 Affine and elastic are neighbours, and one resampling does both.
 """
 
+_MOVED = (AFFINE.name, ELASTIC.name)
+
 
 class Augmentation:
     """Changes batches as a config says; the same generator state gives the same bits."""
@@ -62,7 +65,9 @@ class Augmentation:
         spacing_mm: tuple[float, ...],
         fill: float = 0.0,
     ) -> tuple[Tensor, Tensor]:
-        """Sample and apply.
+        """Sample and apply; what a turn or a zoom brings in from beyond the patches is the fill value.
+
+        Training cuts larger pieces instead, by :meth:`sample`, :meth:`boxes` and :meth:`make`.
 
         Args:
             image: ``(b, c, x, y, z)`` or ``(b, c, x, y)`` float32 on any device.
@@ -77,6 +82,23 @@ class Augmentation:
     def sample(self, generator: np.random.Generator, info: BatchInfo) -> dict[str, Parameters]:
         """Draw the parameters of every transform, by name."""
         return {transform.name: transform.sample(self.config, generator, info) for transform in AUGMENTATIONS}
+
+    def boxes(self, parameters: Mapping[str, Parameters], info: BatchInfo) -> list[Box | None]:
+        """Return for each sample the voxels that its patch is made from; ``None``: the patch itself."""
+        return boxes(parameters[AFFINE.name], parameters[ELASTIC.name], info)
+
+    def make(
+        self, pieces: Sequence[Piece], parameters: Mapping[str, Parameters], info: BatchInfo
+    ) -> tuple[Tensor, Tensor]:
+        """Make a batch of the pieces, and apply the transforms.
+
+        Args:
+            pieces: for each sample its box, or what of it lies in the volume; without a box, the patch.
+            parameters: of every transform.
+            info: of the batch; its shape is that of the patch.
+        """
+        image, label = warp_pieces(pieces, parameters[AFFINE.name], parameters[ELASTIC.name], info)
+        return self.apply(image, label, {k: v for k, v in parameters.items() if k not in _MOVED}, info)
 
     def apply(
         self, image: Tensor, label: Tensor, parameters: Mapping[str, Parameters], info: BatchInfo

@@ -27,21 +27,27 @@ class AugmentConfig(BaseModel, frozen=True, extra="forbid"):
     defaults follow nnU-Net v2 except for smaller rotations out of the slice plane. Elastic deformation, anisotropy,
     ghosting, bias field and dropped modality are off by default: whether they help hangs on how the scans were made.
 
+    Where slices are more than three times as thick as the finest voxel side, rotation, zoom, deformation and low
+    resolution stay in their plane.
+
     Attributes:
-        rotation_probability: of a rotation about all three axes, in mm, around the patch centre.
+        rotation_probability: of a rotation about all three axes, in mm, around the patch centre; with thick slices,
+            about the axis across them only.
         rotation_degrees: largest angle about x, y and z; a 2-D image turns by the last one.
         scaling_probability: of a zoom.
-        scaling_range: zoom factor, drawn log-uniformly, equal along all axes; above 1 enlarges.
+        scaling_range: zoom factor, drawn log-uniformly, equal along all axes, but for the one across thick slices,
+            which keeps its size; above 1 enlarges.
         elastic_probability: of a smooth deformation, by a grid of control points that move at random.
         elastic_spacing_mm: distance of the control points.
         elastic_displacement_mm: most that a control point moves along an axis, drawn for the sample; at most 0.4 of
-            ``elastic_spacing_mm``, so that the image cannot fold.
+            ``elastic_spacing_mm``, so that the image cannot fold. Nothing moves across thick slices.
         flip_probability: of a flip along each of the axes.
         flip_axes: axes that may be flipped; 0 is left-right.
         blur_probability: of a Gaussian blur.
         blur_sigma: its standard deviation in voxels, drawn for each channel.
         low_resolution_probability: of sampling down (nearest) and up again (linear).
-        low_resolution_range: factor of the number of voxels along each axis, drawn for each channel.
+        low_resolution_range: factor of the number of voxels along each axis but the one across thick slices, drawn for
+            each channel.
         anisotropy_probability: of thicker slices: averages along one axis, the one with the thickest voxels or,
             among equals, a drawn one, sampled up again (linear).
         anisotropy_range: thickness of a slice in voxels, at least 1, drawn for each channel.
@@ -70,8 +76,8 @@ class AugmentConfig(BaseModel, frozen=True, extra="forbid"):
         noise_sd: its standard deviation, drawn uniformly for each channel, in units of the normalised image.
         dropped_modality_probability: that one channel of a sample is set to the fill value, as if it had not been
             taken; nothing happens to an image of one channel.
-        keep_background: voxels at the fill value in all channels stay at it through the intensity changes, so that
-            skull-stripped surroundings stay empty.
+        keep_background: voxels at the fill value in all channels, but for the ripples of resampling, are at it after
+            the intensity changes, so that skull-stripped surroundings stay empty.
     """
 
     rotation_probability: Probability = 0.2

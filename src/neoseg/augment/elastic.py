@@ -47,8 +47,8 @@ def displacement_mm(parameters: Parameters, info: BatchInfo, device: torch.devic
 def sample_elastic(config: AugmentConfig, generator: np.random.Generator, info: BatchInfo) -> Parameters:
     """Draw ``control_mm``, ``(b, 3, i, j, k)`` or ``(b, 2, i, j)``, and their distance ``spacing_mm``, ``(b,)``.
 
-    Each control point moves by up to the drawn displacement along each axis; points outside the patch move too, so
-    that its border is no calmer than its inside.
+    Each control point moves by up to the drawn displacement along each axis, but not across thick slices; points
+    outside the patch move too, so that its border is no calmer than its inside.
     """
     if config.elastic_probability == 0:
         return identity_elastic(info)
@@ -58,6 +58,8 @@ def sample_elastic(config: AugmentConfig, generator: np.random.Generator, info: 
     largest = generator.uniform(*config.elastic_displacement_mm, info.batch)
     control = generator.uniform(-1, 1, (info.batch, len(info.shape), *counts))
     control *= largest.reshape((-1,) + (1,) * (control.ndim - 1))
+    if info.slice_axis is not None:
+        control[:, info.slice_axis] = 0.0
     return {
         "control_mm": gated(generator, config.elastic_probability, control, 0.0),
         "spacing_mm": np.full(info.batch, distance),

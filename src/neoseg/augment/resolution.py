@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import ceil
 
 import numpy as np
@@ -59,18 +59,18 @@ def _along_axes(
     values: NDArray[np.float64],
     nothing: float,
     matrix: _Matrix,
-    axes: NDArray[np.intp] | None = None,
+    axes: Sequence[Sequence[int]],
 ) -> Tensor:
     """Multiply the samples and channels whose value is not ``nothing`` with the value's matrix.
 
-    Along every axis, or along the one that is given for the sample.
+    Along the axes that are given for the sample.
     """
     if not (values != nothing).any():
         return image
     image = image.clone()
     for i, j in np.argwhere(values != nothing):
         part = image[i, j]
-        for axis in range(part.ndim) if axes is None else [int(axes[i])]:
+        for axis in axes[i]:
             operator = torch.from_numpy(matrix(part.shape[axis], float(values[i, j]))).to(part.device, part.dtype)
             part = torch.tensordot(operator, part.movedim(axis, 0), dims=1).movedim(0, axis)
         image[i, j] = part
@@ -94,7 +94,8 @@ def _identity_blur(info: BatchInfo) -> Parameters:
 
 
 def _apply_blur(image: Tensor, label: Tensor, parameters: Parameters, info: BatchInfo) -> tuple[Tensor, Tensor]:
-    return _along_axes(image, parameters["sigma"], 0.0, blur_matrix), label
+    axes = [range(len(info.shape))] * info.batch
+    return _along_axes(image, parameters["sigma"], 0.0, blur_matrix, axes), label
 
 
 def _sample_low(config: AugmentConfig, generator: np.random.Generator, info: BatchInfo) -> Parameters:
@@ -107,7 +108,8 @@ def _identity_low(info: BatchInfo) -> Parameters:
 
 
 def _apply_low(image: Tensor, label: Tensor, parameters: Parameters, info: BatchInfo) -> tuple[Tensor, Tensor]:
-    return _along_axes(image, parameters["zoom"], 1.0, low_resolution_matrix), label
+    axes = [[axis for axis in range(len(info.shape)) if axis != info.slice_axis]] * info.batch
+    return _along_axes(image, parameters["zoom"], 1.0, low_resolution_matrix, axes), label
 
 
 def _sample_anisotropy(config: AugmentConfig, generator: np.random.Generator, info: BatchInfo) -> Parameters:
@@ -129,7 +131,7 @@ def _identity_anisotropy(info: BatchInfo) -> Parameters:
 
 
 def _apply_anisotropy(image: Tensor, label: Tensor, parameters: Parameters, info: BatchInfo) -> tuple[Tensor, Tensor]:
-    axes = parameters["axis"].astype(np.intp)
+    axes = [[int(axis)] for axis in parameters["axis"]]
     return _along_axes(image, parameters["thickness"], 1.0, thick_slice_matrix, axes), label
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 
-__all__ = ["PatchSampler", "Position", "clamped_start", "cut"]
+__all__ = ["PatchSampler", "Position", "clamped_start", "clipped", "cut"]
 
 VOXELS_PER_LESION = 2000
 """How many voxels of one lesion are remembered; more of them would change nothing but memory."""
@@ -54,6 +54,12 @@ def clamped_start(centre: Sequence[int], shape: Sequence[int], patch: Sequence[i
     return tuple(
         min(max(c - p // 2, 0), n - p) if n >= p else (n - p) // 2 for c, n, p in zip(centre, shape, patch, strict=True)
     )
+
+
+def clipped(start: Sequence[int], size: Sequence[int], shape: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return first voxel and size of what of a box lies in an image of a shape; the two have to overlap."""
+    low = tuple(max(s, 0) for s in start)
+    return low, tuple(min(s + p, n) - a for a, s, p, n in zip(low, start, size, shape, strict=True))
 
 
 def cut(

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from ..augment.augmentation import Augmentation
+from ..augment.pieces import Box
 from ..augment.transform import BatchInfo
 from ..data.patches import PatchSampler
 from .configs import TrainingConfig
-from .data import TrainingData, load_batch
+from .data import TrainingData, load_pieces
 from .ranks import ALONE, Ranks
 from .validation import Loss
 
@@ -91,14 +92,21 @@ def make_batch(parts: StepParts, step: int, part: int = 0, stream: torch.cuda.St
     generator = np.random.default_rng([parts.seed, step, part] if part else [parts.seed, step])
     seed, rows = int(generator.integers(2**62)), parts.ranks.rows(size)
     patch = data.patch_at(step, parts.seed)
-    images, labels = load_batch(data, parts.sampler, generator, size, rows, patch)
+    positions = parts.sampler.draw(generator, size, patch)[rows]
+    info = BatchInfo(len(positions), data.channels, patch, data.spacing_mm, data.fill)
+    boxes: list[Box | None] = [None] * len(positions)
+    if parts.augmentation is not None:
+        drawn = parts.augmentation.sample(generator, replace(info, batch=size))
+        own = {name: {key: value[rows] for key, value in given.items()} for name, given in drawn.items()}
+        # a turned patch needs what lies beside it, so the cut follows the draw
+        boxes = parts.augmentation.boxes(own, info)
+    pieces = load_pieces(data, positions, boxes, patch)
     with torch.cuda.stream(stream) if stream is not None else nullcontext():
-        images, labels = images.to(parts.device), labels.to(parts.device)
+        pieces = [piece.to(parts.device) for piece in pieces]
         if parts.augmentation is not None:
-            info = BatchInfo(size, data.channels, patch, data.spacing_mm, data.fill)
-            drawn = parts.augmentation.sample(generator, info)
-            own = {name: {key: value[rows] for key, value in given.items()} for name, given in drawn.items()}
-            images, labels = parts.augmentation.apply(images, labels, own, replace(info, batch=len(images)))
+            images, labels = parts.augmentation.make(pieces, own, info)
+        else:
+            images, labels = (torch.stack(rest) for rest in zip(*[(p.image, p.label) for p in pieces], strict=True))
         if images.ndim == 5:
             images = images.to(memory_format=torch.channels_last_3d)
         return Batch(images, labels, seed, None if stream is None else stream.record_event())

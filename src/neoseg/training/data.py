@@ -1,4 +1,4 @@
-"""What a fold trains on, and the batches that are cut from it."""
+"""What a fold trains on, and the pieces that are cut from it."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from ..data.patches import PatchSampler, cut
+from ..augment.pieces import Box, Piece
+from ..data.patches import Position, clipped, cut
 from ..errors import InputError
 from ..targets import Targets
 
-__all__ = ["TrainingCase", "TrainingData", "load_batch"]
+__all__ = ["TrainingCase", "TrainingData", "load_pieces"]
 
 
 @dataclass(frozen=True)
@@ -85,23 +85,29 @@ class TrainingData:
         return int(self.train[0].image.shape[0])
 
 
-def load_batch(
-    data: TrainingData,
-    sampler: PatchSampler,
-    generator: np.random.Generator,
-    batch_size: int,
-    rows: slice = slice(None),
-    patch: tuple[int, ...] | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Draw one batch and cut it, or some of its rows; of the data's patch or another one.
+def load_pieces(
+    data: TrainingData, positions: Sequence[Position], boxes: Sequence[Box | None], patch: tuple[int, ...]
+) -> list[Piece]:
+    """Cut what each sample is made from: the patch, or what of its box lies in the volume; no more of a file is read.
+
+    Args:
+        data: the cases.
+        positions: of the patches.
+        boxes: for each patch, the voxels that a spatial transform needs; ``None``: those of the patch.
+        patch: voxels along each axis.
 
     Returns:
-        Images ``(b, c, x, y, z)`` float32 and labels ``(b, x, y, z)`` uint8, in main memory.
+        Images float32 and labels uint8, in main memory.
     """
-    images, labels = [], []
-    patch = patch or data.patch
-    for position in sampler.draw(generator, batch_size, patch)[rows]:
+    pieces = []
+    for position, box in zip(positions, boxes, strict=True):
         case = data.train[position.case]
-        images.append(cut(case.image, position.start, patch, data.fill))
-        labels.append(cut(case.label[None], position.start, patch)[0])
-    return torch.from_numpy(np.stack(images).astype(np.float32, copy=False)), torch.from_numpy(np.stack(labels))
+        start, shape = position.start, patch
+        if box is not None:
+            start = tuple(a + b for a, b in zip(start, box.first, strict=True))
+            start, shape = clipped(start, box.shape, case.label.shape)
+        image = cut(case.image, start, shape, data.fill).astype(np.float32, copy=False)
+        label = cut(case.label[None], start, shape)[0]
+        first = tuple(a - b for a, b in zip(start, position.start, strict=True))
+        pieces.append(Piece(torch.from_numpy(image), torch.from_numpy(label), first))
+    return pieces
