@@ -78,16 +78,37 @@ def test_the_decay_of_all_weights_has_to_be_asked_for():
     assert [group["weight_decay"] for group in groups] == [0.5, 0.5]
 
 
-def test_a_moving_average_forgets_the_start_and_copies_buffers():
+def test_a_moving_average_forgets_the_start():
     network = nn.BatchNorm3d(1)
     average = MovingAverage(network, 0.9)
     with torch.no_grad():
         network.weight.fill_(3.0)
-        network.running_mean.fill_(7.0)
     average.update(network, 0)
     # decay (1 + 0) / (10 + 0)
     assert average.state["weight"].item() == pytest.approx(0.1 * 1 + 0.9 * 3)
-    assert average.state["running_mean"].item() == 7.0
     before = average.state["weight"].item()
     average.update(network, 10**6)
     assert average.state["weight"].item() == pytest.approx(0.9 * before + 0.1 * 3)
+
+
+def test_a_moving_average_takes_running_statistics_at_the_pace_of_the_weights_and_copies_counts():
+    network = nn.BatchNorm3d(1)
+    average = MovingAverage(network, 0.9)
+    with torch.no_grad():
+        network.running_mean.fill_(7.0)
+        network.running_var.fill_(5.0)
+        network.num_batches_tracked.fill_(4)
+    average.update(network, 10**6)
+    assert average.state["running_mean"].item() == pytest.approx(0.9 * 0 + 0.1 * 7)
+    assert average.state["running_var"].item() == pytest.approx(0.9 * 1 + 0.1 * 5)
+    assert average.state["num_batches_tracked"].item() == 4
+
+
+def test_a_moving_average_keeps_constant_buffers_bit_by_bit():
+    network = nn.Linear(2, 2)
+    constant = torch.tensor([float("-inf"), 0.1, 1 / 3, float("inf"), -0.0])
+    network.register_buffer("mask", constant.clone())
+    average = MovingAverage(network, 0.9)
+    for step in range(30):
+        average.update(network, step)
+    assert torch.equal(average.state["mask"], constant)

@@ -63,24 +63,30 @@ def learning_rate_at(step: int, total: int, config: TrainingConfig) -> float:
 
 
 class MovingAverage:
-    """An exponential moving average of a network's weights.
+    """An exponential moving average of a network's weights and running statistics.
 
     The decay grows with the steps, ``min(decay, (1 + step) / (10 + step))``, so that the random start is forgotten.
-    Buffers (running means of norms) are taken over as they are.
+    Running means and variances of norms are averaged alike, since they describe what the weights of then gave out
+    (as timm's ModelEma does); counts are taken over as they are.
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
         """Start at the network's weights."""
         self._decay = decay
         self.state: dict[str, Tensor] = {k: v.detach().clone() for k, v in network.state_dict().items()}
-        self._averaged = {name for name, _ in network.named_parameters(remove_duplicate=False)}
+        self._weights = {name for name, _ in network.named_parameters(remove_duplicate=False)}
 
     @torch.no_grad()
     def update(self, network: nn.Module, step: int) -> None:
         """Take in the weights after a step (counted from 0)."""
         decay = min(self._decay, (1 + step) / (10 + step))
         for name, value in network.state_dict().items():
-            if name in self._averaged:
-                self.state[name].lerp_(value, 1 - decay)
+            average = self.state[name]
+            if name in self._weights:
+                average.lerp_(value, 1 - decay)
+            elif value.is_floating_point():
+                mean = average.lerp(value, 1 - decay)
+                # a constant mask may hold infinities, which have no mean
+                average.copy_(torch.where(mean.isfinite(), mean, value))
             else:
-                self.state[name].copy_(value)
+                average.copy_(value)
