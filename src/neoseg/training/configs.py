@@ -39,8 +39,8 @@ class TrainingConfig(BaseModel, frozen=True, extra="forbid"):
         gradient_clip: largest norm of the gradient.
         precision: "auto" takes bfloat16 where the device has it in hardware, float16 on GPUs of the Volta and Turing
             generations, else float32. In float16 the loss is scaled.
-        ema_decay: decay of an exponential moving average of the weights (then validated and kept as best); omitted: the
-            weights themselves.
+        ema_decay: decay of an exponential moving average of the weights and of the running statistics of batch norms
+            (then validated and kept as best); omitted: the weights themselves.
         patch_scales: sizes of the patches, as multiples of the planned patch along every axis, such as (0.75, 1, 1.25).
             Each batch has one of them, all equally often; each side is the nearest that suits the network. It needs a
             network that takes any size. Omitted: the planned patch alone.
