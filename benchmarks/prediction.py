@@ -100,6 +100,8 @@ class Watching:
 def once(run: Path, folder: Path, limit: str, more: str) -> dict[str, Any]:
     from neoseg.pipeline.new_scans import PredictOptions, predict_scans
 
+    # what is there would be kept
+    (folder / "out" / "predictions.json").unlink(missing_ok=True)
     watching, start = Watching(), time.perf_counter()
     options = PredictOptions(uncertainty="uncertainty" in more, max_memory=None if limit == "none" else limit)
     found = predict_scans(

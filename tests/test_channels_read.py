@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,16 +11,18 @@ import pytest
 from numpy.typing import NDArray
 
 from assembled_run import SHAPE, assemble, open_table, save
+from neoseg.config import load_config
 from neoseg.data.cases import Case
 from neoseg.data.checks import run_checks
 from neoseg.data.loading import load_images
 from neoseg.data.store import CaseStore
-from neoseg.errors import ConfigError, InputError
+from neoseg.errors import ConfigError, InputError, StateError
 from neoseg.io import read_volume
 from neoseg.pipeline.check import check
 from neoseg.pipeline.manifest import usual_units
 from neoseg.pipeline.new_scans import load_predictor, predict_scans
 from neoseg.pipeline.plan import plan
+from neoseg.pipeline.session import open_session
 from neoseg.plan.fingerprint import read_facts
 from neoseg.prepare.configs import PrepareConfig, channels_read
 from neoseg.workspace import Run
@@ -151,8 +154,6 @@ def test_a_unit_that_the_training_cases_declare_counts_for_new_scans(tmp_path: P
 def test_the_units_of_a_run_are_those_of_its_labelled_training_cases(
     tmp_path: Path, channel: str, declared: list[str], wanted: dict[str, str]
 ) -> None:
-    import json
-
     def facts(unit: str, **where: str) -> dict[str, object]:
         place = {"subject": "", "site": "", "group": "patient", "split": "train"} | where
         units = {channel: unit} if unit else {}
@@ -163,6 +164,10 @@ def test_the_units_of_a_run_are_those_of_its_labelled_training_cases(
     assert usual_units(Run(tmp_path)) == {}
     (tmp_path / "manifest.json").write_text(json.dumps({"given": {}, "cases": found}))
     assert usual_units(Run(tmp_path)) == wanted
+    del found["p3"]["units"]
+    (tmp_path / "manifest.json").write_text(json.dumps({"given": {}, "cases": found}))
+    with pytest.raises(StateError, match=r"manifest\.json: this file is damaged \(KeyError\('units'\)"):
+        usual_units(Run(tmp_path))
 
 
 def test_a_scan_whose_numbers_tell_no_unit_has_that_of_training_or_is_refused(tmp_path: Path) -> None:
@@ -193,9 +198,6 @@ def test_rules_that_cannot_be_scored_are_refused_before_anything_is_done(tmp_pat
         open_table(tmp_path, cases, f'channels = ["t2"]\n{RULE.format("adc")}')
     open_table(tmp_path, cases, RULE.format("adc"))
     text = (tmp_path / "neoseg.toml").read_text().replace("ball = 1", "ball = 1, other = 2")
-    from neoseg.config import load_config
-    from neoseg.pipeline.session import open_session
-
     (tmp_path / "neoseg.toml").write_text(text)
     with pytest.raises(ConfigError, match="a threshold finds one class, but 2 are declared"):
         open_session(load_config(tmp_path / "neoseg.toml"))

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -112,6 +115,36 @@ def test_a_killed_prediction_goes_on_with_the_scans_that_are_left(place: Path) -
     assert all(scan.volumes_ml for scan in found)
     for path in (place / "whole").glob("*.nii.gz"):
         assert path.read_bytes() == (place / "out" / path.name).read_bytes()
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from neoseg.pipeline.kept_predictions import KeptPredictions
+from neoseg.pipeline.new_scans import predict_scans
+
+keep, count = KeptPredictions.keep, []
+def keep_or_die(self, *given):
+    count.append(1)
+    if len(count) == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    keep(self, *given)
+KeptPredictions.keep = keep_or_die
+predict_scans(*map(Path, sys.argv[1:4]), device="cpu", probabilities=True)
+"""
+
+
+@pytest.mark.slow
+def test_a_process_killed_outright_loses_the_scan_at_work_alone(place: Path) -> None:
+    """The mask of the second scan is written, and not yet recorded."""
+    places = [str(place / name) for name in ("run", "in", "out")]
+    done = subprocess.run([sys.executable, "-c", KILLED, *places], capture_output=True, timeout=200, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert (place / "out" / "b.nii.gz").is_file()
+    heard = Listener()
+    found = again(place, heard)
+    assert heard.predicted == ["b", "c"]
+    assert [scan.case for scan in found] == list(NAMES) and all(scan.volumes_ml for scan in found)
 
 
 def test_a_finished_prediction_is_reported_without_being_made_again(

@@ -95,10 +95,12 @@ def scan_key(made_with: str, wanted: Wanted, scan: Case) -> str | None:
         wanted: maps that are made too.
         scan: its files count by name, size and content, wherever they lie.
     """
-    images = [[channel, path.name, _content(path)] for channel, path in scan.images.items()]
-    mask = [scan.mask.name, _content(scan.mask)] if scan.mask is not None else ["", ""]
-    if any(part[-1] is None for part in (*images, mask)):
+    # of a 4-D file each channel is the same file
+    contents = {path: _content(path) for path in {*scan.images.values(), *([scan.mask] if scan.mask else [])}}
+    if None in contents.values():
         return None
+    images = [[channel, path.name, contents[path]] for channel, path in scan.images.items()]
+    mask = [scan.mask.name, contents[scan.mask]] if scan.mask is not None else []
     return digest([made_with, asdict(wanted), scan.case, images, scan.channel_index, mask])
 
 

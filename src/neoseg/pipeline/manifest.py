@@ -77,10 +77,13 @@ def usual_units(run: Run) -> dict[str, str]:
     if not run.manifest.is_file():
         return {}
     declared: dict[str, list[str]] = {}
-    for facts in read_manifest(run)["cases"].values():
-        if (facts["group"], facts["split"]) == ("patient", "train") and "label" in facts["files"]:
-            for name in facts["files"]:
-                declared.setdefault(name, []).append(facts["units"].get(name, ""))
+    try:
+        for facts in read_manifest(run)["cases"].values():
+            if (facts["group"], facts["split"]) == ("patient", "train") and "label" in facts["files"]:
+                for name in facts["files"]:
+                    declared.setdefault(name, []).append(facts["units"].get(name, ""))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise StateError(f"{run.manifest}: this file is damaged ({error!r} in its cases); {REMEDY}.") from error
     found = {}
     for channel, units in declared.items():
         if not any(unit in UNITS_OF_ADC for unit in units):
