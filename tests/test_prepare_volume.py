@@ -16,14 +16,17 @@ import numpy as np
 import pytest
 
 from neoseg.cli.app import run
+from neoseg.config import RunConfig
 from neoseg.errors import GeometryError, InputError
 from neoseg.io import read_volume, write_volume
 from neoseg.phantom.config import HeadConfig
 from neoseg.phantom.head import Head, make_head
 from neoseg.phantom.shell import unstripped
 from neoseg.pipeline import prepare_volume as pipeline
+from neoseg.pipeline.prepare import _given_atlas
 from neoseg.prepare.atlas import Atlas
 from neoseg.prepare.bias_field import BiasFieldConfig
+from neoseg.prepare.configs import PrepareConfig
 from neoseg.prepare.volume_steps import Aligned, Brain, ZOfVolume, through
 from neoseg.register.transforms import Affine
 from neoseg.volume import Grid, Volume, same_grid
@@ -250,6 +253,13 @@ def test_a_z_map_needs_an_atlas_of_scans_that_were_corrected_alike(
     assert re.search(words, told["said"]), told["said"]
     assert str(atlas) in told["said"]
     assert not list(out.iterdir())
+
+
+def test_a_run_asks_the_same_of_a_given_atlas(files: Path, tmp_path: Path) -> None:
+    config = RunConfig(workspace=tmp_path, labels={"lesion": 1}, prepare=PrepareConfig(zmap={}))
+    assert _given_atlas(atlas_of(files, tmp_path / "none", provenance={"bias_field": None}), config).count
+    with pytest.raises(InputError, match=r"'method': 'n4'.* but the scans are prepared with None; give \[prepare"):
+        _given_atlas(atlas_of(files, tmp_path / "n4", provenance={"bias_field": N4}), config)
 
 
 def test_a_z_map_is_made_with_an_atlas_of_scans_that_were_corrected_alike(

@@ -28,6 +28,7 @@ from ..prepare.bias_field import correct_bias_field
 from ..prepare.case import Physical, Prepared, physical_maps, prepared_array
 from ..prepare.configs import ADC, PrepareConfig, PrepareSettings
 from ..prepare.standardise import Template
+from ..prepare.volume_steps import require_same_correction
 from ..progress import Silent
 from ..register.plausible import unlike_the_rest
 from ..register.transforms import to_arrays
@@ -175,12 +176,8 @@ def _given_atlas(folder: Path, config: RunConfig) -> Atlas:
         )
     atlas = Atlas.load(folder)
     atlas.require(ADC, config.atlas.unit)
-    correction = config.prepare.bias_field.model_dump(mode="json") if config.prepare.bias_field else None
-    if "bias_field" in atlas.provenance and atlas.provenance["bias_field"] != correction:
-        raise InputError(
-            f"{folder}: this atlas was made with bias_field = {atlas.provenance['bias_field']}, but the scans are "
-            f"prepared with {correction}; give [prepare.bias_field] the same settings, or build the atlas again."
-        )
+    remedy = "give [prepare.bias_field] the same settings"
+    require_same_correction(atlas, config.prepare.bias_field, folder, remedy=remedy)
     return atlas
 
 
