@@ -24,9 +24,9 @@ from neoseg.networks.published_file import read_description
 from neoseg.networks.unetr_pp import UnetrPP
 from neoseg.networks.weights import published_state, variant_of
 from neoseg.pipeline.convert_weights import convert_weights
-from neoseg.pipeline.fine_tune import transfer
 from neoseg.pipeline.published_start import read_converted, require_network
 from neoseg.pipeline.session import open_session
+from neoseg.pipeline.transfer import transfer
 from neoseg.plan.plan import read_plan
 from published_small import checkpoint, network_like, small_presets  # noqa: F401 - a fixture
 from small_run import called, in_this_process, read

@@ -12,10 +12,10 @@ import pytest
 
 from neoseg.config import load_config
 from neoseg.networks.configs import NETWORKS
-from neoseg.pipeline.fine_tune import CLASS_PARTS, IMAGE_PARTS
 from neoseg.pipeline.import_data import import_folder
 from neoseg.pipeline.new_scans import load_predictor, predict_scans
 from neoseg.pipeline.run import run
+from neoseg.pipeline.transfer import CLASS_PARTS, IMAGE_PARTS
 from neoseg.plan.plan import read_plan
 from test_networks_contract import LIGHT, build, small
 

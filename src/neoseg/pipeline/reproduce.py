@@ -15,10 +15,11 @@ from ..progress import Progress, Silent
 from ..workspace import Run
 from .comparison import Compared, compare_runs, surroundings
 from .environment import environment
-from .fine_tune import fold_starts, read_fold_rows
+from .fine_tune import fold_starts
 from .manifest import given_config, manifest_of, read_manifest
 from .run import run_stage, weights_of
 from .session import Session, open_session
+from .start_source import read_fold_rows
 
 __all__ = ["Reproduction", "reproduce"]
 

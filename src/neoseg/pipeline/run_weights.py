@@ -7,7 +7,7 @@ from collections.abc import Callable
 from ..data.store import file_digest
 from ..errors import StateError
 from ..workspace import Run
-from .fine_tune import read_fold_rows
+from .start_source import read_fold_rows
 
 __all__ = ["weights_for_new_scans"]
 

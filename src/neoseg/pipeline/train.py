@@ -20,13 +20,14 @@ from ..progress import Progress
 from ..training.configs import TrainingConfig
 from ..training.launch import Launch, launched
 from ..workspace import write_if_changed
-from .fine_tune import FoldStart, fold_starts, load_start, record_of, told_start, transfer
+from .fine_tune import FoldStart, fold_starts, load_start, record_of, told_start
 from .forecast import forecast_training
 from .lengths import require_length
 from .out_of_memory import training_in_memory
 from .prepared import PreparedCase
 from .run_folder import make_self_contained
 from .session import Session, open_session
+from .transfer import transfer
 
 if TYPE_CHECKING:
     from ..training.data import TrainingCase
