@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +90,17 @@ def tiny_demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str,
 
     folder = made_once(tmp_path_factory, "tiny_demo", make)
     return folder, json.loads((folder / "runs" / "demo" / "summary.json").read_text())
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Compute with one thread: for small arrays more of them only wait for each other."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 import torch
@@ -20,12 +18,7 @@ STRONG = AugmentConfig(elastic_probability=1.0, elastic_spacing_mm=10.0, elastic
 GRIDS = {"3-D": ((24, 20, 12), (1.0, 1.2, 2.5)), "2-D": ((40, 30), (1.0, 1.5))}
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def smooth_batch(kind, samples=2):

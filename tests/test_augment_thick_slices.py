@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 import torch
@@ -28,12 +26,7 @@ BY_NAME["all"] = {key: value for given in BY_NAME.values() for key, value in giv
 SIDES = (20, 18, 7)
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def thick_info(axis: int, samples: int = 3) -> BatchInfo:

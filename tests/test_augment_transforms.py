@@ -1,5 +1,3 @@
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 import torch
@@ -18,12 +16,7 @@ ALWAYS = AugmentConfig(
 SHAPES = {"3-D": ((2, 2, 20, 18, 10), (1.0, 1.0, 2.0)), "2-D": ((2, 2, 20, 18), (1.0, 1.5))}
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def batch(kind: str):
