@@ -29,6 +29,7 @@ from ..machine import refused
 from ..progress import Advance, Progress
 from ..training.interrupt import stop_request
 from .local import Outcome
+from .main_guard import UNGUARDED, WORDS, require_main_guard
 
 __all__ = ["run_here", "run_side_by_side"]
 
@@ -86,6 +87,7 @@ def run_side_by_side(
         Stopped: SIGINT or SIGTERM arrived; every process has ended.
         ConfigError: this process is a worker itself and may not start others.
     """
+    require_main_guard()
     if multiprocessing.current_process().daemon:
         raise ConfigError("This process is a worker that may not start others; ask for one job instead.")
     waiting, free = deque(enumerate(items)), deque(range(jobs))
@@ -207,6 +209,8 @@ def _outcome(child: _Child) -> Outcome[Any]:
     if child.stopped is not None:
         return Outcome(None, child.stopped)
     code = child.process.exitcode
+    if code == UNGUARDED:
+        return Outcome(None, WORDS, True)
     how = f"killed by {signal.Signals(-code).name}" if code and code < 0 else f"ended with exit code {code}"
     hint = ", often because memory ran out" if code == -signal.SIGKILL else ""
     return Outcome(None, f"its process was {how}{hint}; the same command goes on from here.")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 
 from ..cluster.local import Outcome
+from ..cluster.main_guard import require_main_guard
 from ..data.cases import Case
 from ..data.loading import load_images
 from ..errors import MachineError, UserError
@@ -55,6 +56,7 @@ def ready_scans(
             yield ready
             del ready  # or it would stay in memory beside the next one
         return
+    require_main_guard()
     # A process made by fork would inherit the threads' locks of torch and ITK, held or not.
     pool = ProcessPoolExecutor(
         min(jobs, len(scans)), get_context("spawn"), _remember, (steps, tuple(channels), dict(usual or {}))

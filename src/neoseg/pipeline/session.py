@@ -11,6 +11,7 @@ from typing import Any
 
 from .. import __version__
 from ..atomic import read_record
+from ..cluster.main_guard import require_main_guard
 from ..config import RunConfig
 from ..data.cases import Case, channels_of, read_cases
 from ..data.folds import Fold, read_folds
@@ -264,6 +265,7 @@ def open_session(config: RunConfig, progress: Progress | None = None) -> Session
         InputError: the table is missing, wrong or empty.
         ConfigError: a rule names a channel that the network has not, or there are several classes for it.
     """
+    require_main_guard()
     cases = read_cases(config.cases)
     if not cases:
         raise InputError(f"{config.cases}: the table holds no case; add rows or run `neoseg import DIR`.")
