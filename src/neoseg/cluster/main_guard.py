@@ -25,5 +25,5 @@ def require_main_guard() -> None:
     # The flag that multiprocessing itself looks at before it refuses with a page of traceback, but only afterwards,
     # when the stages before would have been repeated in the same workspace by several processes at a time.
     if getattr(multiprocessing.current_process(), "_inheriting", False):
-        print(f"Error: {WORDS}", file=sys.stderr)
+        sys.stderr.write(f"Error: {WORDS}\n")
         raise SystemExit(UNGUARDED)
