@@ -337,6 +337,23 @@ def test_a_damaged_checkpoint_is_said_and_the_one_before_taken(tmp_path, name, d
     assert_same_bits(tmp_path / "whole", tmp_path / "parts")
 
 
+def test_a_longer_training_goes_on_from_before_its_start_when_its_checkpoint_is_damaged(tmp_path):
+    longer = CONFIG.model_copy(update={"steps": 22})
+    for name in ("whole", "parts"):
+        fit(tmp_path / name)
+    fit(tmp_path / "whole", longer)
+    with pytest.raises(KeyboardInterrupt):
+        fit(tmp_path / "parts", longer, progress=StopAfter(1))
+    file = tmp_path / "parts" / "last" / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:40])
+    listener = Listener()
+    fit(tmp_path / "parts", longer, progress=listener)
+    assert any("last: this checkpoint is damaged" in said for said in listener.heard)
+    assert_same_bits(tmp_path / "whole", tmp_path / "parts")
+    rates = [[line["learning_rate"] for line in log_lines(tmp_path / name)] for name in ("whole", "parts")]
+    assert rates[0] == rates[1] and min(rates[0]) >= 0
+
+
 def test_checkpoints_that_are_all_damaged_are_named(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         fit(tmp_path, progress=StopAfter(6))

@@ -158,6 +158,7 @@ class Predictor:
         atlas: for the Z map, where one is made.
         template: in template space.
         cohort: facts of the registration of the training cases, which those of new scans are held against.
+        notes: sentences that a reader of each result should know.
     """
 
     ensemble: Ensemble
@@ -167,6 +168,7 @@ class Predictor:
     atlas: Atlas | None = None
     template: Template | None = None
     cohort: Sequence[Mapping[str, float]] = ()
+    notes: tuple[str, ...] = ()
 
     def predict(
         self,
@@ -227,7 +229,7 @@ class Predictor:
             label=Volume(_decoded(self.labels, maps.cleaned(grid.spacing, self.postprocess)), grid),
             probabilities=Volume(maps.probabilities, grid) if maps.probabilities is not None else None,
             physical=physical,
-            warnings=(*physical.warnings, *unlike(physical.facts, self.cohort), *prepared.warnings),
+            warnings=(*self.notes, *physical.warnings, *unlike(physical.facts, self.cohort), *prepared.warnings),
             uncertainty=maps.uncertainty(grid, self.postprocess),
         )
 

@@ -54,6 +54,12 @@ __all__ = ["PredictOptions", "PredictedScan", "load_predictor", "predict_scans"]
 COPY = "copy it again from where the run was made, or run `neoseg predict` there"
 """What to do about a damaged file of a run."""
 
+UNTUNED = (
+    "The run has not predicted its own cases, so no post-processing was chosen on them: the mask is as the networks "
+    "give it, by a probability of 0.5."
+)
+"""Said of each result of a run whose training is not finished."""
+
 
 @dataclass(frozen=True)
 class PredictedScan:
@@ -92,6 +98,10 @@ class PredictOptions:
             brain is told from each scan.
         jobs: processes that read and prepare scans ahead, each with one thread; 0 starts none. As many prepared scans
             may wait in memory.
+        folds: the only networks of the run that predict, counted from 0; ``None``: those of all folds. Fewer take as
+            much less time. The post-processing stays, since it was chosen on what single networks predicted. With them
+            named, a run that has not predicted its own cases yet predicts without post-processing, and each result
+            says so.
         prune: levels of a UNet++ with deep supervision that predict, of 1 for the smallest network; ``None``: the
             whole network. The post-processing remains what was chosen with the whole network.
     """
@@ -100,18 +110,19 @@ class PredictOptions:
     max_memory: str | None = None
     brain_masks: Path | str | None = None
     jobs: int = 0
+    folds: tuple[int, ...] | None = None
     prune: int | None = None
 
 
 def load_predictor(
-    folder: Path | str, device: str = "auto", *, prune: int | None = None
+    folder: Path | str, device: str = "auto", *, folds: Sequence[int] | None = None, prune: int | None = None
 ) -> tuple[Predictor, tuple[str, ...]]:
     """Load a finished run; the folder may have been copied from another machine.
 
     Args:
         folder: of the run.
         device: see the configuration.
-        prune: see :class:`PredictOptions`.
+        folds, prune: see :class:`PredictOptions`.
 
     Returns:
         The predictor, and the channels that a scan has to bring (the Z map is made from ADC where the run made it).
@@ -122,7 +133,7 @@ def load_predictor(
         ConfigError: its configuration or plan cannot be read, the device does not exist, or the network cannot be
             pruned so.
     """
-    loaded = _load(Path(folder), device, prune)
+    loaded = _load(Path(folder), device, folds, prune)
     return loaded.predictor, loaded.channels
 
 
@@ -143,16 +154,22 @@ class _Loaded:
     made_with: str
 
 
-def _load(folder: Path, device: str, prune: int | None) -> _Loaded:
+def _load(folder: Path, device: str, folds: Sequence[int] | None, prune: int | None) -> _Loaded:
     """Load a finished run; see :func:`load_predictor`."""
     run = Run(folder)
-    if not run.config.is_file() or not run.plan.is_file() or not run.postprocess.is_file():
+    if not run.config.is_file() or not run.plan.is_file():
         raise StateError(f"{folder}: this is not the folder of a finished run (runs/<name> of a workspace).")
+    tuned = run.postprocess.is_file()
+    if not tuned and folds is None:
+        raise StateError(
+            f"{folder}: this run has not predicted its own cases yet, on which its post-processing is chosen; finish it "
+            "with `neoseg run CONFIG`, or name the folds that are trained, such as --folds 0, to predict without."
+        )
     config, plan = load_resolved(run.config), read_plan(run.plan)
     where = resolved_device(device)
     atlas = Atlas.load(run.atlas) if run.atlas.is_dir() else None
     template = Template.load(run.template) if config.prepare.space == "template" else None
-    chosen = _chosen(run.postprocess)
+    chosen = _chosen(run.postprocess) if tuned else None
     targets = config.targets
     used = plan if prune is None else pruned_plan(plan, prune)
 
@@ -161,7 +178,7 @@ def _load(folder: Path, device: str, prune: int | None) -> _Loaded:
             return load_networks(run, plan, targets, [index], where)[0]
         return load_pruned(run, plan, targets, [index], where, prune)[0]
 
-    weights = weights_for_new_scans(run, network)
+    weights = weights_for_new_scans(run, network, only=folds)
     networks = FoldNetworks(network, sorted(weights))
     predictor = Predictor(
         ensemble=Ensemble(networks, used, targets, config.window, where),
@@ -171,6 +188,7 @@ def _load(folder: Path, device: str, prune: int | None) -> _Loaded:
         atlas=atlas,
         template=template,
         cohort=tuple(read_record(run.registrations, COPY).values()) if run.registrations.is_file() else (),
+        notes=() if tuned else (UNTUNED,),
     )
     read = channels_read(config.prepare, plan.channels, makes_zmap=atlas is not None)
     usual = usual_units(run)
@@ -178,7 +196,7 @@ def _load(folder: Path, device: str, prune: int | None) -> _Loaded:
     made_with = [
         __version__,
         weights,
-        asdict(chosen) if chosen is not None else None,
+        asdict(chosen) if chosen is not None else tuned,
         config.window.decisions(),
         prune,
         where.partition(":")[0],
@@ -253,7 +271,7 @@ def predict_scans(
     folder, source, output, progress = Path(folder), Path(source), Path(output), progress or Silent()
     require_writable(output)
     options = options or PredictOptions()
-    loaded = _load(folder, device, options.prune)
+    loaded = _load(folder, device, options.folds, options.prune)
     predictor, channels = loaded.predictor, loaded.channels
     wanted = Wanted(probabilities=probabilities, uncertainty=options.uncertainty)
     if told := other_versions(Run(folder)):
@@ -357,7 +375,7 @@ def _written(
     doubt = orientation_doubt(found.label.grid)
     warnings = (*([doubt] if doubt else []), *notes, *found.warnings)
     if found.uncertainty is not None and found.uncertainty.spread is None:
-        warnings += ("This run has one fold, so there is no spread between folds and no range of volumes.",)
+        warnings += ("One fold predicts, so there is no spread between folds and no range of volumes.",)
     ranges = dict(found.uncertainty.ranges_ml) if found.uncertainty is not None else {}
     unit = found.label.grid.size_unit
     return PredictedScan(scan.case, mask, volumes, warnings, ranges_ml=ranges, unit=unit), written

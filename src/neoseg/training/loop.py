@@ -49,7 +49,7 @@ from .memory import peak_gib
 from .optim import MovingAverage, learning_rate_at, make_optimiser
 from .precision import training_precision
 from .ranks import ALONE, Ranks
-from .segments import LENGTH, Segment, length_of, next_segments, read_segments, write_segments
+from .segments import LENGTH, Segment, length_of, next_segments, read_segments, under_way, write_segments
 from .step import StepParts, train_step
 from .validation import OVERLAP, Loss, Validation, validate
 
@@ -181,16 +181,11 @@ def train_fold(
                 finished.unlink(missing_ok=True)
         if kept is None:
             state.seconds = time.perf_counter() - began
-        segment = segments[-1]
-        if state.step == segment.first:
-            # also when a run was killed before the first checkpoint of its segment
-            state.plateau_rate = 1.0
+        length = segments[-1].last
         history = [line for line in read_log(folder / "log.jsonl") if line["epoch"] < state.epoch]
-        progress.say(
-            f"{run.title}: {segment.last - state.step} of {segment.last} steps to do, {precision} on {device}."
-        )
+        progress.say(f"{run.title}: {length - state.step} of {length} steps to do, {precision} on {device}.")
         saved = time.perf_counter()
-        loader = exits.enter_context(loading(parts, state.step, segment.last))
+        loader = exits.enter_context(loading(parts, state.step, length))
         curves = Curves(folder / "progress.png", run.title)
         board = exits.enter_context(score_board(folder / "tensorboard", history)) if ranks.leads else None
 
@@ -208,10 +203,16 @@ def train_fold(
             if stop.number is not None:
                 save()
                 ranks.largest(0)
-                stop.obey(f" after step {state.step} of {segment.last}, which is kept")
+                stop.obey(f" after step {state.step} of {length}, which is kept")
 
-        while state.epoch_start < segment.last and not _out_of_patience(state, segment, config):
-            first, last = state.epoch_start, min(state.epoch_start + config.steps_per_epoch, segment.last)
+        while state.epoch_start < length:
+            segment, end = under_way(segments, state.step)
+            if _out_of_patience(state, segment, config):
+                break
+            if state.step == segment.first:
+                # also when a run was killed before the first checkpoint of its segment
+                state.plateau_rate = 1.0
+            first, last = state.epoch_start, min(state.epoch_start + config.steps_per_epoch, end)
             dices: list[float] = []
             network.train()
             with progress.track(f"{run.title}, epoch {state.epoch + 1}", last - first) as advance:
@@ -237,7 +238,7 @@ def train_fold(
             start = time.perf_counter()
             ranks.require_equal(network.state_dict())
             scores: Validation | None = None
-            due = state.step == segment.last or (state.epoch + 1) % config.validate_every == 0
+            due = state.step == end or (state.epoch + 1) % config.validate_every == 0
             if due:
                 if average:
                     judged.load_state_dict(average.state)
@@ -271,7 +272,7 @@ def train_fold(
         epochs=state.epoch,
         steps=state.step,
         seconds=round(state.seconds, 3),
-        stopped_early=state.step < segment.last,
+        stopped_early=state.step < length,
         precision=precision,
         device=str(device),
     )

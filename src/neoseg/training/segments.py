@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,7 +18,16 @@ from .configs import TrainingConfig
 from .step import StepParts
 from .time_budget import steps_within
 
-__all__ = ["LENGTH", "Segment", "length_of", "next_segments", "read_segments", "stored_segments", "write_segments"]
+__all__ = [
+    "LENGTH",
+    "Segment",
+    "length_of",
+    "next_segments",
+    "read_segments",
+    "stored_segments",
+    "under_way",
+    "write_segments",
+]
 
 RECORD = "training.json"
 
@@ -42,6 +52,16 @@ class Segment:
 
 
 _SEGMENTS = TypeAdapter(Annotated[list[Segment], Field(min_length=1)])
+
+
+def under_way(segments: Sequence[Segment], step: int) -> tuple[Segment, int]:
+    """Return the segment of the step that comes after so many, and the steps done when the next segment begins.
+
+    It is not the last one where its checkpoints were damaged and the training goes on from one of the segment before;
+    that one may have been stopped early, so that it ended before its last step.
+    """
+    index = max(i for i, segment in enumerate(segments) if segment.first <= step)
+    return segments[index], segments[index + 1].first if index + 1 < len(segments) else segments[index].last
 
 
 def length_of(config: TrainingConfig) -> dict[str, Any]:
