@@ -65,7 +65,7 @@ def test_a_run_that_has_not_predicted_its_own_cases_predicts_by_named_folds_and_
     copy, (run, scans) = tmp_path / "run", (made[0].run.folder, made[1])
     left_out = shutil.ignore_patterns("fold1", "postprocess.json", "predict.json")
     shutil.copytree(run, copy, ignore=left_out)
-    with pytest.raises(StateError, match="has not predicted its own cases yet.*--folds 0"):
+    with pytest.raises(StateError, match=r"has not predicted its own cases yet.*--folds 0"):
         predict_scans(copy, scans, tmp_path / "out", device="cpu")
     options = PredictOptions(folds=(0,))
     (untuned,) = predict_scans(copy, scans, tmp_path / "out", device="cpu", options=options)

@@ -162,8 +162,8 @@ def _load(folder: Path, device: str, folds: Sequence[int] | None, prune: int | N
     tuned = run.postprocess.is_file()
     if not tuned and folds is None:
         raise StateError(
-            f"{folder}: this run has not predicted its own cases yet, on which its post-processing is chosen; finish it "
-            "with `neoseg run CONFIG`, or name the folds that are trained, such as --folds 0, to predict without."
+            f"{folder}: this run has not predicted its own cases yet, on which its post-processing is chosen; finish "
+            "it with `neoseg run CONFIG`, or name the folds that are trained, such as --folds 0, to predict without."
         )
     config, plan = load_resolved(run.config), read_plan(run.plan)
     where = resolved_device(device)
