@@ -4,10 +4,12 @@ Three tables. "forms": UNETR++ as published ("legacy"), with tokens in their pla
 "free"), and as the paper prints it; one patch, batch and width for all. With one size of patch "flex" computes what
 "aligned" computes, so it is trained with three; the forms that take any size are scored once more with every volume in
 one piece, "aligned" by its weights in the form "flex". "planes" and "volumes": kinds of networks, each
-with the width and patch that the planner gives it for the budget. Every run has one thread, two run side by side, and
-the time budget sets the number of steps. Seeds change the weights' start and which training cases are set aside, never
-the scored cases: every third subject, or fifth of the hippocampus (in the order of their names), and the held-out heads
-of a made-up cohort. No threshold is chosen: a voxel gets its most probable class.
+with the width and patch that the planner gives it for the budget. Every run has one thread, two run side by side. How
+many steps fit into the time is told before all runs, by timing each network twice at once on an idle machine.
+The same number then stands for every seed, so that other programs change no score later, only "training_seconds".
+Seeds change the weights' start and which training cases are set aside, never the scored cases: every third subject, or
+fifth of the hippocampus (in the order of their names), and the held-out heads of a made-up cohort. No threshold is
+chosen: a voxel gets its most probable class.
 
     python benchmarks/equal_time.py TABLE DATASET SOURCE FOLDER [--minutes 12] [--seeds 0 1 2] [--only NAME ...]
 
@@ -23,8 +25,9 @@ import csv
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -48,6 +51,7 @@ from neoseg.pipeline.prepare import atlas_of
 from neoseg.pipeline.prepared import PreparedCase
 from neoseg.pipeline.run import run_stage
 from neoseg.pipeline.session import Session, open_session
+from neoseg.progress import Advance, Progress, Silent
 from neoseg.report.summary import paired_difference, summarise
 from space import made_cohort
 
@@ -96,7 +100,7 @@ SHARED = ("dims", "depths", "proj", "decoder_proj", "stem", "feature_size", "nor
 """Fields that the forms take over from the plan of the first one."""
 
 LESION_MM3 = (0, 200, 1000, np.inf)
-TINY = ("training.time_budget_s=20", "training.steps_per_epoch=5")
+TINY_MINUTES = 1 / 3
 
 
 @dataclass(frozen=True)
@@ -146,12 +150,13 @@ def made_data(dataset: str, source: Path, work: Path, tiny: bool) -> tuple[Path,
 def configured(table: str, name: str, given: argparse.Namespace, work: Path, *more: str) -> RunConfig:
     """Return the configuration of one run, in a workspace of its own."""
     toml, needed = made_data(given.dataset, given.source, work, given.tiny)
-    budget = TINY if given.tiny else (f"training.time_budget_s={60 * given.minutes}",)
+    length = {"steps": given.steps} if given.steps else {"time_budget_s": 60 * given.minutes}
+    budget = ["training.steps_per_epoch=5"] if given.tiny else []
     common = ["jobs=1", "fold_jobs=1", "threads=1", "rules=[]", f"plan.core_minutes={given.minutes}", *budget, *needed]
     if table != "forms":
         common.append(f"network={{{TABLES[table][name]}}}")
     common.extend(CHANGES.get(name, ()))
-    return load_config(toml, [*common, *more])
+    return load_config(toml, [*common, *more], length=length)
 
 
 def shared_plan(given: argparse.Namespace) -> tuple[str, ...]:
@@ -214,14 +219,70 @@ def scores(session: Session, dataset: str, *, whole: bool = False) -> dict[str, 
     }
 
 
-def one_run(given: argparse.Namespace) -> None:
-    """Train and score one network with one seed, in this process; write its entry."""
+def prepared(given: argparse.Namespace, work: Path, progress: Progress) -> Session:
+    """Return the session of one network with one seed, ready to be trained."""
     (seed,) = given.seeds
-    work = folder_of(given, given.one, seed)
     more = shared_plan(given) if given.table == "forms" else ()
-    session = open_session(configured(given.table, given.one, given, work, *more, f"seed={seed}"))
+    session = open_session(configured(given.table, given.one, given, work, *more, f"seed={seed}"), progress)
     for stage in ("check", "plan", "prepare"):
         run_stage(session, stage)
+    return session
+
+
+class UntilEpoch(Silent):
+    """Ends a training when its first epoch begins: its length is known then."""
+
+    @contextmanager
+    def track(self, title: str, total: int) -> Iterator[Advance]:
+        if "epoch" in title:
+            raise KeyboardInterrupt
+        with super().track(title, total) as advance:
+            yield advance
+
+
+def pace(given: argparse.Namespace) -> None:
+    """Write how many steps of one network fit into the time, as the product tells it when it is given a time."""
+    work = folder_of(given, given.one, given.pace)
+    session = prepared(given, work, UntilEpoch())
+    try:
+        run_stage(session, "train", folds=[0])
+    except KeyboardInterrupt:
+        segments = read_json(session.run.fold(0) / "training.json")["segments"]
+        write_json(work / "pace.json", {"steps": segments[-1]["last"]})
+
+
+def paces(given: argparse.Namespace, names: Sequence[str]) -> dict[str, int]:
+    """Return the steps of each network: the mean of two timings side by side; timed once and kept."""
+    path = given.folder / given.table / given.dataset / "paces.json"
+    found: dict[str, int] = read_json(path) if path.is_file() else {}
+    for name in names:
+        if name not in found:
+            two = [called(given, name, 0, "--pace", f"pace{i}", wait=False) for i in range(2)]
+            if any(process.wait() for process in two):
+                raise SystemExit(f"{name} could not be timed; see {folder_of(given, name, 'pace0')}/log.txt")
+            own = [read_json(folder_of(given, name, f"pace{i}") / "pace.json")["steps"] for i in range(2)]
+            found[name] = round(sum(own) / 2)
+            write_json(path, found)
+    return found
+
+
+def called(given: argparse.Namespace, name: str, seed: int, *more: str, wait: bool = True) -> subprocess.Popen[bytes]:
+    """Start this file for one network in a process of its own, with a log in its folder."""
+    place = folder_of(given, name, more[1] if "--pace" in more else f"seed{seed}")
+    place.mkdir(parents=True, exist_ok=True)
+    own = [sys.executable, __file__, given.table, given.dataset, given.source, given.folder]
+    own += ["--minutes", given.minutes, "--seeds", seed, "--one", name, *more, *(["--tiny"] if given.tiny else [])]
+    with (place / "log.txt").open("a", encoding="utf-8") as log:
+        process = subprocess.Popen([str(part) for part in own], stdout=log, stderr=log)
+    if wait and process.wait():
+        raise SystemExit(f"{name}, seed {seed}: ended with {process.returncode}; see {place}/log.txt")
+    return process
+
+
+def one_run(given: argparse.Namespace) -> None:
+    """Train and score one network with one seed, in this process; write its entry."""
+    work = folder_of(given, given.one, f"seed{given.seeds[0]}")
+    session = prepared(given, work, Silent())
     run_stage(session, "train", folds=[0])
     plan, done = session.plan, read_json(session.run.fold(0) / "finished.json")
     write_json(
@@ -238,8 +299,8 @@ def one_run(given: argparse.Namespace) -> None:
     )
 
 
-def folder_of(given: argparse.Namespace, name: str, seed: int) -> Path:
-    place: Path = given.folder / given.table / given.dataset / name.replace(", ", "_") / f"seed{seed}"
+def folder_of(given: argparse.Namespace, name: str, run: str) -> Path:
+    place: Path = given.folder / given.table / given.dataset / name.replace(", ", "_") / run
     return place
 
 
@@ -339,34 +400,32 @@ def main() -> None:
     parser.add_argument("--hours", type=float, default=float("inf"), help="no run is started after this long")
     parser.add_argument("--tiny", action="store_true", help="20 seconds a run, to see that it works")
     parser.add_argument("--result", type=Path)
-    parser.add_argument("--one", help=argparse.SUPPRESS)
+    for hidden, kind in (("--one", str), ("--pace", str), ("--steps", int)):
+        parser.add_argument(hidden, type=kind, help=argparse.SUPPRESS)
     given = parser.parse_args()
+    given.minutes = TINY_MINUTES if given.tiny else given.minutes
     if given.one:
-        one_run(given)
+        (pace if given.pace else one_run)(given)
         return
     names = [name for name in TABLES[given.table] if name in (given.only or TABLES[given.table])]
     result = given.result or RESULTS / f"equal_time_{given.table}_{given.dataset}.json"
     start, runs = time.monotonic(), [(seed, name) for seed in given.seeds for name in names]
     # Once, so that runs side by side find the data and the shared plan made.
     made_data(given.dataset, given.source, given.folder / given.table / given.dataset / "plan", given.tiny)
+    steps = paces(given, names)
 
     def work(run: tuple[int, str]) -> None:
         seed, name = run
-        place = folder_of(given, name, seed)
-        if (place / "entry.json").is_file() or time.monotonic() - start > 3600 * given.hours:
-            return
-        place.mkdir(parents=True, exist_ok=True)
-        own = [sys.executable, __file__, given.table, given.dataset, given.source, given.folder]
-        own += ["--minutes", given.minutes, "--seeds", seed, "--one", name, *(["--tiny"] if given.tiny else [])]
-        with (place / "log.txt").open("a", encoding="utf-8") as log:
-            subprocess.run([str(part) for part in own], stdout=log, stderr=log, check=True)
-        save()
+        done = (folder_of(given, name, f"seed{seed}") / "entry.json").is_file()
+        if not done and time.monotonic() - start <= 3600 * given.hours:
+            called(given, name, seed, "--steps", str(steps[name]))
+            save()
 
     def save() -> None:
         found = {
-            f"seed{seed}/{name}": read_json(folder_of(given, name, seed) / "entry.json")
+            f"seed{seed}/{name}": read_json(folder_of(given, name, f"seed{seed}") / "entry.json")
             for seed, name in runs
-            if (folder_of(given, name, seed) / "entry.json").is_file()
+            if (folder_of(given, name, f"seed{seed}") / "entry.json").is_file()
         }
         pieces = {key + IN_ONE_PIECE: {**e, **e["whole"]} for key, e in found.items() if "whole" in e}
         rows = [row for name in names for row in (name, name + IN_ONE_PIECE)]
