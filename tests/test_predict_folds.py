@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from assembled_run import SHAPE, assemble, open_table, save, with_one_fold
+from fault_scene import Done
 from neoseg.data.cases import Case
 from neoseg.errors import ConfigError, StateError
 from neoseg.pipeline.new_scans import UNTUNED, PredictOptions, load_predictor, predict_scans
 from neoseg.pipeline.session import Session
-from small_run import called
+
+Command = Callable[..., Done]
 
 
 @pytest.fixture(scope="module")
@@ -101,12 +104,13 @@ def test_another_choice_of_folds_predicts_anew(made: tuple[Session, Path], tmp_p
 
 
 def test_the_command_takes_folds_for_new_scans_alone(
-    made: tuple[Session, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    made: tuple[Session, Path], neoseg: Command, tmp_path: Path
 ) -> None:
-    run, scans = made[0].run.folder, made[1]
-    assert called(monkeypatch, "predict", run.parents[1] / "neoseg.toml", "--folds", "0") == 2
-    assert "--folds" in capsys.readouterr().err
-    assert called(monkeypatch, "predict", run, "-i", scans, "-o", tmp_path / "o", "--folds", "0,1") == 0
+    run, scans = str(made[0].run.folder), str(made[1])
+    done = neoseg("predict", str(made[0].config.cases.parent / "neoseg.toml"), "--folds", "0")
+    assert (done.code, "--folds" in done.err) == (2, True)
+    done = neoseg("predict", run, "-i", scans, "-o", str(tmp_path / "o"), "--folds", "0,1", "--device", "cpu")
+    assert done.code == 0
     assert (tmp_path / "o" / "a.nii.gz").is_file()
-    assert called(monkeypatch, "predict", run, "-i", scans, "-o", tmp_path / "p", "--folds", "x") == 2
-    assert "--folds x" in capsys.readouterr().err
+    done = neoseg("predict", run, "-i", scans, "-o", str(tmp_path / "p"), "--folds", "x")
+    assert (done.code, "--folds x" in done.err) == (2, True)
