@@ -139,9 +139,9 @@ class RunConfig(BaseModel, frozen=True, extra="forbid"):
         for name in ("thresholds", "minimum_lesion_mm3"):
             if getattr(search, name) != fields[name].default:
                 raise ValueError(
-                    f"postprocess.{name} has no use with {classes} classes: the most probable one is taken, and what can "
-                    "be chosen is how many of the largest components of each stay (postprocess.keep_largest); remove "
-                    f"postprocess.{name}"
+                    f"postprocess.{name} has no use with {classes} classes: the most probable one is taken, and what "
+                    "can be chosen is how many of the largest components of each stay (postprocess.keep_largest); "
+                    f"remove postprocess.{name}"
                 )
         if search.criterion != fields["criterion"].default and len(search.keep_largest) == 1:
             raise ValueError(
