@@ -54,7 +54,7 @@ def test_what_is_chosen_for_one_class_and_for_several() -> None:
         ({**MINIMAL, "window": {"whole": True}}, r"window\.whole needs .* set network\.size to \"flex\" or \"free\""),
         ({**SEVERAL, "postprocess": {"thresholds": [0.4]}}, r"postprocess\.thresholds has no use with 2 classes"),
         ({**SEVERAL, "postprocess": {"minimum_lesion_mm3": [9.0]}}, r"minimum_lesion_mm3 has no use with 2 classes"),
-        ({**SEVERAL, "postprocess": {"criterion": "both"}}, r"criterion has no use .* keep_largest is \[0\]"),
+        ({**SEVERAL, "postprocess": {"criterion": "both"}}, r"criterion has no use .*keep_largest is \[0\]"),
         ({**SEVERAL, "postprocess": {"criterion": "both", "keep_largest": [1]}}, r"keep_largest is \[1\]"),
     ],
 )
