@@ -124,6 +124,58 @@ def test_numbers_are_those_of_the_report_and_of_the_records(neoseg: Neoseg, firs
     assert best["prediction_seconds"] == pytest.approx(np.median(spent))
 
 
+def name_subjects(run: Path, subjects: dict[str, str | None]) -> None:
+    """Write whose each case is into the manifest of a run, or that nothing tells it."""
+
+    def change(record: dict[str, Any]) -> None:
+        for case, subject in subjects.items():
+            record["cases"][case]["subject"] = subject
+            if subject is None:
+                del record["cases"][case]["subject"]
+
+    edit(run / "manifest.json", change)
+
+
+PAIRS: dict[str, str | None] = {f"scan{i}": f"child{i // 2}" for i in range(6)}
+
+
+def test_subjects_with_several_scans_are_drawn_whole(neoseg: Neoseg, first: Path, second: Path) -> None:
+    before = compared(neoseg, first, second)
+    for run in (first, second):
+        name_subjects(run, PAIRS)
+    found = compared(neoseg, first, second)
+    mine, theirs = dice_of(first), dice_of(second)
+    values = [[scores[case] for case in sorted(mine)] for scores in (theirs, mine)]
+    whose = [str(PAIRS[case]) for case in sorted(mine)]
+    expected = paired_difference(*values, np.random.default_rng(0), resamples=100, subjects=whose)
+    assert found["runs"][1]["minus_best"] == expected.to_json() != before["runs"][1]["minus_best"]
+    assert found["runs"][1]["p"] == 2 / 2**3
+    assert found["runs"][0]["interval"] != before["runs"][0]["interval"]
+    assert found["runs"][0]["mean"] == before["runs"][0]["mean"]
+    notes = found["notes"]
+    assert any(note.startswith("The 6 cases are of 3 subjects. A subject was drawn whole") for note in notes)
+    assert any("permutation test over the subjects" in note for note in notes)
+    assert "With 3 subjects p cannot be below 0.25, however large a difference is." in notes
+
+
+def test_runs_that_tell_other_subjects_or_none(neoseg: Neoseg, first: Path, second: Path) -> None:
+    before = compared(neoseg, first, second)
+    name_subjects(second, PAIRS)
+    found = compared(neoseg, first, second)
+    assert found["runs"][1]["p"] == 2 / 2**3
+    assert any("those of second are taken, which are the fewest" in note for note in found["notes"])
+    # other names of the same children
+    name_subjects(first, {case: f"the {subject}" for case, subject in PAIRS.items()})
+    again = compared(neoseg, first, second)
+    assert again["runs"] == found["runs"] and not any("fewest" in note for note in again["notes"])
+    name_subjects(first, dict.fromkeys(PAIRS))
+    assert compared(neoseg, first, second)["runs"] == found["runs"]
+    name_subjects(second, {"scan2": None})
+    unknown = compared(neoseg, first, second)
+    assert unknown["runs"] == before["runs"]
+    assert any("No manifest.json tells whose the cases are" in note for note in unknown["notes"])
+
+
 def test_tables_on_stdout_and_four_files(neoseg: Neoseg, first: Path, second: Path, tmp_path: Path) -> None:
     done = neoseg("compare", str(first), str(second), "--output", str(tmp_path / "out" / "both"))
     assert done.code == 0, done.err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from neoseg.config import RunConfig, config_from, load_config, load_resolved, re
 from neoseg.errors import ConfigError, InputError
 
 MINIMAL = {"labels": {"lesion": 1}}
+SEVERAL = {"labels": {"core": 1, "rim": [2, 3]}}
 
 
 @pytest.mark.parametrize("name", recipes())
@@ -17,6 +19,19 @@ def test_every_shipped_recipe_loads(name: str, tmp_path: Path) -> None:
     path = tmp_path / "run.toml"
     path.write_text(recipe_text(name))
     assert load_config(path).workspace == tmp_path
+
+
+@pytest.mark.parametrize("name", recipes())
+def test_every_shipped_recipe_suits_several_classes(name: str) -> None:
+    config_from(tomllib.loads(recipe_text(name)) | SEVERAL, name)
+
+
+def test_what_is_chosen_for_one_class_and_for_several() -> None:
+    chosen = {"thresholds": [0.4, 0.5], "minimum_lesion_mm3": [9.0], "criterion": "both"}
+    assert config_from({"labels": {"lesion": [1, 2]}, "postprocess": chosen}, "x").postprocess.thresholds == (0.4, 0.5)
+    several = {**SEVERAL, "postprocess": {"keep_largest": [0, 1], "criterion": "both"}}
+    assert config_from(several, "x").postprocess.criterion == "both"
+    assert config_from({**SEVERAL, "postprocess": {"keep_largest": [1]}}, "x").postprocess.keep_largest == (1,)
 
 
 @pytest.mark.parametrize(
@@ -37,6 +52,10 @@ def test_every_shipped_recipe_loads(name: str, tmp_path: Path) -> None:
         ({**MINIMAL, "window": {"mirror_axes": [3]}}, r"window\.mirror_axes = \[3\]: .*each at most once"),
         ({**MINIMAL, "window": {"mirror_axes": [0, 1, 0]}}, r"window\.mirror_axes = \[0, 1, 0\]: .*each at most once"),
         ({**MINIMAL, "window": {"whole": True}}, r"window\.whole needs .* set network\.size to \"flex\" or \"free\""),
+        ({**SEVERAL, "postprocess": {"thresholds": [0.4]}}, r"postprocess\.thresholds has no use with 2 classes"),
+        ({**SEVERAL, "postprocess": {"minimum_lesion_mm3": [9.0]}}, r"minimum_lesion_mm3 has no use with 2 classes"),
+        ({**SEVERAL, "postprocess": {"criterion": "both"}}, r"criterion has no use .*keep_largest is \[0\]"),
+        ({**SEVERAL, "postprocess": {"criterion": "both", "keep_largest": [1]}}, r"keep_largest is \[1\]"),
     ],
 )
 def test_a_wrong_key_or_value_is_one_clear_sentence(tree: dict[str, object], sentence: str) -> None:

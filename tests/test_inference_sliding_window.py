@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from neoseg.data.patches import cut
-from neoseg.errors import ConfigError, InputError, StateError
+from neoseg.errors import ConfigError, GeometryError, InputError, StateError
 from neoseg.inference import sliding_window
 from neoseg.inference.configs import WindowConfig
 from neoseg.inference.ensemble import Ensemble, mean_of
@@ -25,7 +25,7 @@ from neoseg.inference.sliding_window import (
     windowed_planes,
 )
 from neoseg.networks.build import build_network
-from neoseg.networks.configs import UnetrPPConfig
+from neoseg.networks.configs import UNetConfig, UnetrPPConfig
 from neoseg.targets import Targets
 from neoseg.training.data import TrainingCase, TrainingData
 from neoseg.training.validation import validate
@@ -269,6 +269,19 @@ def test_the_ripples_of_a_resampled_image_are_no_content_and_an_empty_image_is_b
     assert not sizes and (empty[0] == 1).all() and not empty[1].any()
 
 
+def test_the_black_of_a_picture_is_computed_and_that_around_a_head_is_not():
+    def answer(batch):
+        return (torch.stack([torch.zeros_like(batch[:, 0]), torch.full_like(batch[:, 0], 3.0)], dim=1),)
+
+    picture, volume = np.zeros((1, 40, 24), np.float32), np.zeros((1, 40, 24, 8), np.float32)
+    picture[:, :8, :8] = volume[:, :8, :8] = 1
+    found = predict_probabilities(answer, picture, patch=(8, 8), targets=TWO, config=FLOAT32)
+    assert (found[1] > 0.9).all()
+    assert (predict_probabilities(answer, 0 * picture, patch=(8, 8), targets=TWO, config=FLOAT32)[1] > 0.9).all()
+    found = predict_probabilities(answer, volume, patch=(8, 8, 8), targets=TWO, config=FLOAT32)
+    assert (found[1, :8, :8] > 0.9).all() and not found[1, 16:].any()
+
+
 def test_a_lone_bright_voxel_does_not_make_the_rest_of_an_image_background():
     image = image_of(24, 8, 8)
     image[:, 2, 2, 2] = 1e4
@@ -371,6 +384,33 @@ def test_a_volume_goes_whole_through_a_network_that_takes_any_size():
     torch.testing.assert_close(torch.from_numpy(found), expected)
     windowed = Ensemble([network], plan_of((16, 16, 8)), THREE, FLOAT32, "cpu").prepared(image)[0]
     assert np.abs(windowed - found).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("shape", "multiple", "lowest", "wanted"),
+    [
+        ((60, 60), (64, 64), 2, (128, 64)),
+        ((50, 60), (64, 64), 2, (64, 128)),
+        ((60, 65), (64, 64), 2, (64, 128)),
+        ((60, 60), (64, 64), 1, (64, 64)),
+        ((10, 14, 9), (16, 16, 16), 2, (16, 32, 16)),
+        ((30, 30, 3), (16, 16, 4), 2, (32, 32, 4)),
+    ],
+)
+def test_a_whole_small_image_leaves_enough_voxels_at_the_lowest_level(shape, multiple, lowest, wanted):
+    whole = WindowConfig(whole=True)
+    assert whole.patch_for(shape, (256, 256, 8)[: len(shape)], multiple, lowest) == wanted
+    assert WindowConfig().patch_for(shape, (8,) * len(shape), multiple, lowest) == (8,) * len(shape)
+
+
+def test_a_small_picture_goes_whole_through_a_network_that_cannot_normalise_a_single_voxel():
+    config = UNetConfig(widths=(4, 4, 4), strides=((1, 1), (2, 2), (2, 2)), norm="instance", spatial_dims=2)
+    network = build_network(config, in_channels=2, classes=3, patch=(16, 16)).eval()
+    with pytest.raises(GeometryError, match="leaves a single voxel at the lowest level"):
+        network(torch.zeros(1, 2, 3, 4))
+    plan, window = SimpleNamespace(patch=(16, 16), network=config), WindowConfig(precision="float32", whole=True)
+    found = Ensemble([network], plan, THREE, window, "cpu").prepared(image_of(3, 4))
+    assert found.shape == (1, 3, 3, 4) and np.isfinite(found).all()
 
 
 @pytest.mark.parametrize("axes", [(0, 1, 2), (2,)])

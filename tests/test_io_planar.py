@@ -13,8 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from neoseg.data.cases import Case
+from neoseg.data.loading import load_images
 from neoseg.errors import GeometryError, InputError
 from neoseg.io import endings, read_grid, read_label, read_volume, volumes_in, write_volume
+from neoseg.labels import LabelSet
 from neoseg.volume import Grid, Volume
 
 PICTURES = endings(planar=True)
@@ -237,3 +240,17 @@ def test_a_damaged_png_is_never_another_picture(tmp_path: Path) -> None:
             assert place >= len(content) - 12, place  # the empty last piece
         except InputError as error:
             assert "x.png" in str(error)
+
+
+def test_nan_and_infinity_are_grey_values_and_told_as_such(tmp_path: Path) -> None:
+    array = np.ones((5, 4), np.float32)
+    array[1, 2], array[3, 0], array[0, 1] = np.nan, np.inf, np.nan
+    path = tmp_path / "x.tif"
+    Image.fromarray(array).save(path)
+    assert volumes_in(path) == 1
+    for read in (read_volume, read_label):
+        np.testing.assert_array_equal(read(path).array, array.T[None])
+    with pytest.raises(InputError, match=r"x\.tif: 3 voxels are NaN or infinite; set them to a number first"):
+        load_images(Case(case="x", subject="x", images={"grey": path}), ["grey"])
+    with pytest.raises(InputError, match=r"x\.tif: the label holds the values \[inf, nan\], but only 0 and"):
+        LabelSet.of({"nucleus": 1}).encode(read_label(path).array, str(path))

@@ -28,6 +28,7 @@ def test_instances_are_one_class() -> None:
     np.testing.assert_array_equal(labels.encode(np.array([0, 1, 2, 700], np.uint16), "x"), [0, 1, 1, 1])
     np.testing.assert_array_equal(labels.decode(np.array([0, 1])), [0, 255])
     assert labels.unknown(np.array([0.0, 3.0, -1.0, 0.5, np.nan]))[:2] == [-1.0, 0.5]
+    assert labels.unknown(np.array([0.0, 3.0, np.inf])) == [np.inf]
     with pytest.raises(InputError, match=r"a\.png: the label holds the values \[-1\.0\]"):
         labels.encode(np.array([-1, 1]), "a.png")
     with pytest.raises(ConfigError, match="label_instances = true every value is an instance of one class"):

@@ -321,6 +321,20 @@ def test_values_are_classes_and_many_have_to_be_told(tmp_path: Path) -> None:
         import_data(tmp_path, "decathlon", ImportOptions(masks="instances"))
 
 
+@pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf, 0.5])
+def test_a_mask_with_what_is_no_whole_number_is_told(tmp_path: Path, odd: float) -> None:
+    from PIL import Image
+
+    picture(tmp_path / "images" / "a.png", shape=(9, 9))
+    mask = np.zeros((9, 9), np.float32)
+    mask[2, 3], mask[4, 5] = 7, odd
+    (tmp_path / "masks").mkdir()
+    Image.fromarray(mask).save(tmp_path / "masks" / "a.tif")
+    data = planar(tmp_path)
+    assert data.labels == {"label_7": 7}
+    assert f"a.tif: the values [{odd}] are no whole numbers above 0 and were not declared." in data.notes
+
+
 def test_one_file_an_instance_becomes_one_mask(tmp_path: Path) -> None:
     root = tmp_path / "data"
     picture(root / "images" / "a.png", shape=(6, 4))

@@ -31,6 +31,7 @@ from neoseg.pipeline.run import run
 from neoseg.pipeline.session import open_session
 from neoseg.pipeline.train import train
 from neoseg.progress import Silent
+from neoseg.report.summary import summarise
 from small_run import read
 
 Neoseg = Callable[..., Done]
@@ -146,6 +147,25 @@ def test_scores_are_in_pixels_and_right(pictures: Path) -> None:
         assert float(own["volume_difference"]["worst"]) == pytest.approx(truth.size)
         assert float(own["dice"]["value"]) == pytest.approx(2 * (truth & found).sum() / (truth.sum() + found.sum()))
         assert float(own["hd95"]["worst"]) == pytest.approx(np.hypot(*truth.shape))
+
+
+def test_two_pictures_a_patient_are_drawn_together_and_each_patient_counts_once(pictures: Path, neoseg: Neoseg) -> None:
+    dice = {row["case"]: float(row["value"]) for row in rows_of(pictures) if row["metric"] == "dice"}
+    numbers = read(pictures / "work" / "runs" / "default" / "summary.json")["cv"]
+    assert (numbers["cases"], numbers["subjects"]) == (8, 4)
+    whose = [name[:2] for name in dice]
+    drawn = summarise(
+        list(dice.values()), [0.0] * 8, generator=np.random.default_rng([0, 2]), resamples=100, subjects=whose
+    )
+    assert numbers["dice"] == drawn.to_json()
+    means = [np.mean([d for name, d in dice.items() if name[:2] == one]) for one in set(whose)]
+    assert numbers["dice_by_subject"]["n"] == 4
+    assert numbers["dice_by_subject"]["mean"] == pytest.approx(np.mean(means))
+    page = (pictures / "work" / "runs" / "default" / "report.html").read_text(encoding="utf-8")
+    assert "8 cases of 4 subjects." in page
+    done = neoseg("report", str(pictures / "work" / "neoseg.toml"), *SETS)
+    assert done.code == 0, done.err
+    assert "  mean over 4 subjects: Dice " in done.out
 
 
 def test_the_page_speaks_of_areas_in_pixels(pictures: Path) -> None:

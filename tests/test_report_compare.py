@@ -91,6 +91,34 @@ def test_p_is_the_share_of_sign_patterns(differences: list[int]) -> None:
     assert found == pytest.approx(every_sign([float(d) for d in differences]))
 
 
+def test_cases_doubled_under_their_subject_change_neither_p_nor_interval() -> None:
+    draw = seeded(8)
+    for count in (8, 30):
+        a, b, whose = draw.random(count), draw.random(count), [str(i) for i in range(count)]
+        p = permutation_p(a, b, seeded())
+        assert permutation_p(a, b, seeded(), whose) == p
+        assert permutation_p(np.tile(a, 2), np.tile(b, 2), seeded(), whose * 2) == p
+        assert permutation_p(np.tile(a + 0.2, 2), np.tile(b, 2), seeded()) < permutation_p(a + 0.2, b, seeded())
+    values = {name: list(draw.random(8)) for name in "abc"}
+    once = standings([run_of(n, v) for n, v in values.items()], better="higher")
+    own = {f"c{i}": f"s{i % 8}" for i in range(16)}
+    twice = standings([run_of(n, v * 2) for n, v in values.items()], better="higher", subjects=own)
+    assert [s.name for s in twice] == [s.name for s in once]
+    assert [(s.p, s.p_holm, s.summary.interval) for s in twice] == [(s.p, s.p_holm, s.summary.interval) for s in once]
+    gaps = [[s.difference.interval for s in found if s.difference is not None] for found in (once, twice)]
+    assert gaps[0] == gaps[1] and len(gaps[0]) == 2
+    alone = standings([run_of(n, v) for n, v in values.items()], better="higher", subjects=own)
+    assert alone == once
+
+
+@given(st.lists(st.tuples(st.integers(-4, 4), st.integers(0, 3)), min_size=2, max_size=9))
+def test_signs_change_by_subject(cases: list[tuple[int, int]]) -> None:
+    differences, subjects = [float(d) for d, _ in cases], [str(s) for _, s in cases]
+    sums = [sum(d for d, s in zip(differences, subjects, strict=True) if s == one) for one in set(subjects)]
+    found = permutation_p(np.array(differences), np.zeros(len(cases)), seeded(), subjects)
+    assert found == pytest.approx(every_sign(sums))
+
+
 def test_p_agrees_with_the_t_test_where_that_holds() -> None:
     from scipy.stats import ttest_rel
 

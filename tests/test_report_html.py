@@ -1,6 +1,7 @@
 """The page: self-contained, escaped, complete, and whole whatever is missing."""
 
 import io
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -179,6 +180,35 @@ def test_headline_numbers_stand_beside_the_rules(page):
     assert "above zero: the network is better" in words
     assert "1 of 2" in words
     assert "Z < −2.1" in words
+
+
+def test_subjects_with_several_cases_are_told_and_have_a_mean_of_their_own(page, tmp_path):
+    assert "subjects" not in Page(page).words
+    (one,) = full().evaluations
+    network, rule = [0.7, 0.9], [0.3, 0.5]
+
+    def grouped(found, own):
+        seeded = np.random.default_rng
+        gap = paired_difference(network, own, seeded(0)) if found.difference else None
+        return replace(found, by_subject=summarise(own, [0.0, 0.0], generator=seeded(0)), difference_by_subject=gap)
+
+    evaluation = replace(
+        one,
+        network=grouped(one.network, network),
+        rules=tuple(grouped(r, rule) for r in one.rules),
+        cases=3,
+        subjects=2,
+    )
+    write_report(tmp_path / "report.html", replace(full(), evaluations=(evaluation,)))
+    parsed = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert parsed.open == []
+    words = parsed.words
+    assert "3 cases of 2 subjects." in words and "each interval is drawn over subjects" in words
+    assert "mean over subjects 0.800, 95 %: 0.700 to 0.900" in words
+    assert "mean over subjects +0.400, 95 %: 0.400 to 0.400" in words
+    assert "n = 3 cases with any lesion of 2 subjects" in words
+    assert "or over subjects where they have several cases" in words
+    assert "network minus this, over subjects" in words
 
 
 def test_both_means_of_an_undefined_score_are_shown(page):

@@ -12,7 +12,7 @@ from neoseg.errors import InputError
 from neoseg.metrics.scores import Score
 from neoseg.report.content import ScoreRow
 from neoseg.report.scores import metric_notes, score_lines, score_row
-from neoseg.report.summary import by_burden, false_positives, paired_difference, summarise
+from neoseg.report.summary import by_burden, false_positives, paired_difference, subject_means, summarise
 
 
 def seeded(seed=0):
@@ -96,6 +96,82 @@ def test_paired_difference_is_over_common_cases_and_narrower_than_unpaired():
     assert paired_difference([0.5], [0.2], seeded()).interval is None
     with pytest.raises(InputError, match="same cases"):
         paired_difference([0.5], [0.2, 0.1], seeded())
+
+
+NAMES = [f"s{i}" for i in range(10)]
+
+
+def test_cases_doubled_under_their_subject_change_no_interval():
+    draw = seeded(11)
+    values, worst = [*draw.random(9), None], list(draw.random(10))
+    once = summarise(values, worst, generator=seeded())
+    twice = summarise(values * 2, worst * 2, generator=seeded(), subjects=NAMES * 2)
+    assert (twice.n, twice.n_undefined) == (20, 2)
+    assert (twice.interval, twice.interval_worst) == (once.interval, once.interval_worst)
+    assert (twice.mean, twice.mean_worst) == pytest.approx((once.mean, once.mean_worst))
+    apart = summarise(values * 2, worst * 2, generator=seeded())
+    assert np.ptp(apart.interval) < 0.8 * np.ptp(once.interval)  # 1 / sqrt(2) of it
+    other = list(draw.random(10))
+    once = paired_difference(values, other, seeded())
+    assert paired_difference(values * 2, other * 2, seeded(), subjects=NAMES * 2).interval == once.interval
+    percent = [*np.linspace(0.5, 12, 9), 0.0]
+    bins = by_burden(values, worst, percent, generator=seeded())
+    doubled = by_burden(values * 2, worst * 2, percent * 2, generator=seeded(), subjects=NAMES * 2)
+    assert [b.summary.interval for b in doubled] == [b.summary.interval for b in bins]
+    assert sum(b.summary.interval is not None for b in bins) > 1
+
+
+def test_one_case_a_subject_is_as_without_subjects():
+    draw = seeded(12)
+    values, worst, percent = [None, *draw.random(9)], list(draw.random(10)), list(draw.uniform(0, 60, 10))
+    rows = [
+        ScoreRow(case=n, label="x", metric="Dice", value=v, worst=w)
+        for n, v, w in zip(NAMES, values, worst, strict=True)
+    ]
+    assert summarise(values, worst, generator=seeded(), subjects=NAMES) == summarise(values, worst, generator=seeded())
+    assert paired_difference(values, worst, seeded(), subjects=NAMES) == paired_difference(values, worst, seeded())
+    assert by_burden(values, worst, percent, generator=seeded(), subjects=NAMES) == by_burden(
+        values, worst, percent, generator=seeded()
+    )
+    own = {name: f"of {name}" for name in NAMES}
+    assert score_lines(rows, generator=seeded(), subjects=own) == score_lines(rows, generator=seeded())
+    together = score_lines(rows, generator=seeded(), subjects=dict.fromkeys(NAMES, "one"))
+    assert together[0].summary.mean == pytest.approx(np.mean(values[1:])) and together[0].summary.interval is None
+
+
+def test_a_drawn_subject_brings_all_its_cases():
+    # of the subjects "a" with three cases and "b" with one: both once in half of the resamples, one twice in the others
+    found = summarise([1.0, 1.0, 1.0, 0.0], [0.0] * 4, generator=seeded(), subjects=["a", "a", "a", "b"])
+    assert found.mean == 0.75 and found.interval == (0.0, 1.0)
+    values, subjects = [1.0, 0.0, 1.0, 0.0], ["a", "a", "b", "b"]
+    assert summarise(values, [0.0] * 4, generator=seeded(), subjects=subjects).interval == (0.5, 0.5)
+    assert paired_difference(values, [0.0] * 4, seeded(), subjects=subjects).interval == (0.5, 0.5)
+    assert summarise(values, [0.0] * 4, generator=seeded(), subjects=["a"] * 4).interval is None
+
+
+def test_intervals_over_subjects_cover_the_true_mean_where_those_over_cases_do_not():
+    draw, hits, subjects = seeded(13), [0, 0], [str(i // 5) for i in range(150)]
+    for _ in range(300):
+        values = list(np.repeat(draw.normal(0, 1, 30), 5) + draw.normal(0, 0.3, 150))
+        for which, whose in enumerate((subjects, None)):
+            found = summarise(values, [0.0] * 150, generator=draw, resamples=200, subjects=whose)
+            hits[which] += found.interval[0] <= 0 <= found.interval[1]
+    assert 0.88 <= hits[0] / 300 <= 0.98
+    assert hits[1] / 300 < 0.8
+
+
+def test_means_of_subjects_by_hand():
+    subjects = ["b", "a", "b", "c", "a", "d"]
+    assert subject_means([0.2, 1.0, 0.4, None, float("nan"), 0.0], subjects) == pytest.approx([0.3, 1.0, None, 0.0])
+    assert subject_means([], []) == []
+    for call in (
+        lambda: subject_means([0.1], ["a", "b"]),
+        lambda: summarise([0.1], [0.0], generator=seeded(), subjects=[]),
+        lambda: paired_difference([0.1], [0.0], seeded(), subjects=["a", "b"]),
+        lambda: by_burden([0.1], [0.0], [3.0], generator=seeded(), subjects=[]),
+    ):
+        with pytest.raises(InputError, match="One subject is wanted for each of the 1 values"):
+            call()
 
 
 def test_burden_bins_hold_their_lower_edge_and_leave_lesion_free_cases_out():

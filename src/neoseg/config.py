@@ -132,6 +132,26 @@ class RunConfig(BaseModel, frozen=True, extra="forbid"):
         return self
 
     @model_validator(mode="after")
+    def _several_classes_have_no_threshold(self) -> RunConfig:
+        search, fields, classes = self.postprocess, PostprocessSearch.model_fields, len(self.labels)
+        if classes < 2 or self.regions is not None:
+            return self
+        for name in ("thresholds", "minimum_lesion_mm3"):
+            if getattr(search, name) != fields[name].default:
+                raise ValueError(
+                    f"postprocess.{name} has no use with {classes} classes: the most probable one is taken, and what "
+                    "can be chosen is how many of the largest components of each stay (postprocess.keep_largest); "
+                    f"remove postprocess.{name}"
+                )
+        if search.criterion != fields["criterion"].default and len(search.keep_largest) == 1:
+            raise ValueError(
+                f"postprocess.criterion has no use with {classes} classes while postprocess.keep_largest is "
+                f"{list(search.keep_largest)}, since there is nothing to choose; remove it, or name several numbers in "
+                "postprocess.keep_largest"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _sizes_suit_the_network(self) -> RunConfig:
         wanted = {
             "window.whole needs a network that takes volumes": (self.window.whole, "window.whole to false"),

@@ -84,7 +84,7 @@ class LabelSet:
         """Return the stored values (at most ten, sorted) that no class declares; NaN counts as unknown."""
         found = np.unique(array).astype(np.float64)
         if self.instances:
-            return [float(v) for v in found[~((found >= 0) & (found == np.rint(found)))][:10]]
+            return [float(v) for v in found[~((found >= 0) & np.isfinite(found) & (found == np.rint(found)))][:10]]
         declared = np.array([0.0] + [v for group in self.values for v in group])
         gaps = np.abs(found[:, None] - declared).min(axis=1)
         return [float(v) for v in found[~(gaps <= self.tolerance)][:10]]

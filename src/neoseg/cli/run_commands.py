@@ -373,11 +373,10 @@ def _show_summary(summary: dict[str, Any], folder: Path, as_json: bool) -> None:
         numbers = summary[split]
         if numbers is None:
             continue
-        print_lines([f"{title}: network {_dice(numbers['dice'])}"])
+        print_lines([f"{title}: network {_dice(numbers['dice'])}", *_by_subject(numbers)])
         for name, rule in numbers["rules"].items():
-            gap = rule["network_minus_this"]
-            interval = f" [{gap['interval'][0]:.3f}, {gap['interval'][1]:.3f}]" if gap["interval"] else ""
-            print_lines([f"  rule {name}: {_dice(rule['dice'])}; network better by {gap['mean']:.3f}{interval}"])
+            told = f"  rule {name}: {_dice(rule['dice'])}{_gain(rule['network_minus_this'])}"
+            print_lines([told, *_by_subject(rule)])
         empty = numbers["empty_cases"]
         if empty:
             print_lines([f"  false alarms on {empty['n_false']} of {empty['n']} cases without lesion"])
@@ -386,8 +385,26 @@ def _show_summary(summary: dict[str, Any], folder: Path, as_json: bool) -> None:
     print_lines([f"Report: {folder / 'report.html'}"])
 
 
+def _by_subject(numbers: dict[str, Any]) -> list[str]:
+    """Return the line about the means of subjects, where a subject has several cases."""
+    found = numbers.get("dice_by_subject")
+    if found is None:
+        return []
+    gain = _gain(numbers.get("network_minus_this_by_subject"))
+    return [f"  mean over {found['n']} subjects: Dice {found['mean']:.3f}{_shown_interval(found)}{gain}"]
+
+
+def _gain(gap: dict[str, Any] | None) -> str:
+    if gap is None or gap["mean"] is None:
+        return ""
+    return f"; network better by {gap['mean']:.3f}{_shown_interval(gap)}"
+
+
+def _shown_interval(numbers: dict[str, Any]) -> str:
+    return f" [{numbers['interval'][0]:.3f}, {numbers['interval'][1]:.3f}]" if numbers["interval"] else ""
+
+
 def _dice(numbers: dict[str, Any]) -> str:
     if numbers["mean"] is None:
         return "Dice undefined (no case with a label)"
-    interval = f" [{numbers['interval'][0]:.3f}, {numbers['interval'][1]:.3f}]" if numbers["interval"] else ""
-    return f"Dice {numbers['mean']:.3f}{interval} on {numbers['n']} cases"
+    return f"Dice {numbers['mean']:.3f}{_shown_interval(numbers)} on {numbers['n']} cases"

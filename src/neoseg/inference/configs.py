@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, field_validator, model_validator
 
 from ..errors import ConfigError
+from ..plan.topology import smallest_patch
 
 __all__ = [
     "Average",
@@ -72,10 +73,11 @@ class WindowConfig(BaseModel, frozen=True, extra="forbid"):
             same say. "logits": the networks' answers before softmax, so that a sure one counts for more than an unsure
             one; the softmax of the mean is the normalised geometric mean of the probabilities. With [regions] the
             sigmoid of each stands in place of the softmax.
-        whole: each volume is one window, so that every voxel sees all of its surroundings. Only for networks of size
-            "flex" or "free", which take any size; a pass takes memory by the voxels of the volume.
-        skip_background: windows in which every channel is 0 throughout are not computed. Voxels that are not 0 keep
-            their result; what lies in no other window is background.
+        whole: each volume is one window, so that every voxel sees all of its surroundings. Only for networks that take
+            any size: all but UNETR++ of size "native"; a pass takes memory by the voxels of the volume.
+        skip_background: windows of a volume in which every channel is 0 throughout are not computed. Voxels that are
+            not 0 keep their result; what lies in no other window is background. Pictures are computed everywhere: their
+            black is a grey level like others.
         max_memory: the most main memory that prediction may take, with the program itself, such as "4G"; omitted: no
             limit. Results are the same but for rounding, and what cannot be kept is refused before the start.
     """
@@ -121,17 +123,22 @@ class WindowConfig(BaseModel, frozen=True, extra="forbid"):
                 f"{axes - 1}; leave out those beyond."
             )
 
-    def patch_for(self, shape: Sequence[int], patch: Sequence[int], multiple: Sequence[int]) -> tuple[int, ...]:
+    def patch_for(
+        self, shape: Sequence[int], patch: Sequence[int], multiple: Sequence[int], lowest: int = 1
+    ) -> tuple[int, ...]:
         """Return the voxels of a window along each axis of a volume.
 
         Args:
             shape: of the volume.
             patch: that the network was trained on.
             multiple: what the network's sizes are multiples of.
+            lowest: voxels that a window has to leave at the lowest level of the network, so that they can be
+                normalised; a volume that leaves fewer gets a window that is longer along its longest axis.
         """
         if not self.whole:
             return tuple(patch)
-        return tuple(-(-n // m) * m for n, m in zip(shape, multiple, strict=True))
+        least = smallest_patch(shape, multiple, lowest)
+        return tuple(max(few, -(-n // m) * m) for n, m, few in zip(shape, multiple, least, strict=True))
 
     def windows_at_once(self, patch: Sequence[int]) -> int:
         """Return how many windows of a patch go through the network in one pass."""
@@ -162,8 +169,8 @@ class PostprocessSearch(BaseModel, frozen=True, extra="forbid"):
     """Which post-processings are tried, on cases that are not scored; with [regions] none.
 
     Attributes:
-        thresholds: of the foreground probability, rising, each between 0 and 1.
-        minimum_lesion_mm3: smallest lesion kept, rising.
+        thresholds: of the foreground probability, rising, each between 0 and 1; with one foreground class only.
+        minimum_lesion_mm3: smallest lesion kept, rising; with one foreground class only.
         keep_largest: numbers of largest components that are tried, 0 for all of them; ``[0, 1]`` suits organs. With
             several foreground classes each class has its own choice among these, and nothing else is chosen.
         criterion: by what they are judged, a mean over cases: "dice", "lesion_f1" (lesion-wise F1, one voxel of

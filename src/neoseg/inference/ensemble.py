@@ -123,7 +123,9 @@ class Ensemble:
             raise ConfigError("An ensemble needs at least one network, but none was given; train a fold first.")
         apart = members and count > 1
         result = scratch.array((1 + count if apart else 1, self.targets.channels, *image.shape[1:]))
-        patch = self.window.patch_for(image.shape[1:], self.plan.patch, required_multiple(self.plan.network))
+        network = self.plan.network
+        multiple, lowest = required_multiple(network), network.lowest_voxels
+        patch = self.window.patch_for(image.shape[1:], self.plan.patch, multiple, lowest)
         at_once = self.window.windows_at_once(patch)
         window = self.window.model_copy(update={"batch": min(at_once, use.batch or at_once)})
         together = use.networks or count

@@ -105,7 +105,7 @@ def windowed_planes(
 ) -> Iterator[tuple[int, Tensor]]:
     """Give the weighted mean of the answers of all windows, plane by plane along the first axis, each plane once.
 
-    Windows in which the image is 0 throughout (but for rounding) are not computed with ``config.skip_background``. A
+    Windows in which a volume is 0 throughout (but for rounding) are not computed with ``config.skip_background``. A
     voxel that lies in computed windows only is not changed by that, so nothing changes where the image is not 0; a
     voxel that lies in both kinds is the mean of the computed ones, and one that lies in none has the value ``outside``.
 
@@ -127,7 +127,8 @@ def windowed_planes(
     border = torch.tensor(list(outside), dtype=torch.float32, device=device).reshape(-1, *[1] * len(shape))
     starts = window_grid(shape, patch, config.overlap)
     level = zero_level(image)
-    wanted = [s for s in starts if not config.skip_background or has_content(image, s, patch, level)]
+    skips = config.skip_background and len(shape) == 3  # the black of a picture is a grey level like others
+    wanted = [s for s in starts if not skips or has_content(image, s, patch, level)]
     single = len(starts) == 1
     weights = torch.ones(patch, device=device) if single else gaussian_weights(patch).to(device)
     dtype = resolve_precision(config.precision, device)

@@ -276,7 +276,8 @@ def _first(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def _is_grey(values: NDArray[Any]) -> bool:
-    return bool((values == values[:1]).all())
+    # of one channel without looking: NaN is not equal to itself
+    return len(values) == 1 or bool((values == values[:1]).all())
 
 
 def _placed(path: Path, values: NDArray[Any]) -> Volume:

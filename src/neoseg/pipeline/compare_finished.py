@@ -13,6 +13,7 @@ from ..metrics import Metric, metric_named
 from ..report.compare import RunScores, standings
 from ..report.comparison_table import Comparison, RunCost
 from ..report.scores import metric_title
+from ..report.summary import subject_numbers
 from .finished_runs import FinishedRun, distinct_names, read_finished
 from .session import CV, HELD_OUT
 
@@ -67,9 +68,11 @@ def compare_finished(
             "choose another label or split."
         )
     view = _View(part, chosen, {case: labels if amount else held[case] for case in cases})
+    subjects, about_subjects = _subjects(runs, cases)
     found = standings(
         [_scores(name, run, view) for name, run in runs.items()],
         better="higher" if chosen.direction == "higher" else "lower",
+        subjects=subjects,
     )
     sizes = {run.architecture: run for run in runs.values()}
     counted = {architecture: run.network_cost() for architecture, run in sizes.items()}
@@ -91,7 +94,8 @@ def compare_finished(
         notes=(
             *_about_cases(runs, part, shared),
             *_about_empty(empty, labels, amount=amount),
-            *_about_test(len(cases), found[0].name, len(runs)),
+            *about_subjects,
+            *_about_test(cases, subjects, found[0].name, len(runs)),
             *_about_folds(runs, part),
             *_about_costs(runs, costs, part, cases),
         ),
@@ -206,6 +210,28 @@ def _scores(name: str, run: FinishedRun, view: _View) -> RunScores:
     return RunScores(name, values, worst, run.config.seed, run.config.evaluate.resamples)
 
 
+def _subjects(runs: Mapping[str, FinishedRun], cases: Sequence[str]) -> tuple[dict[str, str] | None, list[str]]:
+    """Return whose each case is, None where no run tells it of all cases, and what has to be said about it."""
+    told = {
+        name: [run.subjects[case] for case in cases]
+        for name, run in runs.items()
+        if all(case in run.subjects for case in cases)
+    }
+    if not told:
+        return None, ["No manifest.json tells whose the cases are, so each counts as a subject of its own."]
+    fewest = min(told, key=lambda name: len(set(told[name])))
+    subjects = dict(zip(cases, told[fewest], strict=True))
+    notes = []
+    if len({tuple(subject_numbers(own, len(own)).tolist()) for own in told.values()}) > 1:
+        notes.append(f"The runs tell other subjects of these cases; those of {fewest} are taken, which are the fewest.")
+    if (count := len(set(subjects.values()))) < len(cases):
+        notes.append(
+            f"The {len(cases)} cases are of {count} subjects. A subject was drawn whole, with all its cases, for each "
+            "interval and in the test."
+        )
+    return subjects, notes
+
+
 def _about_cases(runs: Mapping[str, FinishedRun], split: str, shared: Sequence[str]) -> list[str]:
     notes = []
     left = {name: [case for case in run.cases(split) if case not in shared] for name, run in runs.items()}
@@ -234,16 +260,18 @@ def _about_empty(empty: Sequence[str], labels: Sequence[str], *, amount: bool) -
     return [f"{what}; not among the cases of the means, but a run that predicts some there has a false alarm."]
 
 
-def _about_test(cases: int, best: str, runs: int) -> list[str]:
+def _about_test(cases: Sequence[str], subjects: Mapping[str, str] | None, best: str, runs: int) -> list[str]:
+    count = len(cases) if subjects is None else len(set(subjects.values()))
+    drawn = "case" if count == len(cases) else "subject"
     corrected = f", corrected for {runs - 1} runs (Holm)" if runs > 2 else ""
     notes = [
-        f"p: paired permutation test over the cases against {best}, which was chosen by these same scores"
+        f"p: paired permutation test over the {drawn}s against {best}, which was chosen by these same scores"
         f"{corrected}. It does not cover what another seed of the training would change."
     ]
-    if cases < 2:
-        notes.append("With one case there is no interval, and p is 1.")
-    elif cases < 6:
-        notes.append(f"With {cases} cases p cannot be below {2 / 2**cases:g}, however large a difference is.")
+    if count < 2:
+        notes.append(f"With one {drawn} there is no interval, and p is 1.")
+    elif count < 6:
+        notes.append(f"With {count} {drawn}s p cannot be below {2 / 2**count:g}, however large a difference is.")
     return notes
 
 

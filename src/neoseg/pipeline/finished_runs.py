@@ -56,6 +56,7 @@ class FinishedRun:
         scores: of its network, by split.
         truth: hash of the file of the label, by case.
         failed: why a case could not be prepared.
+        subjects: of the cases, as far as manifest.json tells them.
     """
 
     run: Run
@@ -64,6 +65,7 @@ class FinishedRun:
     scores: Mapping[str, Mapping[Key, Value]]
     truth: Mapping[str, str]
     failed: Mapping[str, str]
+    subjects: Mapping[str, str]
 
     def cases(self, split: str) -> list[str]:
         """Return the scored cases of a split, in the order of the scores."""
@@ -186,10 +188,12 @@ def read_finished(folder: Path) -> FinishedRun:
     for row in read_rows(run.scores):
         if row.method == NETWORK:
             scores.setdefault(row.split, {})[row.case, row.label, row.metric] = Value(row.value, row.worst)
-    files = {name: facts.get("files", {}) for name, facts in read_manifest(run)["cases"].items()}
+    known = read_manifest(run)["cases"]
+    files = {name: facts.get("files", {}) for name, facts in known.items()}
+    subjects = {name: str(facts["subject"]) for name, facts in known.items() if facts.get("subject")}
     truth = {name: hashes["label"] for name, hashes in files.items() if "label" in hashes}
     failed = dict((run.stage_record("prepare") or {}).get("failed", {}))
-    return FinishedRun(run, load_resolved(run.config), read_plan(run.plan), scores, truth, failed)
+    return FinishedRun(run, load_resolved(run.config), read_plan(run.plan), scores, truth, failed, subjects)
 
 
 def distinct_names(folders: Sequence[Path]) -> list[str]:

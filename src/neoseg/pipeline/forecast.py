@@ -227,7 +227,7 @@ class Windows:
 
 
 def _windows(shape: Sequence[int], plan: Plan, window: WindowConfig) -> Windows:
-    patch = window.patch_for(shape, plan.patch, required_multiple(plan.network))
+    patch = window.patch_for(shape, plan.patch, required_multiple(plan.network), plan.network.lowest_voxels)
     passes = math.prod(len(along) for along in window_starts(shape, patch, window.overlap))
     count = int(passes * 2 ** len(window.mirror_axes))
     return Windows(count, count * math.prod(patch) / math.prod(plan.patch))

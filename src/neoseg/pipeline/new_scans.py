@@ -56,7 +56,7 @@ COPY = "copy it again from where the run was made, or run `neoseg predict` there
 
 UNTUNED = (
     "The run has not predicted its own cases, so no post-processing was chosen on them: the mask is as the networks "
-    "give it, by a probability of 0.5."
+    "give it: at each place the most probable class, or the regions whose probability is at least 0.5."
 )
 """Said of each result of a run whose training is not finished."""
 

@@ -59,11 +59,11 @@ def case_uses(session: Session, members: Mapping[str, int], device: str) -> dict
         return dict.fromkeys(members, MemoryUse())
     plan, targets = session.run_plan, session.targets
     network, one_pass = _network_bytes(load_networks(session.run, plan, targets, [0], device)[0], plan, device)
-    program, demands = resident_bytes(), {}
+    program, demands, multiple = resident_bytes(), {}, required_multiple(plan.network)
     for name, count in members.items():
         case = PreparedCase(session.store, name)
         box = math.prod(case.box.shape)
-        patch = window.patch_for(case.grid.shape, plan.patch, required_multiple(plan.network))
+        patch = window.patch_for(case.grid.shape, plan.patch, multiple, plan.network.lowest_voxels)
         demands[name] = Demand(
             program=program,
             network=network,
@@ -104,14 +104,14 @@ def scan_uses(
     ensemble = predictor.ensemble
     plan, folds = ensemble.plan, len(ensemble.networks)
     network, one_pass = _network_bytes(ensemble.networks[0], plan, ensemble.device)
-    program, demands = resident_bytes() - network, {}
+    program, demands, multiple = resident_bytes() - network, {}, required_multiple(plan.network)
     maps = (len(ensemble.targets.names) if wanted.probabilities else 0) + (2 if wanted.uncertainty else 0)
     for scan in scans:
         grid = _grid_of(scan)
         if grid is None or grid.ndim != len(plan.spacing_mm):
             continue
         native, prepared = math.prod(grid.shape), prepared_shape(predictor, grid)
-        patch = ensemble.window.patch_for(prepared, plan.patch, required_multiple(plan.network))
+        patch = ensemble.window.patch_for(prepared, plan.patch, multiple, plan.network.lowest_voxels)
         channels = max(len(plan.channels), len(scan.images))
         preparation = _preparation(predictor, channels, native, math.prod(prepared))
         # images as read and as corrected, the mask, and the network's input

@@ -14,7 +14,7 @@ from ..networks.configs import NETWORKS
 from ..prepare.configs import ADC, ZADC
 from ..report.content import Evaluation, ScoreRow, System
 from ..report.scores import metric_title, score_lines
-from ..report.summary import by_burden, false_positives, paired_difference, summarise
+from ..report.summary import by_burden, false_positives, paired_difference, subject_means, summarise
 from .evaluate import NETWORK, ScoredRow
 from .prepared import PreparedCase
 from .session import HELD_OUT, Session
@@ -72,6 +72,7 @@ def judge(session: Session, split: str, rows: Sequence[ScoredRow], chosen: Mappi
     methods = list(dict.fromkeys(row.method for row in mine))
     cases = {m: _case_scores(session, [r for r in mine if r.method == m]) for m in methods}
     names = list(cases[NETWORK])
+    subject_of = {case.case: case.subject for case in session.cases}
 
     def generator() -> np.random.Generator:
         return np.random.default_rng([seed, 2])
@@ -83,16 +84,27 @@ def judge(session: Session, split: str, rows: Sequence[ScoredRow], chosen: Mappi
         full = [s for s in scores if s.dice is not None]
         values = [s.dice for s in full]
         zeros = [0.0] * len(values)
-        network = [cases[NETWORK][n].dice for n in names if cases[method][n].dice is not None]
+        named = [n for n in names if cases[method][n].dice is not None]
+        network = [cases[NETWORK][n].dice for n in named]
+        whose = [subject_of[n] for n in named]
+        own = subject_means(values, whose) if len(set(whose)) < len(whose) else None
         return System(
             name=_method_title(session, method),
             detail=_detail(session, method, split, chosen, sizes),
-            score=summarise(values, zeros, generator=generator(), resamples=resamples),
+            score=summarise(values, zeros, generator=generator(), resamples=resamples, subjects=whose),
             difference=None
             if method == NETWORK
-            else paired_difference(network, values, generator(), resamples=resamples),
+            else paired_difference(network, values, generator(), resamples=resamples, subjects=whose),
+            by_subject=None
+            if own is None
+            else summarise(own, [0.0] * len(own), generator=generator(), resamples=resamples),
+            difference_by_subject=None
+            if own is None or method == NETWORK
+            else paired_difference(subject_means(network, whose), own, generator(), resamples=resamples),
             by_burden=tuple(
-                by_burden(values, zeros, [s.percent for s in full], generator=generator(), resamples=resamples)
+                by_burden(
+                    values, zeros, [s.percent for s in full], generator=generator(), resamples=resamples, subjects=whose
+                )
             ),
             false_positives=false_positives([s.predicted_ml for s in scores if s.dice is None])
             if len(full) < len(scores)
@@ -100,7 +112,13 @@ def judge(session: Session, split: str, rows: Sequence[ScoredRow], chosen: Mappi
         )
 
     systems = {m: system(m) for m in methods}
-    lines = score_lines([_row(r) for r in mine if r.method == NETWORK], generator=generator(), resamples=resamples)
+    lines = score_lines(
+        [_row(r) for r in mine if r.method == NETWORK],
+        generator=generator(),
+        resamples=resamples,
+        subjects=subject_of,
+    )
+    subjects = len({subject_of[n] for n in names})
     return Judged(
         evaluation=Evaluation(
             title="Held-out cases" if split == HELD_OUT else "Cross-validation",
@@ -112,9 +130,12 @@ def judge(session: Session, split: str, rows: Sequence[ScoredRow], chosen: Mappi
             network=systems[NETWORK],
             rules=tuple(s for m, s in systems.items() if m != NETWORK),
             lines=lines,
+            cases=len(names),
+            subjects=subjects,
         ),
         numbers={
             "cases": len(names),
+            "subjects": subjects,
             **_numbers(systems[NETWORK]),
             "metrics": {f"{line.label}.{line.metric}": {"unit": line.unit, **line.summary.to_json()} for line in lines},
             "rules": {m: _numbers(s) for m, s in systems.items() if m != NETWORK},
@@ -129,9 +150,14 @@ def channel_title(channel: str) -> str:
 
 
 def _numbers(system: System) -> dict[str, Any]:
-    """Plain data of one system; ``dice`` is over the cases with something to find."""
+    """Plain data of one system; ``dice`` is over the cases with something to find.
+
+    Where subjects have several of them, ``dice_by_subject`` is over the means of the subjects.
+    """
+    apart = {"dice_by_subject": system.by_subject, "network_minus_this_by_subject": system.difference_by_subject}
     return {
         "dice": system.score.to_json(),
+        **{name: found.to_json() for name, found in apart.items() if found is not None},
         "detail": system.detail,
         "network_minus_this": system.difference.to_json() if system.difference else None,
         "by_burden": [b.to_json() for b in system.by_burden],

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from .summary import PairedDifference, Summary, paired_difference, summarise
+from .summary import PairedDifference, Summary, paired_difference, subject_numbers, summarise
 
 __all__ = ["RunScores", "Standing", "holm", "permutation_p", "standings"]
 
 PERMUTATIONS = 9999
-"""Sign patterns that are drawn for a test; up to 13 cases there are fewer, and all of them are gone through."""
+"""Sign patterns that are drawn for a test; up to 13 subjects there are fewer, and all of them are gone through."""
 
 SEED = 0
 """Of the paired intervals and tests, the same for every comparison, so that the order of the runs does not matter."""
@@ -69,7 +69,9 @@ class Standing:
         }
 
 
-def standings(runs: Sequence[RunScores], *, better: Literal["higher", "lower"]) -> tuple[Standing, ...]:
+def standings(
+    runs: Sequence[RunScores], *, better: Literal["higher", "lower"], subjects: Mapping[str, str] | None = None
+) -> tuple[Standing, ...]:
     """Return the runs, best first by the mean with the worst value put in, each tested against the first one.
 
     Of runs with the same mean the one that was given first stands first.
@@ -77,6 +79,7 @@ def standings(runs: Sequence[RunScores], *, better: Literal["higher", "lower"]) 
     Args:
         runs: two or more, all with values of the same cases.
         better: which values are.
+        subjects: case to subject; None where each case is of a subject of its own.
 
     Raises:
         InputError: a single run, no case, or runs with different cases.
@@ -92,40 +95,56 @@ def standings(runs: Sequence[RunScores], *, better: Literal["higher", "lower"]) 
             )
     sign = -1.0 if better == "higher" else 1.0
     filled = {id(run): _filled(run, cases) for run in runs}
+    whose = None if subjects is None else [subjects[case] for case in cases]
     order = sorted(runs, key=lambda run: sign * float(filled[id(run)].mean()))
     best = filled[id(order[0])]
     differences = {
         id(run): paired_difference(
-            filled[id(run)].tolist(), best.tolist(), np.random.default_rng(SEED), resamples=run.resamples
+            filled[id(run)].tolist(),
+            best.tolist(),
+            np.random.default_rng(SEED),
+            resamples=run.resamples,
+            subjects=whose,
         )
         for run in order[1:]
     }
-    chances = [permutation_p(filled[id(run)], best, np.random.default_rng(SEED)) for run in order[1:]]
+    chances = [permutation_p(filled[id(run)], best, np.random.default_rng(SEED), whose) for run in order[1:]]
     return (
-        Standing(order[0].name, _summary(order[0])),
+        Standing(order[0].name, _summary(order[0], subjects)),
         *(
-            Standing(run.name, _summary(run), differences[id(run)], p, p_holm)
+            Standing(run.name, _summary(run, subjects), differences[id(run)], p, p_holm)
             for run, p, p_holm in zip(order[1:], chances, holm(chances), strict=True)
         ),
     )
 
 
-def permutation_p(a: NDArray[np.float64], b: NDArray[np.float64], generator: np.random.Generator) -> float:
+def permutation_p(
+    a: NDArray[np.float64],
+    b: NDArray[np.float64],
+    generator: np.random.Generator,
+    subjects: Sequence[str] | None = None,
+) -> float:
     """Return the two-sided p value of the paired permutation test of equal means.
 
-    If the two runs were alike, each case's difference could as well have had the other sign. The p value is the share
-    of sign patterns whose mean difference is at least as far from 0 as the one found; all patterns up to 13 cases,
-    9999 random ones beyond (Fisher, The Design of Experiments, 1935, section 21; scipy.stats.permutation_test).
+    If the two runs were alike, the differences of each subject could as well have had the other sign, those of all its
+    cases together. The p value is the share of sign patterns whose mean difference over the cases is at least as far
+    from 0 as the one found; all patterns up to 13 subjects, 9999 random ones beyond (Fisher, The Design of Experiments,
+    1935, section 21; scipy.stats.permutation_test).
 
     Args:
         a, b: one value a case, in the same order.
         generator: draws the patterns.
+        subjects: whose each case is; None where each is of a subject of its own.
     """
     from scipy.stats import permutation_test
 
     def mean_difference(x: NDArray[np.float64], y: NDArray[np.float64], axis: int = -1) -> Any:
         return np.mean(x - y, axis=axis)
 
+    if subjects is not None:
+        whose = subject_numbers(subjects, a.size)
+        # the mean over cases is that of the subjects' sums but for a factor that all patterns share
+        a, b = (np.asarray(np.bincount(whose, weights=values), dtype=np.float64) for values in (a, b))
     if a.size < 2:
         return 1.0  # both signs of one difference are equally far from 0
     found = permutation_test(
@@ -153,10 +172,11 @@ def _filled(run: RunScores, cases: Sequence[str]) -> NDArray[np.float64]:
     return np.array([run.worst[c] if v is None else v for c, v in zip(cases, values, strict=True)], dtype=np.float64)
 
 
-def _summary(run: RunScores) -> Summary:
+def _summary(run: RunScores, subjects: Mapping[str, str] | None) -> Summary:
     return summarise(
         list(run.values.values()),
         [run.worst[case] for case in run.values],
         generator=np.random.default_rng([run.seed, 2]),
         resamples=run.resamples,
+        subjects=None if subjects is None else [subjects[case] for case in run.values],
     )

@@ -89,6 +89,9 @@ class System:
         detail: what was tuned to which value and on what, in words: "Z < −2.1, components of at least 35 mm³".
         score: the headline metric over the non-empty cases.
         difference: the network minus this system on the same cases; None for the network itself.
+        by_subject: the same metric over the means of the subjects; None unless a subject has several of the cases.
+        difference_by_subject: the network minus this system over the means of the subjects; None where ``by_subject``
+            is, and for the network itself.
         by_burden: the same metric within burden bins; empty when the burden is unknown.
         false_positives: predictions in lesion-free cases; None when there is no such case.
     """
@@ -97,6 +100,8 @@ class System:
     score: Summary
     detail: str = ""
     difference: PairedDifference | None = None
+    by_subject: Summary | None = None
+    difference_by_subject: PairedDifference | None = None
     by_burden: tuple[BurdenBin, ...] = ()
     false_positives: FalsePositives | None = None
 
@@ -112,6 +117,8 @@ class Evaluation:
         rules: what it is compared with.
         lines: all metrics of the network.
         metric: name of the headline metric.
+        cases: scored cases.
+        subjects: whose they are; fewer than cases where intervals are drawn over subjects.
     """
 
     title: str
@@ -120,6 +127,13 @@ class Evaluation:
     rules: tuple[System, ...] = ()
     lines: tuple[ScoreLine, ...] = ()
     metric: str = "Dice"
+    cases: int = 0
+    subjects: int = 0
+
+    @property
+    def several_a_subject(self) -> bool:
+        """Whether a subject has several cases, so that subjects are drawn whole."""
+        return self.subjects < self.cases
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -55,9 +55,20 @@ def score_row(score: Score, shape: Sequence[int], spacing_mm: Sequence[float]) -
 
 
 def score_lines(
-    rows: Sequence[ScoreRow], *, generator: np.random.Generator, resamples: int = 2000
+    rows: Sequence[ScoreRow],
+    *,
+    generator: np.random.Generator,
+    resamples: int = 2000,
+    subjects: Mapping[str, str] | None = None,
 ) -> tuple[ScoreLine, ...]:
-    """Summarise scores into one line for each metric and class, in order of first appearance."""
+    """Summarise scores into one line for each metric and class, in order of first appearance.
+
+    Args:
+        rows: the scores.
+        generator: draws the bootstrap.
+        resamples: bootstrap resamples.
+        subjects: case to subject; None where each case is of a subject of its own.
+    """
     groups: dict[tuple[str, str], list[ScoreRow]] = {}
     for row in rows:
         groups.setdefault((row.metric, row.label), []).append(row)
@@ -68,7 +79,11 @@ def score_lines(
             unit=group[0].unit,
             better=group[0].better,
             summary=summarise(
-                [row.value for row in group], [row.worst for row in group], generator=generator, resamples=resamples
+                [row.value for row in group],
+                [row.worst for row in group],
+                generator=generator,
+                resamples=resamples,
+                subjects=None if subjects is None else [subjects[row.case] for row in group],
             ),
         )
         for (metric, label), group in groups.items()

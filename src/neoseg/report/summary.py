@@ -2,6 +2,9 @@
 
 A metric can be undefined for a case (a surface distance to an empty mask). A mean that leaves such cases out rewards
 a method for missing a lesion completely, so every summary also holds the mean with the worst value put in.
+
+Cases of one subject are alike. Where any subject has several of them, intervals are therefore drawn over subjects, each
+with all its cases (cluster bootstrap; Davison and Hinkley, 1997, section 3.8).
 """
 
 from __future__ import annotations
@@ -26,6 +29,8 @@ __all__ = [
     "by_burden",
     "false_positives",
     "paired_difference",
+    "subject_means",
+    "subject_numbers",
     "summarise",
 ]
 
@@ -49,8 +54,8 @@ class Summary:
         mean_worst: mean with the worst value in place of each undefined one; None when there is no case.
         median: median without the undefined cases.
         sd: standard deviation (n - 1) without the undefined cases; None below two of them.
-        interval: 95 % percentile bootstrap interval of ``mean``; None below two defined cases.
-        interval_worst: the same of ``mean_worst``; None below two cases.
+        interval: 95 % percentile bootstrap interval of ``mean``; None below two subjects with a defined case.
+        interval_worst: the same of ``mean_worst``; None below two subjects.
     """
 
     n: int
@@ -82,7 +87,7 @@ class PairedDifference:
 
     Attributes:
         mean: mean difference; None when no pair is left.
-        interval: its 95 % percentile bootstrap interval over cases; None below two pairs.
+        interval: its 95 % percentile bootstrap interval; None below two subjects with a pair.
         n: pairs used.
     """
 
@@ -140,6 +145,7 @@ def summarise(
     *,
     generator: np.random.Generator,
     resamples: int = 2000,
+    subjects: Sequence[str] | None = None,
 ) -> Summary:
     """Summarise one metric over cases.
 
@@ -148,6 +154,7 @@ def summarise(
         worst_values: for each case the worst value that the metric can take there (the image diagonal for a distance).
         generator: draws the bootstrap; the same state gives the same intervals.
         resamples: bootstrap resamples.
+        subjects: whose each case is, see :func:`subject_numbers`.
 
     Raises:
         InputError: the lists differ in length, or a worst value is not finite.
@@ -159,6 +166,7 @@ def summarise(
             f"A summary wants one finite worst value for each of the {found.size} values, but {worst.tolist()} "
             "were given; take them from the metric's own rule."
         )
+    whose = subject_numbers(subjects, found.size)
     defined = np.isfinite(found)
     kept, filled = found[defined], np.where(defined, found, worst)
     return Summary(
@@ -168,8 +176,8 @@ def summarise(
         mean_worst=_mean(filled),
         median=float(np.median(kept)) if kept.size else None,
         sd=float(np.std(kept, ddof=1)) if kept.size > 1 else None,
-        interval=_interval(kept, generator, resamples),
-        interval_worst=_interval(filled, generator, resamples),
+        interval=_interval(kept, whose[defined], generator, resamples),
+        interval_worst=_interval(filled, whose, generator, resamples),
     )
 
 
@@ -179,8 +187,15 @@ def paired_difference(
     generator: np.random.Generator,
     *,
     resamples: int = 2000,
+    subjects: Sequence[str] | None = None,
 ) -> PairedDifference:
-    """Compare two methods on the same cases, in the same order: mean of ``a - b``, resampled over cases.
+    """Compare two methods on the same cases, in the same order: mean of ``a - b``, resampled over subjects.
+
+    Args:
+        a, b: one value a case; pairs that are not both defined are left out.
+        generator: draws the bootstrap.
+        resamples: bootstrap resamples.
+        subjects: whose each case is, see :func:`subject_numbers`.
 
     Raises:
         InputError: the lists differ in length.
@@ -192,8 +207,9 @@ def paired_difference(
             "given; score both methods on one list of cases."
         )
     difference = first - second
-    kept = difference[np.isfinite(difference)]
-    return PairedDifference(_mean(kept), _interval(kept, generator, resamples), kept.size)
+    whose, defined = subject_numbers(subjects, difference.size), np.isfinite(difference)
+    kept = difference[defined]
+    return PairedDifference(_mean(kept), _interval(kept, whose[defined], generator, resamples), kept.size)
 
 
 def by_burden(
@@ -203,6 +219,7 @@ def by_burden(
     *,
     generator: np.random.Generator,
     resamples: int = 2000,
+    subjects: Sequence[str] | None = None,
 ) -> tuple[BurdenBin, ...]:
     """Summarise within the bins of :data:`BURDEN_PERCENT`, all bins given, empty ones too.
 
@@ -214,6 +231,7 @@ def by_burden(
         percent: true lesion volume of each case in percent of the brain, 0..100.
         generator: draws the bootstrap.
         resamples: bootstrap resamples.
+        subjects: as in :func:`summarise`.
 
     Raises:
         InputError: the lists differ in length, or a percentage is not within 0..100.
@@ -224,12 +242,17 @@ def by_burden(
             f"Burden bins want one percentage of the brain within 0..100 for each of the {len(values)} values, but "
             f"{share.tolist()} were given; check the brain mask."
         )
+    whose = subject_numbers(subjects, share.size)
     bins = []
     for low, high in pairwise(BURDEN_PERCENT):
         inside = (share >= low) & (share > 0) & ((share < high) | (high == BURDEN_PERCENT[-1]))
         chosen = [int(i) for i in np.flatnonzero(inside)]
         summary = summarise(
-            [values[i] for i in chosen], [worst_values[i] for i in chosen], generator=generator, resamples=resamples
+            [values[i] for i in chosen],
+            [worst_values[i] for i in chosen],
+            generator=generator,
+            resamples=resamples,
+            subjects=[str(whose[i]) for i in chosen],
         )
         bins.append(BurdenBin(low, high, summary))
     return tuple(bins)
@@ -242,6 +265,43 @@ def false_positives(predicted_ml: Sequence[float]) -> FalsePositives:
     return FalsePositives(volumes.size, int((volumes > 0).sum()), _mean(volumes), largest)
 
 
+def subject_numbers(subjects: Sequence[str] | None, count: int) -> NDArray[np.intp]:
+    """Return the number of each value's subject, counted from 0 in the order in which they are met.
+
+    Args:
+        subjects: whose each value is; None where each is of a subject of its own.
+        count: how many values there are.
+
+    Raises:
+        InputError: there is not one subject a value.
+    """
+    if subjects is None:
+        return np.arange(count, dtype=np.intp)
+    if len(subjects) != count:
+        raise InputError(
+            f"One subject is wanted for each of the {count} values, but {len(subjects)} were given; name the subject "
+            "of every case."
+        )
+    numbers: dict[str, int] = {}
+    return np.array([numbers.setdefault(subject, len(numbers)) for subject in subjects], dtype=np.intp)
+
+
+def subject_means(values: Sequence[float | None], subjects: Sequence[str]) -> list[float | None]:
+    """Return the mean of each subject's values, in the order in which they are met; None where none is defined.
+
+    Args:
+        values: one a case; None or a value that is not finite means undefined and is left out.
+        subjects: whose each case is.
+
+    Raises:
+        InputError: there is not one subject a value.
+    """
+    found = _numbers(values)
+    whose, defined = subject_numbers(subjects, found.size), np.isfinite(found)
+    own = [found[defined & (whose == number)] for number in range(int(whose.max(initial=-1)) + 1)]
+    return [_mean(one) for one in own]
+
+
 def _numbers(values: Sequence[float | None]) -> NDArray[np.float64]:
     return np.array([math.nan if value is None else value for value in values], dtype=np.float64)
 
@@ -250,11 +310,19 @@ def _mean(values: NDArray[np.float64]) -> float | None:
     return float(values.mean()) if values.size else None
 
 
-def _interval(values: NDArray[np.float64], generator: np.random.Generator, resamples: int) -> Interval | None:
-    """Percentile bootstrap of the mean (Efron and Tibshirani, 1993, section 13.3)."""
-    if values.size < 2:
+def _interval(
+    values: NDArray[np.float64], whose: NDArray[np.intp], generator: np.random.Generator, resamples: int
+) -> Interval | None:
+    """Percentile bootstrap of the mean (Efron and Tibshirani, 1993, section 13.3), subjects drawn whole."""
+    _, place, counts = np.unique(whose, return_inverse=True, return_counts=True)
+    if counts.size < 2:
         return None
-    drawn = generator.integers(0, values.size, (resamples, values.size))
+    drawn = generator.integers(0, counts.size, (resamples, counts.size))
+    if counts.max() == 1:
+        means = values[drawn].mean(axis=1)
+    else:
+        sums = np.bincount(place, weights=values)
+        means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
     tail = (1 - LEVEL) / 2
-    low, high = np.quantile(values[drawn].mean(axis=1), (tail, 1 - tail))
+    low, high = np.quantile(means, (tail, 1 - tail))
     return float(low), float(high)

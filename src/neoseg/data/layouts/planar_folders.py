@@ -226,8 +226,8 @@ def _values(files: Sequence[Path], notes: list[str]) -> list[set[int]]:
         except InputError as error:
             notes.append(f"A mask could not be read: {error}")
             continue
-        odd = [float(v) for v in found if v != int(v) or v < 0]
+        odd = [float(v) for v in found if not (float(v).is_integer() and v >= 0)]
         if odd:
             notes.append(f"{file.name}: the values {odd[:3]} are no whole numbers above 0 and were not declared.")
-        result.append({int(v) for v in found if v > 0 and v == int(v)})
+        result.append({int(v) for v in found if v > 0 and float(v).is_integer()})
     return result
