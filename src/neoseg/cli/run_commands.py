@@ -375,12 +375,10 @@ def _show_summary(summary: dict[str, Any], folder: Path, as_json: bool) -> None:
             continue
         print_lines([f"{title}: network {_dice(numbers['dice'])}"])
         for name, rule in numbers["rules"].items():
-            gap = rule["network_minus_this"]
-            interval = f" [{gap['interval'][0]:.3f}, {gap['interval'][1]:.3f}]" if gap["interval"] else ""
-            print_lines([f"  rule {name}: {_dice(rule['dice'])}; network better by {gap['mean']:.3f}{interval}"])
+            print_lines([f"  rule {name}: {_dice(rule['dice'])}; {_gap(rule['network_minus_this'])}"])
         empty = numbers["empty_cases"]
         if empty:
-            print_lines([f"  false alarms on {empty['n_false']} of {empty['n']} cases without lesion"])
+            print_lines([f"  false alarms on {empty['n_false']} of {empty['n']} cases with nothing to find"])
     if summary["failed"]:
         print_lines([f"Not prepared: {', '.join(summary['failed'])}"])
     print_lines([f"Report: {folder / 'report.html'}"])
@@ -388,6 +386,14 @@ def _show_summary(summary: dict[str, Any], folder: Path, as_json: bool) -> None:
 
 def _dice(numbers: dict[str, Any]) -> str:
     if numbers["mean"] is None:
-        return "Dice undefined (no case with a label)"
+        return "Dice undefined (no scored case holds any of the classes)"
     interval = f" [{numbers['interval'][0]:.3f}, {numbers['interval'][1]:.3f}]" if numbers["interval"] else ""
     return f"Dice {numbers['mean']:.3f}{interval} on {numbers['n']} cases"
+
+
+def _gap(difference: dict[str, Any]) -> str:
+    if difference["mean"] is None:
+        return "network and rule cannot be compared"
+    low, high = difference["interval"] or (None, None)
+    interval = "" if low is None else f" [{low:.3f}, {high:.3f}]"
+    return f"network minus rule {difference['mean']:.3f}{interval}"
