@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
+from typing import Any
 
+import pytest
 from rich.console import Console
 
 from neoseg.cli.console import RichProgress
+from neoseg.cli.run_commands import _show_summary
 
 
 def test_bars_side_by_side_end_in_any_order() -> None:
@@ -30,3 +34,26 @@ def test_bars_side_by_side_end_in_any_order() -> None:
     assert "Fold 0, epoch 1: 4/4 in" in text and "loss 0.5" in text
     assert "Fold 0, epoch 2: 2/4 in" in text
     assert "Fold 1, epoch 1" in text and "Predicting" in text and "case7" in text
+
+
+def numbers(mean: float | None) -> dict[str, Any]:
+    interval = None if mean is None else [mean - 0.1, mean + 0.1]
+    return {"mean": mean, "interval": interval, "n": 0 if mean is None else 4}
+
+
+def test_a_summary_is_told_as_it_is_and_also_where_no_case_holds_anything(capsys: pytest.CaptureFixture[str]) -> None:
+    def part(mean: float | None, gap: float | None) -> dict[str, Any]:
+        rules = {"z": {"dice": numbers(mean), "network_minus_this": numbers(gap)}}
+        return {"dice": numbers(mean), "rules": rules, "empty_cases": {"n_false": 1, "n": 3}}
+
+    summary = {"cv": part(0.5, -0.05), "held_out": part(None, None), "failed": {}}
+    _show_summary(summary, Path("run"), False)
+    assert capsys.readouterr().out.splitlines() == [
+        "Cross-validation: network Dice 0.500 [0.400, 0.600] on 4 cases",
+        "  rule z: Dice 0.500 [0.400, 0.600] on 4 cases; network minus rule -0.050 [-0.150, 0.050]",
+        "  false alarms on 1 of 3 cases with nothing to find",
+        "Held-out: network Dice undefined (no scored case holds any of the classes)",
+        "  rule z: Dice undefined (no scored case holds any of the classes); network and rule cannot be compared",
+        "  false alarms on 1 of 3 cases with nothing to find",
+        "Report: run/report.html",
+    ]

@@ -344,10 +344,58 @@ def test_scores_of_other_weights_are_refused(neoseg: Neoseg, first: Path, second
     assert "other weights than those of now" in refused(neoseg, first, second)
 
 
+def test_scores_older_than_the_predictions_are_refused(
+    neoseg: Neoseg, first: Path, second: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changed = (*SETS, "--set", "training.steps=4", "--set", "postprocess.thresholds=[0.3, 0.6]")
+    assert called(monkeypatch, "predict", first.parents[1], *changed) == 0
+    told = refused(neoseg, first, second)
+    assert str(first) in told and "older than the predictions" in told
+    assert called(monkeypatch, "evaluate", first.parents[1], *changed) == 0
+    assert compared(neoseg, first, second)["metric"] == "dice"
+
+    predicted, scored = (second / "stages" / f"{stage}.json" for stage in ("predict", "evaluate"))
+    edit(predicted, lambda record: record.update(key="another"))
+    assert "older than the predictions" in refused(neoseg, first, second)
+    # the records of former versions do not say which predictions were scored
+    edit(scored, lambda record: record.pop("predicted"))
+    assert compared(neoseg, first, second)["metric"] == "dice"
+    predicted.unlink()
+    assert "older than the predictions" in refused(neoseg, first, second)
+
+
+def test_another_tolerance_after_the_training_is_known(
+    neoseg: Neoseg, first: Path, second: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changed = (*SETS, "--set", "training.steps=4", "--set", "evaluate.tolerance_mm=5")
+    assert called(monkeypatch, "evaluate", first.parents[1], *changed) == 0
+    assert "default 5 mm, second 2 mm" in refused(neoseg, first, second, "--metric", "nsd")
+    assert read(first / "config.json")["evaluate"]["tolerance_mm"] == 5.0
+
+
+def test_the_unit_is_that_of_the_scores(neoseg: Neoseg, first: Path, second: Path) -> None:
+    assert compared(neoseg, first, second, "--metric", "hd95")["unit"] == "mm"
+    for run in (first, second):
+        rewrite(run, lambda row: {**row, "unit": {"mm": "px", "mL": "px²"}.get(row["unit"], row["unit"])})
+        if run == first:
+            told = refused(neoseg, first, second, "--metric", "hd95")
+            assert "the units of hd95 differ (default px, second mm)" in told
+            assert compared(neoseg, first, second)["unit"] == ""
+    assert compared(neoseg, first, second, "--metric", "hd95")["unit"] == "px"
+    done = neoseg("compare", str(first), str(second), "--metric", "volume_difference")
+    assert done.code == 0 and "(px²)" in done.out and "mL" not in done.out
+
+
 def test_other_truths_cases_and_tolerances_are_refused(neoseg: Neoseg, first: Path, second: Path) -> None:
     def other_truth(record: dict[str, Any]) -> None:
         record["cases"]["scan4"]["files"]["label"] = "0123456789abcdef"
 
+    scored = second / "stages" / "evaluate.json"
+    edit(scored, lambda record: record.update(tolerance_mm=1.0))
+    assert "different tolerances" in refused(neoseg, first, second, "--metric", "nsd")
+    # the records of former versions do not hold it
+    edit(scored, lambda record: record.pop("tolerance_mm"))
+    assert compared(neoseg, first, second, "--metric", "nsd")["unit"] == ""
     edit(second / "config.json", lambda record: record["evaluate"].update(tolerance_mm=1.0))
     assert "different tolerances" in refused(neoseg, first, second, "--metric", "nsd")
     assert compared(neoseg, first, second)["metric"] == "dice"

@@ -134,6 +134,7 @@ def test_a_second_run_skips_what_is_done_and_a_changed_threshold_list_redoes_onl
     done = neoseg("run", str(folder / "neoseg.toml"), "--json", *sets)
     assert done.code == 0, done.err
     assert json.loads(done.out)["held_out"] == json.loads(json.dumps(tiny_demo[1]))["held_out"]
+    assert "made by a program" in (folder / "runs" / "demo" / "report.html").read_text()
     assert time.monotonic() - start < 120
     assert weights.stat().st_mtime_ns == before
 

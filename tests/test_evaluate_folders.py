@@ -6,6 +6,7 @@ import csv
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
@@ -13,7 +14,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813 - the name that its documentation uses
 
-from neoseg.errors import GeometryError, InputError
+from fault_scene import Done
+from neoseg.errors import ConfigError, GeometryError, InputError
 from neoseg.metrics.presets import bonbid
 from neoseg.pipeline.evaluate_folders import evaluate_folders
 from neoseg.progress import Silent
@@ -128,3 +130,44 @@ def test_one_class_may_be_written_as_255_where_a_reference_is_empty(tmp_path: Pa
     (truth / "a.mha").unlink()
     alone = evaluate_folders(truth, prediction, progress=Silent())
     assert alone["cases"]["b"]["dice.255"] == 0.0
+
+
+def test_the_edge_of_a_tolerance_does_not_depend_on_how_the_head_lay(tmp_path: Path) -> None:
+    """A direction is written with rounded digits, so its columns are not quite of length 1; the spacing is exact."""
+    one, two = ball((9, 11, 6), 5), ball((10, 11, 6), 5)
+    found = {}
+    for name, (c, s) in {"straight": (1.0, 0.0), "oblique": (0.800001, 0.6)}.items():
+        for kind, array in (("truth", one), ("prediction", two)):
+            image = sitk.GetImageFromArray(np.transpose(array, (2, 1, 0)))
+            image.SetSpacing((2.0, 2.0, 2.0))
+            image.SetDirection((c, -s, 0.0, s, c, 0.0, 0.0, 0.0, 1.0))
+            (tmp_path / name / kind).mkdir(parents=True)
+            sitk.WriteImage(image, str(tmp_path / name / kind / "a.mha"))
+        folders = tmp_path / name / "truth", tmp_path / name / "prediction"
+        found[name] = evaluate_folders(*folders, preset="bonbid")["cases"]["a"]["nsd"]
+    assert found == {"straight": 1.0, "oblique": 1.0}
+
+
+@pytest.mark.parametrize(("value", "told"), [(0.25, r"0\.25"), (np.nan, "nan")])
+@pytest.mark.parametrize("side", [0, 1])
+def test_a_map_of_probabilities_is_no_mask(folders: tuple[Path, Path], side: int, value: float, told: str) -> None:
+    path = sorted(folders[side].iterdir())[0]
+    values = ball((9, 11, 6), 5).astype(np.float32)
+    values[:4] = value
+    write(path, values)
+    with pytest.raises(InputError, match=rf"{path.name}: .* value {told}, but a mask holds whole numbers; threshold"):
+        evaluate_folders(*folders)
+
+
+def test_a_preset_takes_no_other_tolerance_and_names_the_file(
+    folders: tuple[Path, Path], neoseg: Callable[..., Done]
+) -> None:
+    arguments = ("evaluate", "--truth", str(folders[0]), "--prediction", str(folders[1]), "-q", "--tolerance-mm", "1")
+    assert neoseg(*arguments).code == 0
+    done = neoseg(*arguments, "--preset", "bonbid")
+    assert done.code == 2 and "a preset has its own tolerance; leave out --tolerance-mm" in done.err
+    with pytest.raises(ConfigError, match="own tolerance"):
+        evaluate_folders(*folders, preset="bonbid", tolerance_mm=2.0)
+    write(folders[1] / "MGHNICU_011-VISIT_01.mha", ball((9, 11, 6), 5)[:10])
+    with pytest.raises(GeometryError, match=r"MGHNICU_011-VISIT_01\.mha: The truth has the shape"):
+        evaluate_folders(*folders, preset="bonbid")

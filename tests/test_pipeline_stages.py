@@ -270,3 +270,23 @@ def test_new_4d_scans_are_predicted_by_a_run_that_was_trained_on_such(tmp_path: 
     assert maps[0].array.std() > 0
     assert np.array_equal(maps[0].array, maps[1].array)
     assert nib.load(tmp_path / "out" / "stacked.nii.gz").shape == stack.shape[:3]
+
+
+def test_a_label_that_fills_more_than_the_foreground_has_a_report(
+    tmp_path: Path, blobs: Callable[[Path, int, int], None], short: tuple[str, ...]
+) -> None:
+    blobs(tmp_path / "data", 6, 2)
+    image, label = (tmp_path / "data" / kind / "scan5.nii.gz" for kind in ("images", "labels"))
+    loaded = nib.load(image)
+    values = loaded.get_fdata(dtype=np.float32)
+    values[:3] = 0
+    nib.save(nib.Nifti1Image(values, loaded.affine), image)
+    nib.save(nib.Nifti1Image(np.ones(loaded.shape, dtype=np.uint8), loaded.affine), label)
+    import_folder(tmp_path / "data", tmp_path)
+    session = session_of(tmp_path, *short)
+    for stage in ("plan", "prepare", "train", "predict", "evaluate"):
+        run_stage(session, stage)
+    record = session.store.record("scan5")
+    assert sum(record["label_ml"]) > record["brain_ml"]
+    bins = run_stage(session, "report")["cv"]["by_burden"]
+    assert (bins[-1]["high_percent"], bins[-1]["n"]) == (100.0, 1)

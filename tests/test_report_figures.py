@@ -224,3 +224,16 @@ def test_charts_are_small_svg_without_outside_references():
         assert len(svg) < 80_000
         assert 'href="http' not in svg
         assert svg == draw()
+
+
+def test_a_name_with_dollar_signs_is_no_formula():
+    rng = np.random.default_rng(3)
+    name = r"$\left$ of $x^$"  # as a formula it cannot be read
+    image, labels = rng.random((20, 24, 12)), np.zeros((20, 24, 12), np.uint8)
+    labels[4:9, 4:9, 4:8], labels[12:16, 12:16, 4:8] = 1, 2
+    shown = {"spacing_mm": (1.0, 1.0, 1.0), "label_names": (name, "other")}
+    assert opened(case_panel([channel_of(name, image)], labels, labels, **shown)).size
+    score = summarise([0.5, 0.7], [0.0, 0.0], generator=rng)
+    bins = by_burden([0.5, 0.7], [0.0] * 2, [0.2, 30.0], generator=rng)
+    assert dice_by_burden([System(name=name, score=score, by_burden=bins)], name, name)
+    assert learning_curves([Curve(name=name, epochs=(1,), loss=(1.0,), dice=(0.2,))])

@@ -285,6 +285,44 @@ def test_page_is_whole_whatever_is_missing(content, tmp_path):
         assert "nothing could be scored" in parsed.words
 
 
+def test_predictions_that_wait_for_their_scores_are_no_cases_without_labels(tmp_path):
+    write_report(tmp_path / "report.html", ReportContent(title="later", created="", results=(result("a", None),)))
+    words = Page((tmp_path / "report.html").read_text(encoding="utf-8")).words
+    assert "were not scored yet" in words and "neoseg evaluate" in words and "reference label, so" not in words
+
+
+def test_agreement_is_drawn_for_one_evaluation_and_for_what_the_network_learns(tmp_path, monkeypatch):
+    drawn = []
+
+    def keep(true, predicted, flag_ml, unit):
+        drawn.append((true, predicted))
+        return "<svg/>"
+
+    monkeypatch.setattr("neoseg.report.charts.bland_altman", keep)
+    score = summarise([0.5], [0.0], generator=np.random.default_rng(0))
+    groups = ("Held-out cases", "Cross-validation")
+    results = [
+        CaseResult(
+            case=f"{group} {number}",
+            group=group,
+            volumes=(
+                LabelVolume(label="whole", true_ml=10.0 * place + number, predicted_ml=1.0),
+                LabelVolume(label="core", true_ml=99.0, predicted_ml=99.0, target=False),
+                LabelVolume(label="unknown", predicted_ml=3.0),
+            ),
+        )
+        for place, group in enumerate(groups)
+        for number in range(2)
+    ]
+    evaluations = tuple(Evaluation(title=g, how="", network=System(name="U-Net", score=score)) for g in groups)
+    content = ReportContent(title="regions", created="", evaluations=evaluations, results=tuple(results))
+    write_report(tmp_path / "report.html", content)
+    assert drawn == [((0.0, 1.0), (1.0, 1.0)), ((10.0, 11.0), (1.0, 1.0))]
+    words = Page((tmp_path / "report.html").read_text(encoding="utf-8")).words
+    for group in groups:
+        assert f"{group}: whole. Left: each dot a case, on the line" in words
+
+
 def test_numbers_for_people():
     assert number(None) == "–" and number(-0.5, 1) == "−0.5" and signed(0.25, 2) == "+0.25"
     assert interval((-0.1, 0.25), 2) == "−0.10 to 0.25" and interval(None) == "–"

@@ -226,3 +226,11 @@ def test_metric_notes_tell_the_empty_rules():
     assert dice.worst == "0"
     assert "only the prediction empty: undefined" in masd.empty
     assert masd.worst == "diagonal of the image"
+
+
+def test_the_note_of_nsd_states_the_tolerance_of_the_run():
+    (usual,) = metric_notes(["nsd"])
+    assert "(2 mm unless stated)" in usual.definition
+    for unit in ("mm", "px"):
+        (note,) = metric_notes(["nsd"], length_unit=unit, tolerance=3.5)
+        assert f"within the tolerance (3.5 {unit}) of the other" in note.definition

@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from neoseg.atomic import write_json
 from neoseg.config import load_resolved
+from neoseg.io import read_label, write_volume
 from neoseg.pipeline.comparison import compare_runs, surroundings
 from neoseg.pipeline.environment import _checked_out, environment
 from neoseg.pipeline.manifest import given_config
@@ -44,6 +46,7 @@ def test_a_run_that_was_made_longer_is_made_again_bit_by_bit(
     run, again = finished / "runs" / "default", tmp_path / "again"
     rewrite(finished / "plan.json", lambda p: {**p, "reasons": p["reasons"][:1]})
     assert called(monkeypatch, "run", finished, *SETS, "--epochs", "3") == 0
+    write_json(run / "notice.json", {"notice": "Every ball is made up."})
     capsys.readouterr()
     assert reproduced(monkeypatch, run, "--output", str(again), "--json") == 0
     told = json.loads(capsys.readouterr().out)
@@ -58,7 +61,7 @@ def test_a_run_that_was_made_longer_is_made_again_bit_by_bit(
     ]
     assert all(row["same"] for row in (*told["results"], *told["surroundings"]))
     new = again / "runs" / "default"
-    assert Path(told["folder"]) == new and (new / "report.html").is_file()
+    assert Path(told["folder"]) == new and "Every ball is made up." in (new / "report.html").read_text()
     segments = [read(r / "fold1" / "training.json")["segments"] for r in (run, new)]
     assert segments[0] == segments[1] and len(segments[0]) == 2
     assert read(again / "reproduction.json")["same"]
@@ -110,6 +113,42 @@ def test_scores_and_masks_that_differ_are_counted(finished: Path, tmp_path: Path
     assert "1 of" in rows["scores"].told and "0.125" in rows["scores"].told
     mask.unlink()
     assert f"{mask.name} is missing" in {r.what: r for r in compare_runs(first, second)}["masks, cross-validation"].told
+
+
+def test_voxels_beside_their_headers_are_no_masks_of_their_own(finished: Path, tmp_path: Path) -> None:
+    first, second = Run(finished / "runs" / "default"), Run(tmp_path / "other")
+    for number, mask in enumerate(sorted(first.predictions("cv").iterdir())):
+        write_volume(read_label(mask), mask.with_name(f"{number}{('.mhd', '.nhdr')[number % 2]}"))
+        mask.unlink()
+    files = list(first.predictions("cv").iterdir())
+    assert len(files) == 12, files
+    shutil.copytree(first.folder, second.folder)
+    (masks,) = (row for row in compare_runs(first, second) if row.what == "masks, cross-validation")
+    assert masks.same and masks.told == "6 masks"
+
+
+@pytest.mark.slow
+def test_what_was_changed_after_the_training_is_made_again(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, later = finished / "runs" / "default", ("window", "postprocess", "rules", "evaluate")
+    before = read(run / "manifest.json")
+    rule = 'rules=[{name="bright", channel="image", side="above", low=110, high=150, count=5}]'
+    changes = ("training.steps=4", "postprocess.thresholds=[0.3, 0.6]", "window.mirror_axes=[0]", rule)
+    more = [*SETS, *(part for change in (*changes, "evaluate.tolerance_mm=5") for part in ("--set", change))]
+    assert called(monkeypatch, "predict", finished, *more) == 0
+    assert reproduced(monkeypatch, run, "--output", str(tmp_path / "again")) == 2
+    assert "its scores are older than its predictions" in capsys.readouterr().err
+    for command in ("evaluate", "report"):
+        # where it is scored is no matter of the training
+        assert called(monkeypatch, command, finished, *more, "--set", 'device="cpu"') == 0
+    after = read(run / "manifest.json")
+    assert (after["cases"], after["template"]) == (before["cases"], before["template"])
+    kept = [{k: v for k, v in manifest["given"].items() if k not in later} for manifest in (before, after)]
+    assert kept[0] == kept[1] and "device" not in kept[1]
+    assert given_config(Run(run)).evaluate.tolerance_mm == 5
+    capsys.readouterr()
+    assert reproduced(monkeypatch, run, "--output", str(tmp_path / "again")) == 0, capsys.readouterr().out
 
 
 def test_versions_and_hardware_are_compared() -> None:

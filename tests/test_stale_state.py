@@ -161,3 +161,22 @@ def test_values_that_cannot_be_are_told(stale: Stale, change: str, words: str) -
     assert done.code == 2, done.err
     assert words in done.err
     assert "Traceback" not in done.err
+
+
+RULE = 'rules=[{name="bright", channel="image", side="above", low=110, high=150, count=5}]'
+
+
+@pytest.mark.parametrize("changes", [(), (RULE,)], ids=["network alone", "beside a rule"])
+def test_scores_of_an_evaluation_that_was_stopped_are_not_shown(stale: Stale, changes: tuple[str, ...]) -> None:
+    run = stale.folder / "runs" / "default"
+    if changes:
+        assert stale.again(*changes, command="evaluate").code == 0
+    # what an evaluation that is killed leaves: its record is removed when it begins, the former scores are still there
+    (run / "stages" / "evaluate.json").unlink()
+    assert (run / "scores.csv").is_file()
+    done = stale.again(*changes, command="report")
+    assert done.code == 0, done.err
+    summary = json.loads((run / "summary.json").read_text())
+    assert (summary["cv"], summary["held_out"], summary["rules"]) == (None, None, {})
+    page = " ".join((run / "report.html").read_text().split())
+    assert "were not scored yet" in page and "<code>neoseg evaluate</code>" in page and 'id="scores"' not in page

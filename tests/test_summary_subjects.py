@@ -103,7 +103,7 @@ def test_the_command_line_tells_the_mean_over_subjects(
         if told:
             assert means[0].startswith("  mean over 3 subjects: Dice 0.467 [") and "better" not in means[0]
             assert means[1].startswith("  mean over 3 subjects: Dice 0.333 [")
-            assert "; network better by 0.133 [" in means[1]
+            assert "; network minus rule 0.133 [" in means[1]
 
 
 def test_a_rule_without_any_case_to_compare_is_shown(capsys: pytest.CaptureFixture[str], tmp_path: Any) -> None:

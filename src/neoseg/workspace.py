@@ -31,6 +31,7 @@ class Run:
         self.config = folder / "config.json"
         self.environment = folder / "environment.json"
         self.manifest = folder / "manifest.json"
+        self.notice = folder / "notice.json"
         self.start = folder / "init_from.json"
         self.plan = folder / "plan.json"
         self.atlas = folder / "atlas"
@@ -159,6 +160,7 @@ class Workspace:
         self.fingerprint = root / "fingerprint.json"
         self.plan = root / "plan.json"
         self.folds = root / "folds.json"
+        self.notice = root / "notice.json"
         self.atlas = root / "atlas"
 
     def prepared(self, key: str) -> Path:

@@ -58,8 +58,9 @@ def evaluate(
         )
     from ..pipeline.evaluate_folders import evaluate_folders
 
-    tolerance = {} if tolerance_mm is None else {"tolerance_mm": tolerance_mm}
-    table = evaluate_folders(truth, prediction, preset=preset, **tolerance, output=output, progress=progress_for(quiet))
+    table = evaluate_folders(
+        truth, prediction, preset=preset, tolerance_mm=tolerance_mm, output=output, progress=progress_for(quiet)
+    )
     if as_json:
         print_json(table)
         return

@@ -375,11 +375,11 @@ def _show_summary(summary: dict[str, Any], folder: Path, as_json: bool) -> None:
             continue
         print_lines([f"{title}: network {_dice(numbers['dice'])}", *_by_subject(numbers)])
         for name, rule in numbers["rules"].items():
-            told = f"  rule {name}: {_dice(rule['dice'])}{_gain(rule['network_minus_this'])}"
+            told = f"  rule {name}: {_dice(rule['dice'])}; {_gap(rule['network_minus_this'])}"
             print_lines([told, *_by_subject(rule)])
         empty = numbers["empty_cases"]
         if empty:
-            print_lines([f"  false alarms on {empty['n_false']} of {empty['n']} cases without lesion"])
+            print_lines([f"  false alarms on {empty['n_false']} of {empty['n']} cases with nothing to find"])
     if summary["failed"]:
         print_lines([f"Not prepared: {', '.join(summary['failed'])}"])
     print_lines([f"Report: {folder / 'report.html'}"])
@@ -390,14 +390,9 @@ def _by_subject(numbers: dict[str, Any]) -> list[str]:
     found = numbers.get("dice_by_subject")
     if found is None:
         return []
-    gain = _gain(numbers.get("network_minus_this_by_subject"))
-    return [f"  mean over {found['n']} subjects: Dice {found['mean']:.3f}{_shown_interval(found)}{gain}"]
-
-
-def _gain(gap: dict[str, Any] | None) -> str:
-    if gap is None or gap["mean"] is None:
-        return ""
-    return f"; network better by {gap['mean']:.3f}{_shown_interval(gap)}"
+    gap = numbers.get("network_minus_this_by_subject")
+    against = f"; {_gap(gap)}" if gap is not None else ""
+    return [f"  mean over {found['n']} subjects: Dice {found['mean']:.3f}{_shown_interval(found)}{against}"]
 
 
 def _shown_interval(numbers: dict[str, Any]) -> str:
@@ -406,5 +401,11 @@ def _shown_interval(numbers: dict[str, Any]) -> str:
 
 def _dice(numbers: dict[str, Any]) -> str:
     if numbers["mean"] is None:
-        return "Dice undefined (no case with a label)"
+        return "Dice undefined (no scored case holds any of the classes)"
     return f"Dice {numbers['mean']:.3f}{_shown_interval(numbers)} on {numbers['n']} cases"
+
+
+def _gap(difference: dict[str, Any]) -> str:
+    if difference["mean"] is None:
+        return "network and rule cannot be compared"
+    return f"network minus rule {difference['mean']:.3f}{_shown_interval(difference)}"

@@ -40,8 +40,8 @@ def compare_finished(
 
     Raises:
         ConfigError: fewer than two runs; an unknown metric, label or split.
-        InputError: a folder is missing or stands twice, the runs have other labels or truths, or share no case.
-        StateError: a folder is no finished run.
+        InputError: a folder is missing or stands twice, the runs have other labels, truths or units, or share no case.
+        StateError: a folder is no finished run, or its scores are out of date.
     """
     if len(folders) < 2:
         raise ConfigError(
@@ -69,6 +69,7 @@ def compare_finished(
         )
     view = _View(part, chosen, {case: labels if amount else held[case] for case in cases})
     subjects, about_subjects = _subjects(runs, cases)
+    unit = _unit(runs, view)
     found = standings(
         [_scores(name, run, view) for name, run in runs.items()],
         better="higher" if chosen.direction == "higher" else "lower",
@@ -81,7 +82,7 @@ def compare_finished(
     return Comparison(
         metric=metric,
         title=f"Size of the {metric_title(metric)}" if chosen.direction == "zero" else metric_title(metric),
-        unit="" if chosen.unit == "ratio" else chosen.unit,
+        unit=unit,
         better="higher" if chosen.direction == "higher" else "lower",
         label=label,
         split=part,
@@ -144,7 +145,7 @@ def _told_labels(run: FinishedRun) -> str:
 
 
 def _require_same_tolerance(runs: Mapping[str, FinishedRun], metric: Metric) -> None:
-    used = {name: run.config.evaluate.tolerance_mm for name, run in runs.items()}
+    used = {name: run.tolerance_mm for name, run in runs.items()}
     if metric.name == "nsd" and len(set(used.values())) > 1:
         told = ", ".join(f"{name} {mm:g} mm" for name, mm in used.items())
         raise InputError(
@@ -196,6 +197,32 @@ def _holds(runs: Iterable[FinishedRun], split: str, case: str, label: str) -> bo
 
 def _alarm(run: FinishedRun, split: str, case: str, labels: Iterable[str]) -> bool:
     return any(run.value(split, (case, label, "dice")).value < 1 for label in labels)
+
+
+def _unit(runs: Mapping[str, FinishedRun], view: _View) -> str:
+    """Return the one unit of all scores that are compared; "" for ratios.
+
+    Raises:
+        InputError: there are several.
+    """
+    found = {
+        name: sorted(
+            {
+                run.value(view.split, (case, label, view.metric.name)).unit
+                for case, own in view.classes.items()
+                for label in own
+            }
+        )
+        for name, run in runs.items()
+    }
+    units = {unit for own in found.values() for unit in own}
+    if len(units) > 1:
+        told = ", ".join(f"{name} {' and '.join(own)}" for name, own in found.items())
+        raise InputError(
+            f"compare: the units of {view.metric.name} differ ({told}); only scores in one unit can be compared."
+        )
+    unit = units.pop()
+    return "" if unit == "ratio" else unit
 
 
 def _scores(name: str, run: FinishedRun, view: _View) -> RunScores:

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..atomic import read_json
 from ..data.store import file_digest
-from ..io import read_label
+from ..io import read_label, strip_ending
 from ..volume import same_grid
 from ..workspace import Run
 from .evaluate import read_rows
@@ -67,7 +67,11 @@ def compare_runs(first: Run, second: Run) -> list[Compared]:
         told = [read_json(r.postprocess) if r.postprocess.is_file() else "none" for r in (first, second)]
         rows.append(Compared("post-processing", told[0] == told[1], _both(*map(_short, told))))
     for split, title in PARTS.items():
-        masks = sorted(p for p in first.predictions(split).glob("*") if p.is_file() and not p.name.startswith("."))
+        masks = sorted(
+            p
+            for p in first.predictions(split).glob("*")
+            if p.is_file() and strip_ending(p.name) and not p.name.startswith(".")
+        )
         if masks:
             rows.append(_masks(f"masks, {title}", masks, second.predictions(split)))
     if first.scores.is_file():

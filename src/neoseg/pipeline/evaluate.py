@@ -27,6 +27,7 @@ from ..targets import inside
 from ..volume import Volume
 from .predict import choices_by_fold, mask_path
 from .prepared import PreparedCase
+from .run_folder import keep_config
 from .session import CV, HELD_OUT, Session
 
 __all__ = ["NETWORK", "ScoredRow", "evaluate", "read_rows"]
@@ -72,9 +73,13 @@ def evaluate(session: Session, *, failed: Sequence[str] = ()) -> dict[str, Any]:
     all cross-validated cases (held-out cases), like the network.
 
     Returns:
-        The rules' choices, plain data.
+        The rules' choices and the tolerance of NSD, plain data.
+
+    Raises:
+        StateError: the run was trained with other values of what its weights depend on.
     """
     config, run = session.config, session.run
+    keep_config(session)
     channels = session.run_plan.channels
     folds = session.folds
     cv = [n for f in folds for n in f.validation if n not in failed]
@@ -100,7 +105,10 @@ def evaluate(session: Session, *, failed: Sequence[str] = ()) -> dict[str, Any]:
         for row in part
     ]
     _write_rows(rows, run.scores)
-    return {"rules": {rule: {key: asdict(c) for key, c in choices.items()} for rule, choices in chosen.items()}}
+    return {
+        "rules": {rule: {key: asdict(c) for key, c in choices.items()} for rule, choices in chosen.items()},
+        "tolerance_mm": config.evaluate.tolerance_mm,
+    }
 
 
 def read_rows(path: Path) -> list[ScoredRow]:

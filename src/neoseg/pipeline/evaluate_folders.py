@@ -9,14 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import GeometryError, InputError
+from ..errors import ConfigError, GeometryError, InputError
 from ..io import endings, is_planar, read_label, strip_ending
 from ..metrics import METRICS, Score, in_units_of, metric_named, preset_named, score_case, worst_value, write_scores
 from ..progress import Progress, Silent
 from ..report.summary import summarise
-from ..volume import Volume, same_grid, to_stored
+from ..volume import Grid, Volume, same_grid, to_stored
 
 __all__ = ["evaluate_folders", "pair_masks"]
+
+TOLERANCE_MM = 2.0
 
 _ROLE = re.compile(r"[_-](lesion|label|labels|seg|segmentation|mask|gt|truth|pred|prediction)$", re.IGNORECASE)
 
@@ -26,7 +28,7 @@ def evaluate_folders(
     prediction: Path | str,
     *,
     preset: str | None = None,
-    tolerance_mm: float = 2.0,
+    tolerance_mm: float | None = None,
     output: Path | str | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -39,7 +41,7 @@ def evaluate_folders(
     Args:
         truth, prediction: folders of masks, paired by file name (without ending and a trailing "_lesion", "_seg"...).
         preset: a name in ``neoseg.metrics.PRESETS``.
-        tolerance_mm: tolerance of NSD; a preset has its own.
+        tolerance_mm: tolerance of NSD; by default 2 mm, or that of the preset, which takes no other.
         output: where to write the scores as CSV.
         progress: the listener; default none.
 
@@ -47,11 +49,17 @@ def evaluate_folders(
         ``cases`` (a mapping of scores each), ``summary`` by metric, ``notes``.
 
     Raises:
-        InputError: a prediction is missing, or references and predictions have no class in common.
-        GeometryError: the grids of a pair differ.
+        ConfigError: there is no such preset, or it was given together with a tolerance.
+        InputError: a prediction is missing, a mask holds values that are not whole, or references and predictions have
+            no class in common.
+        GeometryError: the grids of a pair differ, with a preset their shapes.
     """
-    pairs, notes = pair_masks(Path(truth), Path(prediction))
     chosen = preset_named(preset) if preset else None
+    if chosen is not None and tolerance_mm is not None:
+        raise ConfigError(
+            f"--tolerance-mm {tolerance_mm:g}: a preset has its own tolerance; leave out --tolerance-mm, or --preset."
+        )
+    pairs, notes = pair_masks(Path(truth), Path(prediction))
     classes = _classes(pairs, notes) if chosen is None else []
     rows: list[Score] = []
     worst: dict[tuple[str, str], float] = {}
@@ -60,13 +68,15 @@ def evaluate_folders(
             reference, found = read_label(truth_file), read_label(prediction_file)
             if chosen is not None:
                 _note_geometry(notes, name, reference, found)
-                stored = reference.grid.stored
-                assert stored is not None
-                spacing = [float(np.linalg.norm(c)) for c in stored.affine[:-1, :-1].T]
-                scores = chosen.function(to_stored(reference)[0], to_stored(found)[0], spacing)
+                spacing = _stored_spacing(reference.grid)
+                try:
+                    scores = chosen.function(to_stored(reference)[0], to_stored(found)[0], spacing)
+                except GeometryError as error:
+                    raise GeometryError(f"{prediction_file}: {error}") from error
                 rows += [Score(name, "", metric, value, chosen.units[metric]) for metric, value in scores.items()]
             else:
-                rows += _scores(name, reference, found, classes, prediction_file, tolerance_mm)
+                tolerance = TOLERANCE_MM if tolerance_mm is None else tolerance_mm
+                rows += _scores(name, reference, found, classes, prediction_file, tolerance)
             for metric in {row.metric for row in rows}:
                 least = worst_value(metric, reference.grid.shape, reference.grid.spacing)
                 worst[name, metric] = in_units_of(reference.grid, least, metric_named(metric).unit)[0]
@@ -116,7 +126,7 @@ def _classes(pairs: Mapping[str, tuple[Path, Path]], notes: list[str]) -> list[f
     """Return the values that the masks hold, without 0, and note those that only predictions hold.
 
     Raises:
-        InputError: references and predictions have none in common.
+        InputError: references and predictions have none in common, or a value is not whole.
     """
     true, mine = (_values(pair[side] for pair in pairs.values()) for side in (0, 1))
     if true and mine and not true & mine:
@@ -133,7 +143,13 @@ def _classes(pairs: Mapping[str, tuple[Path, Path]], notes: list[str]) -> list[f
 def _values(files: Iterable[Path]) -> set[float]:
     found: set[float] = set()
     for file in files:
-        found.update(float(value) for value in np.unique(read_label(file).array))
+        values = np.unique(read_label(file).array)
+        unfit = values[~np.isfinite(values) | (values != np.trunc(values))]
+        if unfit.size:
+            raise InputError(
+                f"{file}: this file holds the value {unfit[0]!s}, but a mask holds whole numbers; threshold it first."
+            )
+        found.update(float(value) for value in values)
     return found - {0.0}
 
 
@@ -153,6 +169,15 @@ def _scores(
             found_value, unit = in_units_of(reference.grid, scores[metric.name], metric.unit)
             rows.append(Score(name, f"{value:g}", metric.name, found_value, unit))
     return rows
+
+
+def _stored_spacing(grid: Grid) -> list[float]:
+    """Return the spacing along the axes of the file, as its format states it: a tolerance decides by the last digit."""
+    stored = grid.stored
+    assert stored is not None
+    if stored.file_format in ("mha", "nrrd"):
+        return [float(mm) for mm in stored.header["spacing"][: grid.ndim]]
+    return [float(np.linalg.norm(column)) for column in stored.affine[:-1, :-1].T]
 
 
 def _note_geometry(notes: list[str], name: str, reference: Volume, found: Volume) -> None:

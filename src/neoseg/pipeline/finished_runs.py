@@ -22,7 +22,7 @@ from ..training.log import read_log
 from ..workspace import Run
 from .evaluate import NETWORK, read_rows
 from .manifest import read_manifest
-from .run import weights_of
+from .run import scores_are_of_predictions, weights_of
 
 if TYPE_CHECKING:
     from ..networks.cost import NetworkCost
@@ -35,10 +35,11 @@ Key = tuple[str, str, str]
 
 @dataclass(frozen=True)
 class Value:
-    """A score and the worst that it can be on that image; the score is nan where it is undefined."""
+    """A score, the worst that it can be on that image, and their unit; the score is nan where it is undefined."""
 
     value: float
     worst: float
+    unit: str
 
     @property
     def defined(self) -> bool:
@@ -57,6 +58,7 @@ class FinishedRun:
         truth: hash of the file of the label, by case.
         failed: why a case could not be prepared.
         subjects: of the cases, as far as manifest.json tells them.
+        tolerance_mm: of NSD, that the scores were made with.
     """
 
     run: Run
@@ -66,6 +68,7 @@ class FinishedRun:
     truth: Mapping[str, str]
     failed: Mapping[str, str]
     subjects: Mapping[str, str]
+    tolerance_mm: float
 
     def cases(self, split: str) -> list[str]:
         """Return the scored cases of a split, in the order of the scores."""
@@ -167,7 +170,7 @@ def read_finished(folder: Path) -> FinishedRun:
 
     Raises:
         InputError: there is no such folder, or the scores are damaged.
-        StateError: it is no finished run, or its scores are not those of its weights.
+        StateError: it is no finished run, or its scores are not those of its weights and predictions.
         ConfigError: its configuration or plan is damaged or of another version.
     """
     if not folder.is_dir():
@@ -178,22 +181,35 @@ def read_finished(folder: Path) -> FinishedRun:
         inside = sorted(p.name for p in folder.glob("runs/*") if p.is_dir())
         hint = f"give one of its runs ({', '.join(inside)})" if inside else "give the folder of a finished run"
         raise StateError(f"{folder}: this is no finished run ({', '.join(missing)} not there); {hint}.")
-    scored_with, there = run.need("evaluate").get("weights", {}), weights_of(run)
+    record = run.need("evaluate")
+    scored_with, there = record.get("weights", {}), weights_of(run)
     if any(there.get(fold, known) != known for fold, known in scored_with.items()):
         raise StateError(
             f"{run.scores}: these scores were made with other weights than those of now; run `neoseg evaluate` (or "
             "`neoseg run`) first."
         )
+    if not scores_are_of_predictions(run):
+        raise StateError(
+            f"{run.scores}: these scores are older than the predictions beside them; run `neoseg evaluate` (or `neoseg "
+            "run`) first."
+        )
     scores: dict[str, dict[Key, Value]] = {}
     for row in read_rows(run.scores):
         if row.method == NETWORK:
-            scores.setdefault(row.split, {})[row.case, row.label, row.metric] = Value(row.value, row.worst)
+            scores.setdefault(row.split, {})[row.case, row.label, row.metric] = Value(row.value, row.worst, row.unit)
     known = read_manifest(run)["cases"]
     files = {name: facts.get("files", {}) for name, facts in known.items()}
-    subjects = {name: str(facts["subject"]) for name, facts in known.items() if facts.get("subject")}
-    truth = {name: hashes["label"] for name, hashes in files.items() if "label" in hashes}
-    failed = dict((run.stage_record("prepare") or {}).get("failed", {}))
-    return FinishedRun(run, load_resolved(run.config), read_plan(run.plan), scores, truth, failed, subjects)
+    config = load_resolved(run.config)
+    return FinishedRun(
+        run=run,
+        config=config,
+        plan=read_plan(run.plan),
+        scores=scores,
+        truth={name: hashes["label"] for name, hashes in files.items() if "label" in hashes},
+        failed=dict((run.stage_record("prepare") or {}).get("failed", {})),
+        subjects={name: str(facts["subject"]) for name, facts in known.items() if facts.get("subject")},
+        tolerance_mm=float(record.get("tolerance_mm", config.evaluate.tolerance_mm)),
+    )
 
 
 def distinct_names(folders: Sequence[Path]) -> list[str]:

@@ -87,4 +87,6 @@ def _is_longer(settings: TrainingConfig, done: dict[str, Any]) -> bool:
 def _how(length: dict[str, Any]) -> str:
     """Return the option that sets a length: the first of those that are set, in the order in which they count."""
     key = next(k for k in ("time_budget_s", "steps", "epochs") if length.get(k) is not None)
-    return f"`{LENGTHS[key]} {length[key]:g}{'s' if key == 'time_budget_s' else ''}`"
+    # in full: an option takes no exponent
+    told = str(length[key]).removesuffix(".0")
+    return f"`{LENGTHS[key]} {told}{'s' if key == 'time_budget_s' else ''}`"

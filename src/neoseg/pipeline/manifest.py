@@ -11,12 +11,15 @@ from ..data.cases import Case
 from ..data.store import files_digest
 from ..data.units import UNITS_OF_ADC, channel_kind, factor_to_micro
 from ..errors import StateError
-from ..workspace import Run
+from ..workspace import Run, write_if_changed
 from .session import Session
 
-__all__ = ["case_facts", "given_config", "manifest_of", "read_manifest", "usual_units"]
+__all__ = ["case_facts", "given_config", "keep_given", "manifest_of", "read_manifest", "usual_units"]
 
 REMEDY = "only a run that `neoseg train` or `neoseg run` of this version has made can be used here"
+
+AFTER_TRAINING = ("window", "postprocess", "rules", "evaluate")
+"""Parts of the configuration that may change once a run is trained."""
 
 
 def manifest_of(session: Session) -> dict[str, Any]:
@@ -56,13 +59,33 @@ def read_manifest(run: Run) -> dict[str, Any]:
 
 
 def given_config(run: Run) -> RunConfig:
-    """Return the configuration of a run with just those fields set that were set when it was made.
+    """Return the configuration of a run with just those fields set that were set when its stages were done.
 
     Raises:
         StateError: there is no whole manifest.
         ConfigError: it was written by another version.
     """
     return config_from(read_manifest(run)["given"], str(run.manifest))
+
+
+def keep_given(run: Run, config: RunConfig) -> None:
+    """Write into the manifest of a run what is given now for the stages after the training.
+
+    All else stays as the run was trained with: a length, say, that is set now would read as one that was set then. A
+    damaged manifest stays as it is, too; the training writes it anew, and what needs it says so.
+    """
+    try:
+        manifest = read_manifest(run)
+    except StateError:
+        return
+    now = config.model_dump(mode="json", exclude_unset=True)
+    given = dict(manifest["given"])
+    for key in AFTER_TRAINING:
+        if key in now:
+            given[key] = now[key]
+        else:
+            given.pop(key, None)
+    write_if_changed(run.manifest, manifest | {"given": given})
 
 
 def usual_units(run: Run) -> dict[str, str]:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,12 @@ from ..atomic import read_record, write_json
 from ..cluster.local import run_all
 from ..config import RunConfig
 from ..data.cases import Case
+from ..data.units import MICRO, channel_kind
 from ..errors import InputError
 from ..io import read_grid, read_label
 from ..metrics import METRICS
 from ..networks.configs import NETWORKS
 from ..plan.plan import Plan
-from ..prepare.configs import ADC
 from ..report.content import (
     ADC_CAUTIONS,
     CaseResult,
@@ -38,17 +39,21 @@ from ..report.pictures import picture_panel
 from ..report.scores import metric_notes, metric_title
 from ..targets import inside
 from ..training.log import read_log
+from ..workspace import write_if_changed
 from .evaluate import NETWORK, ScoredRow, read_rows
 from .predict import mask_path
 from .prepared import PreparedCase
 from .session import CV, HELD_OUT, Session
 from .summary import CaseScore, Judged, channel_title, judge
 
-__all__ = ["STAGES", "report"]
+__all__ = ["STAGES", "keep_notice", "notice_in", "report"]
 
 STAGES = ("check", "plan", "prepare", "train", "predict", "evaluate", "report")
 TITLES = {HELD_OUT: "Held-out cases", CV: "Cross-validation"}
 SHOWN = ("dice", "nsd", "masd", "hd95", "lesion_f1")
+
+UNITS = {"adc": MICRO, "z": "z"}
+"""In what the channels of a diffusion coefficient are drawn, by their kind."""
 
 AGAIN = "copy it back from where the run was made"
 """What to do about a damaged record of a run."""
@@ -62,14 +67,19 @@ def report(session: Session, *, failed: Mapping[str, str], notice: str = "") -> 
     Args:
         session: the run.
         failed: case to sentence, of the cases that could not be prepared.
-        notice: a sentence that has to stand on top of the page.
+        notice: a sentence that has to stand on top of the page; by default the one that was given before,
+            for the run or for its workspace.
 
     Returns:
         What summary.json holds.
     """
     run, start = session.run, time.monotonic()
-    rows = read_rows(run.scores) if run.scores.is_file() else []
-    chosen = {**(run.stage_record("predict") or {}), **(run.stage_record("evaluate") or {})}
+    if notice := notice or notice_in(run.notice) or notice_in(session.workspace.notice):
+        keep_notice(run.notice, notice)
+    # scores that lie there without the record are those of an evaluation that was begun again and not ended
+    scored = run.stage_record("evaluate")
+    rows = read_rows(run.scores) if scored is not None else []
+    chosen = {**(run.stage_record("predict") or {}), **(scored or {})}
     judged = {split: found for split in (HELD_OUT, CV) if (found := judge(session, split, rows, chosen)) is not None}
     stages = {name: record for name in STAGES if (record := run.stage_record(name)) is not None}
     write_report(run.report, _content(session, judged, rows, stages, failed, notice))
@@ -77,6 +87,20 @@ def report(session: Session, *, failed: Mapping[str, str], notice: str = "") -> 
     summary = _summary(session, judged, {**seconds, "report": time.monotonic() - start}, failed)
     write_json(run.summary, summary)
     return summary
+
+
+def keep_notice(path: Path, notice: str) -> None:
+    """Keep a sentence that has to stand on top of every report of a run, or of a workspace."""
+    write_if_changed(path, {"notice": notice})
+
+
+def notice_in(path: Path) -> str:
+    """Return the sentence that was kept, or "".
+
+    Raises:
+        StateError: its file is damaged.
+    """
+    return str(read_record(path, AGAIN).get("notice", "")) if path.is_file() else ""
 
 
 def _summary(
@@ -133,8 +157,6 @@ def _content(
         f"{', '.join(plan.channels)}.",
         notice=notice,
         structure=session.targets.names[0] if len(session.targets.names) == 1 else "structure",
-        region="brain" if ADC in plan.channels else "foreground" if len(plan.patch) == 3 else "image",
-        flag_ml=1.0 if ADC in plan.channels else None,
         length_unit=grid.unit,
         size_unit=grid.size_unit,
         evaluations=tuple(j.evaluation for j in judged.values()),
@@ -145,12 +167,33 @@ def _content(
         results=tuple(results),
         warnings=tuple(warnings),
         stages=tuple(StageRecord(name=name, seconds=record["seconds"]) for name, record in stages.items()),
-        metrics=metric_notes([m.name for m in METRICS], length_unit=grid.unit, size_unit=grid.size_unit)
+        metrics=metric_notes(
+            [m.name for m in METRICS],
+            length_unit=grid.unit,
+            size_unit=grid.size_unit,
+            tolerance=config.evaluate.tolerance_mm,
+        )
         if judged
         else (),
-        cautions=(ADC_CAUTIONS if session.makes_zmap else ADC_CAUTIONS[:2]) if ADC in plan.channels else (),
         versions={"neoseg": environment["neoseg"], "python": environment["python"], **environment["packages"]},
+        **_by_channels(plan.channels, len(plan.patch), makes_zmap=session.makes_zmap),
     )
+
+
+def _by_channels(channels: Sequence[str], axes: int, *, makes_zmap: bool) -> dict[str, Any]:
+    """Return what the page holds because of its channels: the whole of shares, the volume that is flagged, cautions.
+
+    Args:
+        channels: of the network.
+        axes: of the images; of planes there are no volumes, and their foreground is the whole image.
+        makes_zmap: whether the Z map was made here.
+    """
+    diffusion = not {channel_kind(c) for c in channels}.isdisjoint(UNITS)
+    return {
+        "region": "image" if axes == 2 else "brain" if diffusion else "foreground",
+        "flag_ml": 1.0 if diffusion and axes == 3 else None,
+        "cautions": (ADC_CAUTIONS if makes_zmap else ADC_CAUTIONS[:2]) if diffusion else (),
+    }
 
 
 def _by_case(rows: Sequence[ScoredRow]) -> dict[str, dict[tuple[str, str], float]]:
@@ -187,6 +230,7 @@ def _result(
                 true_ml=true,
                 predicted_percent=100 * found / brain,
                 true_percent=100 * true / brain if true is not None else None,
+                target=label in targets.names,
             )
         )
     own = rows.get(name, {})
@@ -212,13 +256,14 @@ def _result(
 
 
 def _panel(prepared: PreparedCase, mask: NDArray[np.uint8], plan: Plan, names: Sequence[str]) -> bytes:
-    units = {"adc": "1e-6 mm2/s", "zadc": "z"}
     physical = np.asarray(prepared.physical)
     truth = np.asarray(prepared.truth_in_box) if prepared.has_truth else None
     box = tuple(slice(a, a + n) for a, n in zip(prepared.start, prepared.box.shape, strict=True))
     if prepared.native.ndim == 2:
         return picture_panel(physical, truth, mask[box], label_names=names)
-    channels = [channel_of(channel_title(c), physical[i], units.get(c, "")) for i, c in enumerate(plan.channels)]
+    channels = [
+        channel_of(channel_title(c), physical[i], UNITS.get(channel_kind(c), "")) for i, c in enumerate(plan.channels)
+    ]
     return case_panel(channels, truth, mask[box], spacing_mm=prepared.native.spacing, label_names=names)
 
 
@@ -262,10 +307,10 @@ def _curve(session: Session, index: int) -> Curve:
     best = read_record(finished, AGAIN).get("best_epoch") if finished.is_file() else None
     return Curve(
         name=f"fold {index}",
-        epochs=tuple(line["epoch"] for line in log),
+        epochs=tuple(line["epoch"] + 1 for line in log),
         loss=tuple(line["loss"] for line in log),
         dice=tuple(line["validation_dice"] for line in log),
-        best_epoch=best,
+        best_epoch=None if best is None else best + 1,
     )
 
 

@@ -17,7 +17,8 @@ from .comparison import Compared, compare_runs, surroundings
 from .environment import environment
 from .fine_tune import fold_starts
 from .manifest import given_config, manifest_of, read_manifest
-from .run import run_stage, weights_of
+from .report import notice_in
+from .run import run_stage, scores_are_of_predictions, weights_of
 from .session import Session, open_session
 from .start_source import read_fold_rows
 
@@ -97,7 +98,7 @@ def reproduce(
                 _train_segment(session, run, folds, count)
         for stage in ("predict", "evaluate", "report"):
             if run.stage_record(stage) is not None:
-                run_stage(session, stage)
+                run_stage(session, stage, notice=notice_in(run.notice))
         now = environment()
     finally:
         torch.set_num_threads(before)
@@ -117,7 +118,8 @@ def _lengths(run: Run) -> list[dict[str, Any]]:
     """Return the lengths of the segments that all folds of a finished run were trained in.
 
     Raises:
-        StateError: a fold is not finished, or the folds were trained in different segments.
+        StateError: a fold is not finished, a later stage is out of date, or the folds were trained in different
+            segments.
     """
     if not run.config.is_file() or not run.plan.is_file() or not (run.folder / "folds.json").is_file():
         raise StateError(f"{run.folder}: this is not the folder of a run (runs/<name> of a workspace).")
@@ -132,6 +134,10 @@ def _lengths(run: Run) -> list[dict[str, Any]]:
                 f"{run.folder}: it was trained on after its stage {stage!r} was done; bring it up to date with "
                 "`neoseg run` first."
             )
+    if run.stage_record("evaluate") is not None and not scores_are_of_predictions(run):
+        raise StateError(
+            f"{run.folder}: its scores are older than its predictions; bring it up to date with `neoseg run` first."
+        )
     found = [[segment["length"] for segment in _segments(run, index)] for index in range(folds)]
     if any(lengths != found[0] for lengths in found):
         raise StateError(

@@ -22,11 +22,11 @@ from .manifest import given_config
 from .plan import is_planned, plan, plan_key
 from .predict import mask_path, predict
 from .prepare import prepare, standing_out
-from .report import STAGES, report
+from .report import STAGES, keep_notice, report
 from .session import CV, HELD_OUT, Session, open_session
 from .train import resolved_device, train, wanted_folds
 
-__all__ = ["run", "run_stage", "weights_of"]
+__all__ = ["run", "run_stage", "scores_are_of_predictions", "weights_of"]
 
 
 def run(config: RunConfig, progress: Progress | None = None, *, notice: str = "") -> dict[str, Any]:
@@ -34,11 +34,19 @@ def run(config: RunConfig, progress: Progress | None = None, *, notice: str = ""
 
     Calling it again after an interruption goes on where the work stopped; what is up to date is skipped.
 
+    Args:
+        config: the run.
+        progress: the listener.
+        notice: a sentence on top of the page, of this and every later report in the workspace.
+
     Raises:
         InputError: the data set has errors.
         ConfigError, StateError: see the stages.
     """
     session = open_session(config, progress)
+    if notice:
+        # now, so that it holds too where another command goes on, and for other runs on these cases
+        keep_notice(session.workspace.notice, notice)
     for stage in ("check", "plan", "prepare", "train", "predict", "evaluate"):
         run_stage(session, stage)
     return dict(run_stage(session, "report", notice=notice))
@@ -53,7 +61,7 @@ def run_stage(session: Session, stage: str, *, folds: Sequence[int] | None = Non
         session: the run.
         stage: "check", "plan", "prepare", "train", "predict", "evaluate" or "report".
         folds: for "train": only these folds.
-        notice: for "report": a sentence on top of the page.
+        notice: for "report": a sentence on top of the page, of this and every later one; by default the kept one.
 
     Returns:
         The plan of "plan", what summary.json holds of "report", and the stage's record of all others.
@@ -105,7 +113,8 @@ def _done(session: Session, stage: str, failed: Mapping[str, str]) -> dict[str, 
             )
             return predict(session, failed=tuple(failed)) | {"weights": weights_of(session.run)}
         case "evaluate":
-            return evaluate(session, failed=tuple(failed)) | {"weights": weights_of(session.run)}
+            made_of = {"weights": weights_of(session.run), "predicted": session.run.need("predict")["key"]}
+            return evaluate(session, failed=tuple(failed)) | made_of
         case _:
             raise ValueError(stage)
 
@@ -114,6 +123,15 @@ def weights_of(run: Run) -> dict[str, str]:
     """Return the hashes of the best weights of a run by the index of their fold, as text."""
     files = {str(i): run.fold(i) / "best" / "model.safetensors" for i in run.fold_records()}
     return {index: file_digest(path) for index, path in files.items() if path.is_file()}
+
+
+def scores_are_of_predictions(run: Run) -> bool:
+    """Tell whether the scores of a run were made from the predictions of now.
+
+    Scores of former versions do not say from which; they are taken for those of the predictions that are there.
+    """
+    scored, predicted = run.need("evaluate"), run.stage_record("predict")
+    return predicted is not None and scored.get("predicted") in (None, predicted.get("key"))
 
 
 def _of_atlas(session: Session) -> tuple[dict[str, str], list[str]]:

@@ -20,7 +20,7 @@ from ..prepare.standardise import Template
 from ..workspace import write_if_changed
 from .environment import environment
 from .lengths import without_length
-from .manifest import manifest_of
+from .manifest import keep_given, manifest_of
 from .prepare import registrations, template_of
 from .scan_files import Stacked
 from .session import Session
@@ -35,7 +35,9 @@ TRAINED_WITH = (
 
 
 def keep_config(session: Session) -> None:
-    """Write the resolved configuration into the run folder; the length of the training may differ from before.
+    """Write the configuration into the run folder; the length of the training may differ from before.
+
+    ``config.json`` gets all of it. A manifest that is there gets what was given for the stages after the training.
 
     Raises:
         StateError: the run was trained with other values of what its weights depend on.
@@ -55,6 +57,7 @@ def keep_config(session: Session) -> None:
                 "in the configuration, or delete this folder to train anew."
             )
     write_if_changed(run.config, session.config.model_dump(mode="json"))
+    keep_given(run, session.config)
 
 
 def make_self_contained(session: Session, plan: Plan, failed: Sequence[str]) -> None:

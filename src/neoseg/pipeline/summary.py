@@ -31,7 +31,7 @@ class CaseScore:
     Attributes:
         dice: mean Dice over the classes, or over the regions, that the truth holds; None in a case without any.
         predicted_ml: predicted volume of all classes; of a plane the area in mm² or px².
-        percent: true share of the brain, percent.
+        percent: true share of the brain, 0..100.
     """
 
     dice: float | None
@@ -122,11 +122,7 @@ def judge(session: Session, split: str, rows: Sequence[ScoredRow], chosen: Mappi
     return Judged(
         evaluation=Evaluation(
             title="Held-out cases" if split == HELD_OUT else "Cross-validation",
-            how="Predicted by the mean of all folds; no choice of any kind was made on these cases."
-            if split == HELD_OUT
-            else "Each case is predicted by the fold that has not seen it."
-            if session.targets.overlapping
-            else "Each case is predicted by the fold that has not seen it; its threshold was chosen on other folds.",
+            how=_how(split, session.labels.count, chosen["postprocess"]),
             network=systems[NETWORK],
             rules=tuple(s for m, s in systems.items() if m != NETWORK),
             lines=lines,
@@ -142,6 +138,24 @@ def judge(session: Session, split: str, rows: Sequence[ScoredRow], chosen: Mappi
         },
         cases=cases[NETWORK],
     )
+
+
+def _how(split: str, classes: int, picks: Mapping[str, Any]) -> str:
+    """Say which networks predicted the cases, and where what was chosen for them was chosen.
+
+    Args:
+        split: "cv" or "held_out".
+        classes: their number, the background included.
+        picks: the post-processing that was chosen, by fold; empty where there was nothing to choose.
+    """
+    if split == HELD_OUT:
+        return "Predicted by the mean of all folds; no choice of any kind was made on these cases."
+    predicted = "Each case is predicted by the fold that has not seen it"
+    if not picks:
+        return f"{predicted}."
+    if classes > 2:
+        return f"{predicted}; how many of the largest components of each class stay was chosen on other folds."
+    return f"{predicted}; its threshold was chosen on other folds."
 
 
 def channel_title(channel: str) -> str:
@@ -178,7 +192,8 @@ def _case_scores(session: Session, rows: Sequence[ScoredRow]) -> dict[str, CaseS
         result[name] = CaseScore(
             dice=float(np.mean(dices)) if dices else None,
             predicted_ml=max(0.0, predicted),
-            percent=100 * sum(true_ml.values()) / max(prepared.record["brain_ml"], 1e-9),
+            # a label may reach beyond the foreground
+            percent=min(100.0, 100 * sum(true_ml.values()) / max(prepared.record["brain_ml"], 1e-9)),
         )
     return result
 

@@ -133,7 +133,7 @@ def forest(standings: Sequence[Standing], metric: str) -> bytes:
             if gap is not None and gap.mean is not None:
                 right.plot(gap.mean, number, **marker)
         right.axvline(0, color="#999999", linewidth=1)
-        left.set_yticks(range(len(standings)), [standing.name.replace("$", r"\$") for standing in standings])
+        left.set_yticks(range(len(standings)), [standing.name for standing in standings])
         right.set_yticks(range(len(standings)), [""] * len(standings))
         for axis in (left, right):
             axis.set_ylim(len(standings) - 0.5, -0.5)

@@ -160,13 +160,18 @@ class CaseRow:
 
 @dataclass(frozen=True, kw_only=True)
 class LabelVolume:
-    """Volume of one class in one case, in mL and in percent of the brain; None means unknown."""
+    """Volume of one class in one case, in mL and in percent of the brain; None means unknown.
+
+    Attributes:
+        target: it is among what the network learns; with regions the classes beside them are not.
+    """
 
     label: str
     predicted_ml: float
     true_ml: float | None = None
     predicted_percent: float | None = None
     true_percent: float | None = None
+    target: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,10 +214,10 @@ class Curve:
 
     Attributes:
         name: "fold 0".
-        epochs: epoch numbers.
+        epochs: epoch numbers, counted from 1.
         loss: training loss, one an epoch.
         dice: validation Dice, one an epoch; None where it was not measured.
-        best_epoch: the epoch whose weights are used.
+        best_epoch: the epoch whose weights are used, counted from 1.
     """
 
     name: str

@@ -30,6 +30,7 @@ CLASSES = ("#e69f00", "#56b4e9", "#f0e442", "#d55e00", "#cc79a7", "#009e73", "#0
 
 PLAIN, LETTERS = "#d0d0d0", "#f5d76e"
 FILL, DASH = 0.42, 0.5
+STYLE = {"font.size": 9, "svg.hashsalt": "neoseg", "svg.fonttype": "path", "text.parse_math": False}
 TILE_PX, PANEL_PX = 232, 1080
 GAP_PX, HEAD_PX, BAR_PX, LINE_PX = 6, 24, 40, 16
 COLUMNS = 6
@@ -121,10 +122,10 @@ def case_panel(
 
 @contextmanager
 def plain_style() -> Iterator[None]:
-    """Draw with matplotlib's own defaults, whatever the user's settings say."""
+    """Draw with matplotlib's own defaults, whatever the user's settings say; a name with $ in it is no formula."""
     import matplotlib.style
 
-    with matplotlib.style.context(["default", {"font.size": 9, "svg.hashsalt": "neoseg", "svg.fonttype": "path"}]):
+    with matplotlib.style.context(["default", STYLE]):
         yield
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..atomic import replacing
 from . import charts
-from .content import CaseResult, ReportContent
+from .content import CaseResult, Evaluation, LabelVolume, ReportContent
 
 __all__ = ["write_report"]
 
@@ -33,6 +33,7 @@ def write_report(path: Path, content: ReportContent) -> None:
             config_json=json.dumps(content.config, indent=2, ensure_ascii=False, default=str),
             score_names=list(dict.fromkeys(name for result in content.results for name in result.scores)),
             charts=_charts(content),
+            measured=[list(dict.fromkeys(v.label for v in _measured(content, e))) for e in content.evaluations],
             ranked=any(result.risk is not None for result in content.results),
             has_truth=any(volume.true_ml is not None for result in content.results for volume in result.volumes),
         )
@@ -82,11 +83,17 @@ def _charts(content: ReportContent) -> dict[str, str]:
         systems = (evaluation.network, *evaluation.rules)
         if any(burden.summary.n for system in systems for burden in system.by_burden):
             drawn[f"burden{number}"] = charts.dice_by_burden(systems, evaluation.metric, content.region)
-    pairs = [(v.true_ml, v.predicted_ml) for r in content.results for v in r.volumes if v.true_ml is not None]
-    if len(pairs) > 1:
-        true, predicted = zip(*pairs, strict=True)
-        drawn["volumes"] = charts.bland_altman(true, predicted, content.flag_ml, content.size_unit)
+        pairs = [(v.true_ml, v.predicted_ml) for v in _measured(content, evaluation) if v.true_ml is not None]
+        if len(pairs) > 1:
+            true, predicted = zip(*pairs, strict=True)
+            drawn[f"volumes{number}"] = charts.bland_altman(true, predicted, content.flag_ml, content.size_unit)
     return {name: _uri(svg.encode(), "image/svg+xml") for name, svg in drawn.items()}
+
+
+def _measured(content: ReportContent, evaluation: Evaluation) -> list[LabelVolume]:
+    """Return the volumes of the cases of an evaluation whose agreement is drawn: of what the network learns alone."""
+    own = [result for result in content.results if result.group == evaluation.title]
+    return [volume for result in own for volume in result.volumes if volume.target and volume.true_ml is not None]
 
 
 def _environment() -> Any:

@@ -24,6 +24,8 @@ _TITLES = {
     "lesion_f1": "lesion F1",
 }
 _WORST = {"mm": "diagonal of the image", "mL": "volume of the image", "count": "as many lesions as fit into the image"}
+_USUAL_TOLERANCE = "2 mm unless stated"
+"""What the text of NSD says of its tolerance."""
 
 
 def metric_title(name: str) -> str:
@@ -90,22 +92,25 @@ def score_lines(
     )
 
 
-def metric_notes(names: Sequence[str], *, length_unit: str = "mm", size_unit: str = "mL") -> tuple[MetricNote, ...]:
+def metric_notes(
+    names: Sequence[str], *, length_unit: str = "mm", size_unit: str = "mL", tolerance: float | None = None
+) -> tuple[MetricNote, ...]:
     """Explain metrics by name, with their rules for empty masks and the worst value put in where they are undefined.
 
     Args:
         names: of the metrics.
         length_unit: what distances are told in: "px" where nobody knows how large a pixel is.
         size_unit: what amounts are told in: of planes "mm²" or "px²".
+        tolerance: of NSD in ``length_unit``, that the scores were made with; by default the usual one is told.
 
     Raises:
         ConfigError: a metric is unknown.
     """
     units = {"mm": length_unit, "mL": size_unit, "ratio": ""}
-    return tuple(_note(metric_named(name), units) for name in names)
+    return tuple(_note(metric_named(name), units, tolerance) for name in names)
 
 
-def _note(metric: Metric, units: Mapping[str, str]) -> MetricNote:
+def _note(metric: Metric, units: Mapping[str, str], tolerance: float | None) -> MetricNote:
     rules = (
         ("Both empty", metric.empty.both),
         ("only the truth empty", metric.empty.truth),
@@ -117,11 +122,14 @@ def _note(metric: Metric, units: Mapping[str, str]) -> MetricNote:
         if metric.unit in _WORST
         else f"{metric.worst((1, 1, 1), (1.0, 1.0, 1.0)):g}"
     )
+    text = metric.text
+    if tolerance is not None:
+        text = text.replace(_USUAL_TOLERANCE, f"{tolerance:g} {units['mm']}")
     return MetricNote(
         name=metric_title(metric.name),
         unit=units.get(metric.unit, metric.unit),
         better=metric.direction,
-        definition=f"{metric.text}.".replace(" mm ", f" {units['mm']} "),
+        definition=f"{text}.".replace(" mm ", f" {units['mm']} "),
         empty=f"{'; '.join(told)}.",
         worst=worst,
     )
