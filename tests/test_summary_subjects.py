@@ -43,6 +43,7 @@ def judged(monkeypatch: pytest.MonkeyPatch, subjects: Mapping[str, str]) -> summ
         config=SimpleNamespace(seed=4, evaluate=SimpleNamespace(resamples=300)),
         cases=[Case(case=case, subject=subject, images={}) for case, subject in subjects.items()],
         targets=SimpleNamespace(overlapping=False),
+        labels=SimpleNamespace(count=2),
     )
     found = judge(session, "cv", ROWS, {})  # type: ignore[arg-type]
     assert found is not None
@@ -101,7 +102,7 @@ def test_the_command_line_tells_the_mean_over_subjects(
         means = [line for line in lines if "over 3 subjects" in line]
         assert len(means) == (2 if told else 0)
         if told:
-            assert means[0].startswith("  mean over 3 subjects: Dice 0.467 [") and "better" not in means[0]
+            assert means[0].startswith("  mean over 3 subjects: Dice 0.467 [") and "minus" not in means[0]
             assert means[1].startswith("  mean over 3 subjects: Dice 0.333 [")
             assert "; network minus rule 0.133 [" in means[1]
 
@@ -112,4 +113,4 @@ def test_a_rule_without_any_case_to_compare_is_shown(capsys: pytest.CaptureFixtu
     rules = {"z": {"dice": nothing, "network_minus_this": gap}}
     numbers = {"dice": nothing, "rules": rules, "empty_cases": None}
     show_summary({"cv": numbers, "held_out": None, "failed": {}}, tmp_path, as_json=False)
-    assert "  rule z: Dice undefined (no case with a label)\n" in capsys.readouterr().out
+    assert "  rule z: Dice undefined (no scored case holds any of the classes); network and rule cannot be" in capsys.readouterr().out
