@@ -45,7 +45,7 @@ def judged(monkeypatch: pytest.MonkeyPatch, subjects: Mapping[str, str]) -> summ
         targets=SimpleNamespace(overlapping=False),
         labels=SimpleNamespace(count=2),
     )
-    found = judge(session, "cv", ROWS, {})  # type: ignore[arg-type]
+    found = judge(session, "cv", ROWS, {"postprocess": {}})  # type: ignore[arg-type]
     assert found is not None
     return found
 
@@ -113,4 +113,5 @@ def test_a_rule_without_any_case_to_compare_is_shown(capsys: pytest.CaptureFixtu
     rules = {"z": {"dice": nothing, "network_minus_this": gap}}
     numbers = {"dice": nothing, "rules": rules, "empty_cases": None}
     show_summary({"cv": numbers, "held_out": None, "failed": {}}, tmp_path, as_json=False)
-    assert "  rule z: Dice undefined (no scored case holds any of the classes); network and rule cannot be" in capsys.readouterr().out
+    told = "  rule z: Dice undefined (no scored case holds any of the classes); network and rule cannot be compared\n"
+    assert told in capsys.readouterr().out
