@@ -316,12 +316,13 @@ def test_folds_side_by_side_share_what_is_free(states: dict[State, Path]) -> Non
                 return str(error)
         return ""
 
-    assert not told(None) and not told(1.01) and not told(2.02, beside=2) and not told(1.01, two, beside=2)
-    assert "train on cpu: " in told(0.99) and "fold_jobs" not in told(0.99)
-    assert "train 3 folds side by side on cpu: " in told(2.5, beside=3)
-    assert "set fold_jobs = 2 to train fewer at a time; for all of them, " in told(2.5, beside=3)
-    assert "on cuda:0 and cuda:1" in told(1.5, two, beside=4) and "fold_jobs = 2 " in told(1.5, two, beside=4)
-    assert "give the run another `name`" in told(0.9, begun=True)
+    # forecasts may be a quarter too high
+    assert not told(None) and not told(0.76) and not told(1.52, beside=2) and not told(0.76, two, beside=2)
+    assert "train on cpu: " in told(0.74) and "fold_jobs" not in told(0.74)
+    assert "train 3 folds side by side on cpu: " in told(2.0, beside=3)
+    assert "set fold_jobs = 2 to train fewer at a time; for all of them, " in told(2.0, beside=3)
+    assert "on cuda:0 and cuda:1" in told(1.4, two, beside=4) and "fold_jobs = 2 " in told(1.4, two, beside=4)
+    assert "give the run another `name`" in told(0.7, begun=True)
     assert TrainingStep(plan, share=0.5).gib == pytest.approx(step.gib / 2)
     assert TrainingStep(plan, classes=5).gib > step.gib
     assert TrainingStep(plan, patches=((8, 8, 8), (32, 16, 16))).gib == pytest.approx(2 * step.gib)
