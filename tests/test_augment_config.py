@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tomllib
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,8 @@ from pydantic import ValidationError
 from neoseg.augment.augmentation import AUGMENTATIONS, Augmentation
 from neoseg.augment.configs import AugmentConfig
 from neoseg.augment.transform import BatchInfo
+from neoseg.config import config_from, recipe_text, recipes
+from neoseg.errors import ConfigError
 
 OFF_BY_DEFAULT = ("elastic", "anisotropy", "ghosting", "bias_field", "dropped_modality")
 BY_NAME = {transform.name: transform for transform in AUGMENTATIONS}
@@ -104,6 +108,24 @@ def test_moves_come_first_then_sharpness_and_artefacts_then_values():
         ({"bias_field_ratio": (float("nan"), 1.2)}, "bias_field_ratio has to be two finite numbers"),
         ({"bias_field_order": 0}, "greater than or equal to 1"),
         ({"dropped_modality_probability": -0.1}, "greater than or equal to 0"),
+        ({"scaling_range": (0.0, 1.4)}, "scaling_range has to lie above 0: its logarithm is drawn"),
+        ({"scaling_range": (1.4, 0.7)}, "scaling_range has to run from"),
+        ({"gamma_range": (-0.5, 1.5)}, "gamma_range has to lie above 0"),
+        ({"gamma_range": (0.7, float("inf"))}, "gamma_range has to be two finite numbers"),
+        ({"brightness_range": (0.0, 1.0)}, "brightness_range has to lie above 0"),
+        ({"brightness_range": (1.25, 0.75)}, "brightness_range has to run from"),
+        ({"contrast_range": (-0.5, 1.0)}, "contrast_range has to lie above 0"),
+        ({"contrast_range": (1.25, 0.75)}, "contrast_range has to run from"),
+        ({"low_resolution_range": (0.0, 1.0)}, "low_resolution_range has to lie above 0"),
+        ({"low_resolution_range": (1.0, 0.5)}, "low_resolution_range has to run from"),
+        ({"low_resolution_range": (0.5, 1.5)}, "low_resolution_range ends at 1.5"),
+        ({"blur_sigma": (-0.5, 1.0)}, "blur_sigma has to be at least 0 voxels"),
+        ({"blur_sigma": (1.0, 0.5)}, "blur_sigma has to run from"),
+        ({"noise_sd": (-0.1, 0.1)}, "noise_sd has to be at least 0"),
+        ({"noise_sd": (0.1, 0.0)}, "noise_sd has to run from"),
+        ({"rotation_degrees": (15.0, float("nan"), 30.0)}, "rotation_degrees has to be three finite .* 15, nan, 30"),
+        ({"flip_axes": (0, 3)}, "flip_axes holds 3"),
+        ({"flip_axes": (-1,)}, "flip_axes holds -1"),
     ],
 )
 def test_ranges_that_cannot_be_drawn_from_are_refused_in_words(wrong, message):
@@ -113,3 +135,24 @@ def test_ranges_that_cannot_be_drawn_from_are_refused_in_words(wrong, message):
 
 def test_the_displacement_may_reach_the_bound():
     assert AugmentConfig(elastic_spacing_mm=20.0, elastic_displacement_mm=(0.0, 8.0)).elastic_spacing_mm == 20
+
+
+@pytest.mark.parametrize("axes", [2, 3])
+def test_the_default_and_every_recipe_can_be_drawn_from(axes):
+    configs = [AugmentConfig(), *(config_from(tomllib.loads(recipe_text(n)), n).augment for n in recipes())]
+    info = BatchInfo(3, 2, (12, 10, 6)[:axes], (1.0, 1.0, 2.0)[:axes])
+    for config in configs:
+        config.require_axes(axes)
+        drawn = Augmentation(config).sample(np.random.default_rng(0), info)
+        assert all(np.isfinite(values).all() for given in drawn.values() for values in given.values())
+
+
+def test_axes_that_pictures_do_not_have_are_refused_where_none_is_left():
+    for name in ("flip", "ghosting"):
+        wrong = AugmentConfig(**{f"{name}_axes": (2,), f"{name}_probability": 0.5})
+        wrong.require_axes(3)
+        with pytest.raises(ConfigError, match=rf"augment\.{name}_axes = \[2\]: the images have 2 axes, counted"):
+            wrong.require_axes(2)
+        AugmentConfig(**{f"{name}_axes": (2,), f"{name}_probability": 0.0}).require_axes(2)
+        AugmentConfig(**{f"{name}_axes": (1, 2), f"{name}_probability": 0.5}).require_axes(2)
+    AugmentConfig(flip_axes=()).require_axes(2)

@@ -96,3 +96,9 @@ def test_every_network_has_a_size_to_show(kind: str) -> None:
     entry = next(iter(network_facts(kind, 1).values()))
     assert entry["parameters"] > 5e6
     assert entry["gmacs_here"] > 40
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_every_network_is_shown_for_volumes_and_for_planes(kind: str) -> None:
+    axes = [facts["patch"].count("x") for facts in network_facts(kind, 2).values()]
+    assert axes == [3, 2]

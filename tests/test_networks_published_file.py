@@ -67,6 +67,7 @@ def test_written_names_are_the_authors(variant: str) -> None:
     assert names == {name: (shape, f"torch.{dtype.removeprefix('torch.')}") for name, shape, dtype, _ in rows}
 
 
+@pytest.mark.usefixtures("small_presets")
 def test_written_files_are_read_and_complete(tmp_path: Path) -> None:
     network = network_like("synapse")
     write_checkpoint_file(network, tmp_path / "out.model")
@@ -123,6 +124,7 @@ def test_hostile_files_are_refused_and_not_run(place: str, tmp_path: Path) -> No
     assert trace.exists()  # the file is hostile indeed
 
 
+@pytest.mark.usefixtures("small_presets")
 @pytest.mark.parametrize("zipped", [True, False])
 @pytest.mark.parametrize("share", [0.02, 0.5, 0.98])
 def test_truncated_files_are_refused(zipped: bool, share: float, tmp_path: Path) -> None:
@@ -142,7 +144,9 @@ def test_files_of_other_things_are_refused(tmp_path: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(InputError, match="again"):
             read_checkpoint_file(path)
-    for other in ([1, 2], {"state_dict": {"a": 3}}, {"state_dict": {}}, {"weights": {"a": torch.ones(1)}}):
+    numbered = {0: torch.zeros(1)}
+    wrong = [1, 2], {"state_dict": {"a": 3}}, {"state_dict": {}}, {"weights": {"a": torch.ones(1)}}
+    for other in (*wrong, numbered, {"state_dict": numbered}):
         torch.save(other, path)
         with pytest.raises(InputError, match="is wanted"):
             read_checkpoint_file(path)
@@ -173,6 +177,9 @@ def test_another_variant_is_named() -> None:
         ({"shared_queries_keys": False}, "shared_queries_keys"),
         ({"layout": "aligned", "size": "free"}, "free"),
         ({"layout": "aligned", "as_printed": True, "heads": 1, "fusion": "sum"}, "as_printed"),
+        ({"norm": "instance"}, "norm = .instance.: the authors. code always has batch"),
+        ({"full_norm": "batch"}, "full_norm = .batch.: the authors. code always has plain_instance"),
+        ({}, r"dims = \[8, 16, 32\]: the authors. code always has 4 levels"),
     ],
 )
 def test_networks_that_the_authors_code_does_not_have_are_not_written(

@@ -12,6 +12,7 @@ from torch import nn
 
 from neoseg.errors import ConfigError, GeometryError
 from neoseg.networks.configs import UnetrConfig, step_sizes
+from neoseg.networks.facts import network_facts
 from neoseg.networks.unetr import Unetr, unetr_weights_from_monai
 
 SMALL = {"hidden": 24, "layers": 4, "heads": 3, "mlp": 32, "feature_size": 4}
@@ -104,6 +105,12 @@ def test_published_parameters() -> None:
     layers = sum(p.numel() for m in network.modules() if isinstance(m, counted) for p in m.parameters())
     assert layers == 92_579_758
     assert sum(p.numel() for p in network.parameters()) == layers + 6**3 * 768 + 25 * 2 * 768 == 92_784_046
+
+
+def test_parameters_of_the_defaults_are_those_that_are_told() -> None:
+    parameters = network_facts("unetr", 1)["3-D"]["parameters"]
+    assert parameters == 92_783_842
+    assert f"with {parameters / 1e6:.1f} million parameters" in (UnetrConfig.__doc__ or "")
 
 
 @pytest.mark.parametrize(("axes", "in_channels"), [(3, 1), (3, 3), (2, 2)])

@@ -12,6 +12,7 @@ from torch.nn import functional
 from neoseg.errors import ConfigError, GeometryError, InputError
 from neoseg.networks.blocks.attention_gate import AttentionGate
 from neoseg.networks.blocks.conv_block import ConvBlock, Form, ResidualBlock
+from neoseg.networks.blocks.residual_conv import normalisation
 from neoseg.networks.blocks.squeeze_excitation import SqueezeExcitation
 from neoseg.networks.build import build_network
 from neoseg.networks.configs import NETWORKS, ConvUNet, UNetPlusPlusConfig, required_multiple
@@ -62,6 +63,25 @@ def test_published_parameter_counts(kind: str, printed: float, exact: int, deep_
         network = build_network(config, in_channels=1, classes=1, patch=(32, 32))
     assert parameters(network) == exact
     assert exact == pytest.approx(printed, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("channels", "width"),
+    [(8, 8), (24, 8), (320, 8), (35, 7), (12, 6), (20, 10), (26, 13), (30, 6), (13, 13), (4, 4), (2, 2), (1, 1)],
+)
+def test_groups_have_eight_channels_or_as_near_as_can_be(channels: int, width: int) -> None:
+    norm = normalisation("group", channels)
+    assert isinstance(norm, torch.nn.GroupNorm)
+    assert (norm.num_channels, norm.num_groups) == (channels, channels // width)
+
+
+def test_a_wide_unet_is_normalised_in_groups() -> None:
+    strides = ((1, 1),) + 4 * ((2, 2),)
+    config = NETWORKS["wide_unet"].config.model_validate({"spatial_dims": 2, "strides": strides, "norm": "group"})
+    with torch.device("meta"):
+        network = build_network(config, in_channels=1, classes=2, patch=(32, 32))
+    norms = [module for module in network.modules() if isinstance(module, torch.nn.GroupNorm)]
+    assert {norm.num_channels // norm.num_groups for norm in norms} == {7, 8}
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -65,6 +65,20 @@ def test_costs_are_what_torch_counts(kind: str, patch: tuple[int, ...], fields: 
     assert values_a_voxel(config, patch) == pytest.approx(values, rel=0.1 if kind == "mednext" else 0.03)
 
 
+@pytest.mark.parametrize("checkpointing", ["full_size", "all"])
+@pytest.mark.parametrize(("kind", "patch", "fields"), [row for row in SETTINGS if row[0] in ("unetr", "swin_unetr")])
+def test_of_what_is_computed_again_one_part_is_counted(
+    kind: str, patch: tuple[int, ...], fields: dict[str, Any], checkpointing: str
+) -> None:
+    """Autograd's hooks see what is kept, and nothing of the parts, the largest of which is that at full size."""
+    config = NETWORKS[kind].config.model_validate({**fields, "checkpointing": checkpointing})
+    # tokens of 8 voxels come to full size in three steps, so that a row of the third one is larger: two pairs of twice
+    # the width, each with a transposed convolution
+    row = fields.get("patch_size") == (8, 8, 4) and checkpointing == "all"
+    part = (1 + 1 / 4) * 5 * 2 * config.feature_size if row else 5 * config.feature_size
+    assert values_a_voxel(config, patch) == pytest.approx(measured(config, patch, 2)[1] + part, rel=0.06)
+
+
 def test_arithmetic_of_the_published_widths() -> None:
     """At full width nothing is computed: torch counts on tensors without memory."""
     cases = {

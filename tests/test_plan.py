@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neoseg.errors import ConfigError, GeometryError, InputError
-from neoseg.networks.configs import UnetrPPConfig, required_multiple
+from neoseg.networks.configs import SwinUnetrConfig, UnetrConfig, UnetrPPConfig, required_multiple
 from neoseg.plan.budget import FEWEST_STEPS, PATCHES_ON_A_BUDGET, StepSettings
 from neoseg.plan.cost import step_core_seconds, step_flops, step_gib
 from neoseg.plan.fingerprint import LEVELS, CaseFacts, ChannelFacts
@@ -325,3 +326,26 @@ def test_wrong_overrules_are_named() -> None:
         planned(spacing_mm=(1.0, 1.0))
     with pytest.raises(GeometryError, match="nearest right patch"):
         planned(patch=(64, 64, 63))
+
+
+def test_more_classes_never_give_a_larger_patch() -> None:
+    counts = (1, 2, 3, 14, 40, 120)
+    plans = [planned(memory_gib=1.0, step=StepSettings(2, classes=count)) for count in counts]
+    for plan, count in zip(plans, counts, strict=True):
+        assert step_gib(plan.network, plan.patch, plan.batch, count) <= 1.0
+    assert plans[0].decisions() == plans[1].decisions()
+    for fewer, more in pairwise(plans):
+        assert all(a >= b for a, b in zip(fewer.patch, more.patch, strict=True))
+    assert math.prod(plans[-1].patch) < math.prod(plans[0].patch)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [UnetrPPConfig(stem=(2, 4, 4)), UnetrConfig(patch_size=(16, 16, 16)), SwinUnetrConfig()],
+    ids=lambda config: config.kind,
+)
+def test_checkpointing_takes_less_memory_and_no_less_time(config: Any) -> None:
+    forms = [config.model_copy(update={"checkpointing": form}) for form in ("none", "full_size", "all")]
+    gib = [step_gib(form, (96, 96, 96), 2) for form in forms]
+    assert gib[0] > gib[1] > gib[2] > 0.1 * gib[0]
+    assert len({step_core_seconds(form, (96, 96, 96), 1, 2) for form in forms}) == 1

@@ -24,7 +24,7 @@ from neoseg.networks.configs import (
 from neoseg.plan.budget import FEWEST_STEPS, PlanConfig, StepSettings
 from neoseg.plan.candidates import PLANNERS
 from neoseg.plan.conv_unet import feature_counts, unet_topology
-from neoseg.plan.cost import step_flops, step_gib
+from neoseg.plan.cost import LOSS_COPIES, step_flops, step_gib
 from neoseg.plan.fingerprint import CaseFacts
 from neoseg.plan.plan import Plan, make_plan, read_plan, write_plan
 from test_plan import COHORT, facts
@@ -97,6 +97,19 @@ def test_given_fields_stay() -> None:
     assert (plan.network.widths, plan.network.strides, plan.network.kernels) == ((8, 16, 24), strides, None)
     assert next(r.why for r in plan.reasons if r.what == "widths") == "given as network.widths"
     assert all(p % m == 0 for p, m in zip(plan.patch, (4, 4, 2), strict=True))
+
+
+def test_more_classes_take_more_memory_for_every_output(network: NetworkBase) -> None:
+    made = planned(network, memory_gib=4.0).network
+    two, three, more = (step_gib(made, (64,) * made.spatial_dims, 2, classes) for classes in (2, 3, 14))
+    assert step_gib(made, (64,) * made.spatial_dims, 2) == step_gib(made, (64,) * made.spatial_dims, 2, 1) == two
+    assert more - two == pytest.approx(12 * (three - two))
+    single = 2 * 64**made.spatial_dims * 4 / 2**30
+    outputs = (three - two) / single / LOSS_COPIES
+    if isinstance(made, UNetPlusPlusConfig):
+        assert outputs == pytest.approx(len(made.levels) - 1)  # all of full size
+    else:
+        assert 1.3 > outputs > 1 if made.deep_supervision else outputs == pytest.approx(1)
 
 
 def test_widths_decide_the_levels() -> None:

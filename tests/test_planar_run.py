@@ -348,6 +348,7 @@ def test_16_bits_and_palettes_are_read(workspace: Path, neoseg: Neoseg) -> None:
         ("plan.patch=[32, 32, 32]", "3 numbers were given, but the images have 2 axes"),
         ("plan.spacing_mm=[1.0]", "1 numbers were given, but the images have 2 axes"),
         ("prepare.bias_field.method=n4", "prepare.bias_field: this step is for volumes"),
+        ("augment.flip_axes=[2]", "augment.flip_axes = [2]: the images have 2 axes"),
     ],
 )
 def test_settings_for_volumes_are_told(workspace: Path, neoseg: Neoseg, change: str, words: str) -> None:

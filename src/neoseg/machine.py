@@ -103,14 +103,18 @@ def _system_bytes() -> int | None:
     return _line_of(Path("/proc/meminfo"), "MemAvailable:", 1024)
 
 
-def _group_bytes() -> int | None:
-    """Return what the container's limit leaves (control groups, version 2)."""
+def _group_bytes(group: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """Return what the container's limit leaves (control groups, version 2).
+
+    What the system keeps of files that were read or written counts as used there, but makes room when it is needed.
+    """
     try:
-        most = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
-        now = Path("/sys/fs/cgroup/memory.current").read_text(encoding="ascii").strip()
-        return int(most) - int(now)
+        most = (group / "memory.max").read_text(encoding="ascii").strip()
+        now = (group / "memory.current").read_text(encoding="ascii").strip()
+        left = int(most) - int(now)
     except (OSError, ValueError):
         return None
+    return left + sum(_line_of(group / "memory.stat", f"{name} ", 1) or 0 for name in ("active_file", "inactive_file"))
 
 
 def _limit_bytes() -> int | None:

@@ -8,6 +8,8 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, Field, model_validator
 
+from ..errors import ConfigError
+
 __all__ = ["LARGEST_MOVE", "AugmentConfig", "Probability"]
 
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -42,7 +44,7 @@ class AugmentConfig(BaseModel, frozen=True, extra="forbid"):
         elastic_displacement_mm: most that a control point moves along an axis, drawn for the sample; at most 0.4 of
             ``elastic_spacing_mm``, so that the image cannot fold. Nothing moves across thick slices.
         flip_probability: of a flip along each of the axes.
-        flip_axes: axes that may be flipped; 0 is left-right.
+        flip_axes: axes that may be flipped; 0 is left-right. A 2-D image has no axis 2.
         blur_probability: of a Gaussian blur.
         blur_sigma: its standard deviation in voxels, drawn for each channel.
         low_resolution_probability: of sampling down (nearest) and up again (linear).
@@ -121,29 +123,65 @@ class AugmentConfig(BaseModel, frozen=True, extra="forbid"):
             raise ValueError(problem)
         return self
 
+    def require_axes(self, axes: int) -> None:
+        """Refuse flips and ghosts along axes none of which the images have.
+
+        Args:
+            axes: spatial axes of the images, 2 or 3.
+
+        Raises:
+            ConfigError: naming the key.
+        """
+        for name in ("flip", "ghosting"):
+            given = getattr(self, f"{name}_axes")
+            if getattr(self, f"{name}_probability") > 0 and given and min(given) >= axes:
+                raise ConfigError(
+                    f"augment.{name}_axes = {list(given)}: the images have {axes} axes, counted from 0 to {axes - 1}, "
+                    f"so that none of these is left; name others, or set augment.{name}_probability to 0."
+                )
+
     def _problems(self) -> Iterator[str]:
         least = {
+            "blur_sigma": (0.0, "0 voxels: it is a width"),
+            "noise_sd": (0.0, "0: it is a spread"),
             "elastic_displacement_mm": (0.0, "0 mm: it is a length"),
             "anisotropy_range": (1.0, "1 voxel: a slice cannot become thinner"),
             "ghosting_period": (2.0, "2 lines, the fastest change there is"),
             "ghosting_strength": (0.0, "0: the sign is drawn"),
             "bias_field_ratio": (1.0, "1: it is the largest value over the smallest"),
         }
-        for name, (bound, reason) in least.items():
+        above = {
+            "scaling_range": "its logarithm is drawn",
+            "gamma_range": "its logarithm is drawn",
+            "low_resolution_range": "some voxels have to be left",
+            "brightness_range": "a factor of 0 leaves nothing of the image",
+            "contrast_range": "a factor of 0 leaves nothing of the image",
+        }
+        for name in (*least, *above):
             low, high = getattr(self, name)
             if not (math.isfinite(low) and math.isfinite(high)):
                 yield f"{name} has to be two finite numbers, but it is {low:g}, {high:g}"
             if low > high:
                 yield f"{name} has to run from the smaller to the larger number, but it is {low:g}, {high:g}"
-            if low < bound:
-                yield f"{name} has to be at least {reason}; but it begins at {low:g}"
+            if name in above and low <= 0:
+                yield f"{name} has to lie above 0: {above[name]}; but it begins at {low:g}"
+            if name in least and low < least[name][0]:
+                yield f"{name} has to be at least {least[name][1]}; but it begins at {low:g}"
+        if not all(math.isfinite(angle) for angle in self.rotation_degrees):
+            yield f"rotation_degrees has to be three finite numbers, but it is {_listed(self.rotation_degrees)}"
+        if self.low_resolution_range[1] > 1:
+            yield (
+                f"low_resolution_range ends at {self.low_resolution_range[1]:g}, but the voxels that there are, 1, are "
+                "the most that can be sampled"
+            )
         if self.ghosting_strength[1] > 1:
             yield (
                 f"ghosting_strength ends at {self.ghosting_strength[1]:g}, but a ghost is at most as strong as the "
                 "image, 1"
             )
-        if wrong := [axis for axis in self.ghosting_axes if axis not in (0, 1, 2)]:
-            yield f"ghosting_axes holds {wrong[0]}, but the axes are 0, 1 and 2"
+        for name in ("flip_axes", "ghosting_axes"):
+            if wrong := [axis for axis in getattr(self, name) if axis not in (0, 1, 2)]:
+                yield f"{name} holds {wrong[0]}, but the axes are 0, 1 and 2"
         if self.ghosting_probability > 0 and not self.ghosting_axes:
             yield "ghosting_axes is empty, but ghosting_probability is above 0: name at least one axis"
         largest = LARGEST_MOVE * self.elastic_spacing_mm
@@ -152,3 +190,7 @@ class AugmentConfig(BaseModel, frozen=True, extra="forbid"):
                 f"elastic_displacement_mm ends at {self.elastic_displacement_mm[1]:g}, but beyond {LARGEST_MOVE:g} of "
                 f"elastic_spacing_mm, here {largest:g}, the image may fold: lower the one or raise the other"
             )
+
+
+def _listed(values: tuple[float, ...]) -> str:
+    return ", ".join(f"{value:g}" for value in values)

@@ -16,7 +16,7 @@ from .counts import published_macs, rearranged_macs
 __all__ = ["network_facts"]
 
 LEVELS = {3: (6, (128, 128, 128)), 2: (7, (512, 512))}
-"""Levels and patch that convolutional U-Nets are shown with, by the axes of the images."""
+"""Levels that convolutional U-Nets are shown with, and patch of most networks, by the axes of the images."""
 
 
 def network_facts(kind: str, most: int | None = None) -> dict[str, dict[str, Any]]:
@@ -49,7 +49,10 @@ def _forms(kind: str) -> dict[str, _Form]:
         for size in ("native", "flex", "free"):
             default = UnetrPPConfig(stem=synapse.config.stem, size=size)
             forms[f"default, {size}"] = (default, synapse.in_channels, synapse.classes, synapse.patch)
-        return forms
+        plane = UnetrPPConfig(spatial_dims=2, stem=(4, 4))
+        # second, so that the two most usual forms are one of volumes and one of planes
+        first, *others = forms.items()
+        return dict([first, ("2-D", (plane, 1, 2, LEVELS[2][1])), *others])
     found: dict[str, _Form] = {}
     for axes in (3, 2):
         config = _usual(kind, axes)

@@ -117,7 +117,11 @@ def read_checkpoint_file(path: Path) -> Checkpoint:
     except Exception as error:
         raise InputError(_why_not(path, error)) from error
     state = content.get("state_dict", content) if isinstance(content, dict) else None
-    if not isinstance(state, Mapping) or not state or not all(isinstance(value, Tensor) for value in state.values()):
+    if (
+        not isinstance(state, Mapping)
+        or not state
+        or not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items())
+    ):
         found = f"a dict with {sorted(map(str, content))[:5]}" if isinstance(content, dict) else type(content).__name__
         raise InputError(
             f"{path}: the file holds {found}, but a dict with 'state_dict', tensors by name, is wanted; give a "

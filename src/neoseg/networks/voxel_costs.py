@@ -69,7 +69,7 @@ def values_a_voxel(config: NetworkBase, patch: Sequence[int] | None = None) -> f
     """Return the values that a training step of one patch keeps for the backward pass, divided by its voxels.
 
     Counted are the inputs of convolutions and linear layers, of normalisations and of activations, each tensor once.
-    In float32 a value takes four bytes. Checkpointing keeps fewer than are told here.
+    In float32 a value takes four bytes. Of what checkpointing computes again the largest part is counted.
 
     Args:
         config: as above.
@@ -109,6 +109,16 @@ def _pair(kernel: int, before: int, width: int, *, residual: bool) -> _Cost:
     return _Cost(kernel * (before + width) * width + carried * before * width, (4 + carried) * width)
 
 
+def _with_part_again(total: _Cost, again: Sequence[float]) -> _Cost:
+    """Return a cost without the values that are computed again, but for those of the largest part, as one is at a time.
+
+    Args:
+        total: of the whole network.
+        again: values of each part that is computed again, without those that go into it or that others keep.
+    """
+    return _Cost(total.macs, total.values - sum(again) + max(again, default=0.0))
+
+
 def _unetr(config: UnetrConfig, in_channels: int, tokens: int) -> _Cost:
     hidden, mlp, f, kernel = config.hidden, config.mlp, config.feature_size, 3**config.spatial_dims
     steps = [math.prod(step) for step in step_sizes(config.multiple)]
@@ -116,20 +126,26 @@ def _unetr(config: UnetrConfig, in_channels: int, tokens: int) -> _Cost:
     shares = [1 / math.prod(steps[stage:]) for stage in range(len(steps) + 1)]
     layer = _Cost(4 * hidden**2 + 2 * hidden * mlp + 2 * tokens * hidden, 8 * hidden + 2 * mlp)
     total = _Cost(in_channels * hidden, 0) + layer.at(shares[0] * config.layers) + _Cost(0, 2 * hidden).at(shares[0])
+    everything, full_size = config.checkpointing == "all", config.checkpointing != "none"
+    again = [(layer.values - hidden) * shares[0]] * config.layers * everything
     before = hidden
     for stage, width in enumerate((8 * f, 4 * f, 2 * f, f), start=1):
-        share = shares[stage]
-        if stage < len(steps):
-            total += _Cost(hidden * width, 0 if stage == 1 else width).at(shares[1])
-            for higher in shares[2 : stage + 1]:
-                total += (_Cost(width * width, width) + _pair(kernel, width, width, residual=True)).at(higher)
+        share, last = shares[stage], stage == len(steps)
+        if last:
+            row = _pair(kernel, in_channels, width, residual=True)
         else:
-            total += _pair(kernel, in_channels, width, residual=True)
-        total += (_Cost(before * width, 2 * width) + _pair(kernel, 2 * width, width, residual=True)).at(share)
-        if config.deep_supervision or stage == len(steps):
+            row = _Cost(hidden * width, 0 if stage == 1 else width).at(shares[1])
+            for higher in shares[2 : stage + 1]:
+                row += (_Cost(width * width, width) + _pair(kernel, width, width, residual=True)).at(higher)
+        fuse = _pair(kernel, 2 * width, width, residual=True).at(share)
+        total += row + _Cost(before * width, 2 * width).at(share) + fuse
+        if everything or (full_size and last):
+            # what comes out of the first goes into a copy, that of the second into the next convolution, which keeps it
+            again += [row.values, fuse.values - width * share]
+        if config.deep_supervision or last:
             total += _Cost(width * CLASSES, 0).at(share)
         before = width
-    return total
+    return _with_part_again(total, again)
 
 
 def _segresnet(config: SegResNetConfig, in_channels: int) -> _Cost:
@@ -197,25 +213,33 @@ def _swin_unetr(config: SwinUnetrConfig, in_channels: int, patch: Sequence[int])
     # cells of each grid for a voxel of the patch: the full size first, then the tokens, then the lowest
     shares = [1 / halved**level for level in range(len(config.depths) + 2)]
     total = _Cost(in_channels * f, 0)
+    everything, full_size = config.checkpointing == "all", config.checkpointing != "none"
+    again: list[float] = []
     for level, (width, heads, depth) in enumerate(zip(config.widths, config.heads, config.depths, strict=True)):
         grid = [size / 2 ** (level + 1) for size in patch]
         window = [min(config.window, math.ceil(size)) for size in grid]
         seen = math.prod(window)
         padded = math.prod(math.ceil(size / side) * side / size for size, side in zip(grid, window, strict=True))
         attention = _Cost(4 * width**2 + 2 * seen * width, 5 * width + heads * seen).at(padded)
-        block = attention + _Cost(8 * width**2, 12 * width)
+        perceptron = _Cost(8 * width**2, 12 * width)
         merging = _Cost(2 * width * width, 2 * width)
-        total += (block.at(depth) + merging).at(shares[level + 1])
+        total += ((attention + perceptron).at(depth) + merging).at(shares[level + 1])
+        if everything:
+            again += [(part.values - width) * shares[level + 1] for part in (attention, perceptron)] * depth
     # as tokens leave the encoder they are normalised once more
     for level, width in enumerate((f, *config.widths, 2 * config.widths[-1])):
         before = in_channels if level == 0 else width
         if level != len(config.depths):
-            total += _pair(kernel, before, width, residual=True).at(shares[level])
+            pair = _pair(kernel, before, width, residual=True).at(shares[level])
+            total += pair
+            passed_on = width * shares[level] if level > len(config.depths) else 0.0
+            again += [pair.values - passed_on] * (everything or (full_size and level == 0))
         if level:
             total += _Cost(0, 2 * width).at(shares[level])
     before = 2 * config.widths[-1]
     for level, width in zip(range(len(config.depths), -1, -1), (*config.widths[::-1], f), strict=True):
-        up = _Cost(before * width, 2 * width) + _pair(kernel, 2 * width, width, residual=True)
-        total += up.at(shares[level])
+        pair = _pair(kernel, 2 * width, width, residual=True).at(shares[level])
+        total += _Cost(before * width, 2 * width).at(shares[level]) + pair
+        again += [pair.values - width * shares[level]] * (everything or (full_size and level == 0))
         before = width
-    return total + _Cost(f * CLASSES, 0)
+    return _with_part_again(total + _Cost(f * CLASSES, 0), again)

@@ -117,8 +117,8 @@ def published_state(network: UnetrPP) -> dict[str, Tensor]:
     """Return a network's weights as the authors' `state_dict` has them, shared projections under both of their names.
 
     Raises:
-        ConfigError: a network that the authors' code would compute something else with: another layout than "legacy",
-            parts that it does not have, or a single output.
+        ConfigError: a network that the authors' code would compute something else with, or could not load: another
+            layout than "legacy", parts, normalisations or levels that it does not have, or a single output.
     """
     _refuse_other_parts(network)
     if network.config.layout != "legacy":
@@ -131,6 +131,7 @@ def published_state(network: UnetrPP) -> dict[str, Tensor]:
             "The network has one output and the authors' code wants three: only a network with "
             "network.deep_supervision = true can be written for it."
         )
+    _refuse_other_than_published(network)
     state = {published_name(name): tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     if network.config.token_projection != "shared":
         return state
@@ -186,6 +187,22 @@ def _refuse_other_parts(network: UnetrPP) -> None:
     for reason, given in reasons.items():
         if given:
             raise ConfigError(f"network.{reason}: the authors' code has no such network, and so no weights for it.")
+
+
+def _refuse_other_than_published(network: UnetrPP) -> None:
+    """Refuse a network that differs from all published ones in what the authors' code has no argument for."""
+    own, first = network.config, next(iter(PUBLISHED.values())).config
+    fixed = {
+        f"norm = {own.norm!r}": (own.norm, first.norm),
+        f"full_norm = {own.full_norm!r}": (own.full_norm, first.full_norm),
+        f"dims = {list(own.dims)}": (f"{len(own.dims)} levels", f"{len(first.dims)} levels"),
+    }
+    for field, (given, wanted) in fixed.items():
+        if given != wanted:
+            raise ConfigError(
+                f"network.{field}: the authors' code always has {wanted}, so that it could not load these weights, or "
+                "would compute something else with them; only such a network can be written for it."
+            )
 
 
 def _step(name: str) -> str:

@@ -89,7 +89,14 @@ def forecast_prepare(session: Session) -> str:
 
 
 def forecast_training(
-    plan: Plan, settings: TrainingConfig, *, folds: int, device: str, jobs: int = 1, threads: int | None = None
+    plan: Plan,
+    settings: TrainingConfig,
+    *,
+    folds: int,
+    device: str,
+    jobs: int = 1,
+    threads: int | None = None,
+    classes: int = 2,
 ) -> str:
     """Return one sentence on the time and the memory that a training will take, from the plan's cost model.
 
@@ -100,6 +107,7 @@ def forecast_training(
         device: they train on.
         jobs: folds side by side.
         threads: of each; omitted: those of this process.
+        classes: channels of each output of the network.
     """
     import torch
 
@@ -108,7 +116,7 @@ def forecast_training(
     threads, jobs = threads or torch.get_num_threads(), max(1, min(jobs, folds))
     rounds = math.ceil(folds / jobs)
     scales = PatchScales.of(settings.patch_scales, len(plan.patch))
-    memory = step_gib(plan.network, plan.patch, plan.batch) * scales.largest
+    memory = step_gib(plan.network, plan.patch, plan.batch, classes) * scales.largest
     beside = f", {jobs} folds side by side" if jobs > 1 else ""
     size = f"about {memory:.1f}" if memory >= 0.05 else "less than 0.1"
     sentence = f"Forecast: {size} GiB of memory{' a fold' if jobs > 1 else ''} beside the program's own"

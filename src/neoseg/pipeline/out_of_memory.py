@@ -1,11 +1,13 @@
-"""Words for a training or a prediction that ran out of memory: what was asked for, what is free, what would fit."""
+"""Words for a training or a prediction that runs out of memory: what was asked for, what is free, what would fit."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
+from ..cluster.processes import run_side_by_side
 from ..errors import MachineError
 from ..machine import free_memory_gib, is_out_of_memory
 from ..networks.configs import required_multiple
@@ -13,8 +15,16 @@ from ..plan.cost import step_gib
 from ..plan.plan import Plan
 from ..plan.reason import as_text
 from ..plan.topology import patch_for
+from ..progress import Progress, Silent
 
-__all__ = ["patch_that_fits", "predicting_in_memory", "training_in_memory"]
+__all__ = [
+    "REDUCED",
+    "TrainingStep",
+    "patch_that_fits",
+    "predicting_in_memory",
+    "require_memory",
+    "training_in_memory",
+]
 
 LESS = 0.7
 """A patch that is proposed takes at most this share of what the one that failed takes."""
@@ -22,15 +32,104 @@ LESS = 0.7
 SPARE = 0.9
 """Share of the free memory that a proposed patch may take."""
 
+REDUCED = 0.5
+"""Share of the memory of float32 that a step in a number format of two bytes takes at least."""
+
+SURE = 0.75
+"""Share of its forecast that a step takes at least, since what works must not be refused: of the Synapse variant of
+UNETR++ with its 14 classes it was 0.76 (``benchmarks/results/network.json``)."""
+
+
+@dataclass(frozen=True)
+class TrainingStep:
+    """What a training step asks of the memory, and the words for it.
+
+    Attributes:
+        plan: with patch and batch.
+        patches: sizes of the patches, where there are several.
+        classes: channels of each output of the network.
+        share: of what the step takes in float32 that one process has to hold.
+    """
+
+    plan: Plan
+    patches: Sequence[tuple[int, ...]] = ()
+    classes: int = 2
+    share: float = 1.0
+
+    @property
+    def largest(self) -> tuple[int, ...]:
+        """The size that the memory has to hold."""
+        return max((self.plan.patch, *self.patches), key=math.prod)
+
+    @property
+    def gib(self) -> float:
+        """Forecast of the memory of one process."""
+        return self.share * step_gib(self.plan.network, self.largest, self.plan.batch, self.classes)
+
+    @property
+    def told(self) -> str:
+        """The step and its memory."""
+        size = as_text(self.largest)
+        return f"a step of {self.plan.batch} patches of {size} voxels takes about {self.gib:.2g} GiB"
+
+    def advice(self, free_gib: float | None) -> str:
+        """Return which patch would fit into what is free for one process."""
+        # every size grows and shrinks with the planned one, and the largest has to fit
+        larger = math.prod(self.largest) / math.prod(self.plan.patch)
+        free = None if free_gib is None else free_gib / larger / self.share
+        fits = patch_that_fits(self.plan, free, self.classes)
+        if fits is None:
+            return "not even the smallest patch would fit: plan for another network, or use a machine with more of it"
+        patch, batch = fits
+        size = step_gib(self.plan.network, patch, batch, self.classes) * larger
+        return (
+            f"{batch} patches of {as_text(patch)} would take {self.share * size:.2g} GiB: set plan.patch = "
+            f"{list(patch)} and training.batch_size = {batch}, or plan.memory_gib = {size:.2g}"
+        )
+
+
+def require_memory(step: TrainingStep, devices: Sequence[str], *, beside: int = 1, begun: bool = False) -> None:
+    """Refuse a training whose steps surely do not fit into what is free now.
+
+    A system that promises more memory than it has ends a process that takes it, without a word; so this is said before
+    the start. Where the system does not tell what is free, nothing is refused.
+
+    Args:
+        step: of a fold.
+        devices: that the folds are dealt to.
+        beside: folds that are trained side by side.
+        begun: whether the run holds a training already, so that another plan needs another name.
+
+    Raises:
+        MachineError: naming what would fit.
+    """
+    at_once = math.ceil(beside / len(devices))
+    free = _least_free(devices[:beside], apart=beside > 1)
+    sure = SURE * step.gib
+    if free is None or at_once * sure <= free:
+        return
+    advice, name = step.advice(free / at_once), ", and give the run another `name`" if begun else ""
+    several = f" {beside} folds side by side" if beside > 1 else ""
+    fewer = int(free / sure) * len(devices)
+    if fewer:
+        advice = f"set fold_jobs = {fewer} to train fewer at a time; for all of them, {advice}"
+    raise MachineError(
+        f"The memory does not suffice to train{several} on {' and '.join(devices[:beside])}: {step.told}"
+        f"{' for each fold' if several else ''}{_told(free)}; {advice}{name}."
+    )
+
 
 @contextmanager
-def training_in_memory(plan: Plan, device: str, patches: Sequence[tuple[int, ...]] = ()) -> Iterator[None]:
+def training_in_memory(
+    plan: Plan, device: str, patches: Sequence[tuple[int, ...]] = (), classes: int = 2
+) -> Iterator[None]:
     """Say which patch would fit when the memory does not suffice for a training step.
 
     Args:
         plan: with patch and batch.
         device: where the training runs.
         patches: sizes of the patches, where there are several.
+        classes: channels of each output of the network.
 
     Raises:
         MachineError: in place of whatever PyTorch, NumPy or Python raised about memory.
@@ -40,23 +139,11 @@ def training_in_memory(plan: Plan, device: str, patches: Sequence[tuple[int, ...
     except (MemoryError, RuntimeError, OSError) as error:
         if not is_out_of_memory(error):
             raise
-        largest = max((plan.patch, *patches), key=math.prod)
-        needed, free = step_gib(plan.network, largest, plan.batch), _free_gib(device)
-        # every size grows and shrinks with the planned one, and the largest has to fit
-        larger = math.prod(largest) / math.prod(plan.patch)
-        fits = patch_that_fits(plan, None if free is None else free / larger)
-        if fits is None:
-            advice = "not even the smallest patch would fit: plan for another network, or use a machine with more of it"
-        else:
-            patch, batch = fits
-            size = step_gib(plan.network, patch, batch) * larger
-            advice = (
-                f"{batch} patches of {as_text(patch)} would take {size:.2g} GiB: set plan.patch = {list(patch)} and "
-                f"training.batch_size = {batch}, or plan.memory_gib = {size:.2g}, and give the run another `name`"
-            )
+        step, free = TrainingStep(plan, patches, classes), _free_gib(device)
+        advice = step.advice(free)
+        name = ", and give the run another `name`" if "plan.patch" in advice else ""
         raise MachineError(
-            f"The memory does not suffice to train on {device}: a step of {plan.batch} patches of "
-            f"{as_text(largest)} voxels takes about {needed:.2g} GiB{_told(free)}; {advice}."
+            f"The memory does not suffice to train on {device}: {step.told}{_told(free)}; {advice}{name}."
         ) from error
 
 
@@ -82,22 +169,40 @@ def predicting_in_memory(plan: Plan, device: str) -> Iterator[None]:
         ) from error
 
 
-def patch_that_fits(plan: Plan, free_gib: float | None) -> tuple[tuple[int, ...], int] | None:
+def patch_that_fits(plan: Plan, free_gib: float | None, classes: int = 2) -> tuple[tuple[int, ...], int] | None:
     """Return patch and batch of a step that takes clearly less than the plan's and no more than is free.
 
     One patch a step is tried before the patch is made smaller than half; ``None`` when not even the smallest fits.
     """
-    most = LESS * step_gib(plan.network, plan.patch, plan.batch)
+    most = LESS * step_gib(plan.network, plan.patch, plan.batch, classes)
     if free_gib is not None:
         most = min(most, SPARE * free_gib)
     multiple, lowest = required_multiple(plan.network), plan.network.lowest_voxels
     for batch in sorted({plan.batch, min(plan.batch, 2), 1}, reverse=True):
-        voxels = most / step_gib(plan.network, (1, 1, 1), batch)
+        voxels = most / step_gib(plan.network, (1, 1, 1), batch, classes)
         patch = patch_for(plan.patch, plan.patch, multiple, voxels, lowest)
         small = math.prod(patch) <= lowest * math.prod(multiple) and batch > 1
-        if not small and step_gib(plan.network, patch, batch) <= most:
+        if not small and step_gib(plan.network, patch, batch, classes) <= most:
             return patch, batch
     return None
+
+
+def _least_free(devices: Sequence[str], *, apart: bool) -> float | None:
+    """Return what is free on the device that has least of it.
+
+    Args:
+        devices: that are used.
+        apart: ask GPUs from another process: who asks holds some of their memory from then on.
+    """
+    if apart and devices[0] != "cpu":
+        found = [o.value for o in run_side_by_side(_free_there, devices, jobs=1, progress=Silent())]
+    else:
+        found = [_free_gib(device) for device in devices]
+    return min((gib for gib in found if gib is not None), default=None)
+
+
+def _free_there(device: str, slot: int, progress: Progress) -> float | None:
+    return _free_gib(device)
 
 
 def _free_gib(device: str) -> float | None:

@@ -61,6 +61,7 @@ def plan(session: Session) -> Plan:
     facts = list(fingerprint.cases)
     _require_volumes(config.prepare, facts)
     config.window.require_axes(len(facts[0].spacing_mm))
+    config.augment.require_axes(len(facts[0].spacing_mm))
     for name in config.prepare.normalise:
         if name not in session.channels:
             raise ConfigError(f"prepare.normalise.{name}: this is not a channel{nearest(name, session.channels)}.")
@@ -86,6 +87,7 @@ def plan(session: Session) -> Plan:
             _batch(session),
             is_reduced(config.training.precision, resolved_device(config.device)),
             PatchScales.of(config.training.patch_scales, len(facts[0].spacing_mm)),
+            session.labels.count,  # not of regions: a plan does not depend on them
         ),
         inputs=keys.inputs,
     )

@@ -23,7 +23,7 @@ from ..workspace import write_if_changed
 from .fine_tune import FoldStart, fold_starts, load_start, record_of, told_start
 from .forecast import forecast_training
 from .lengths import require_length
-from .out_of_memory import training_in_memory
+from .out_of_memory import REDUCED, TrainingStep, require_memory, training_in_memory
 from .prepared import PreparedCase
 from .run_folder import make_self_contained
 from .session import Session, open_session
@@ -50,15 +50,17 @@ def train(session: Session, *, key: str, folds: Sequence[int] | None = None, fai
         failed: cases that could not be prepared; they are left out.
 
     Raises:
-        ConfigError: there is no such fold, or window.mirror_axes names an axis that the images do not have.
+        ConfigError: there is no such fold, or axes are to be mirrored or flipped that the images do not have.
         GeometryError: training.patch_scales and the plan's patch do not suit the network.
         StateError: the run folder holds a training of other data, settings or length.
+        MachineError: the memory that is free does not suffice for a step.
         UserError, NeosegError: folds failed; the sentence names them.
         Stopped: SIGINT or SIGTERM arrived.
     """
     config, plan, run = session.config, session.plan, session.run
     # a prediction would refuse it, after all of the training
     config.window.require_axes(len(plan.patch))
+    config.augment.require_axes(len(plan.patch))
     count = len(session.folds)
     settings = training_settings(config.training, plan)
     patches = scaled_patches(plan.network, plan.patch, settings.patch_scales)
@@ -69,6 +71,8 @@ def train(session: Session, *, key: str, folds: Sequence[int] | None = None, fai
     moved = transfer(session) if starts and fresh else None
     launch = launched()
     devices = _devices(config.device) if launch.world == 1 else [_device_of(launch, config)]
+    if indices:
+        _require_memory(session, plan, settings, patches, devices, min(config.fold_jobs, len(indices)), launch.world)
     if launch.rank == 0:
         make_self_contained(session, plan, failed)
     if moved is not None:
@@ -83,7 +87,15 @@ def train(session: Session, *, key: str, folds: Sequence[int] | None = None, fai
     device = resolved_device(config.device)
     threads = training_threads(config)
     session.progress.say(
-        forecast_training(plan, settings, folds=len(indices), device=device, jobs=config.fold_jobs, threads=threads)
+        forecast_training(
+            plan,
+            settings,
+            folds=len(indices),
+            device=device,
+            jobs=config.fold_jobs,
+            threads=threads,
+            classes=session.targets.channels,
+        )
     )
     if longer:
         told = ", ".join(map(str, longer))
@@ -187,7 +199,7 @@ def _train_fold(index: int, slot: int, progress: Progress, *, work: _FoldWork, r
     begin, before = time.time(), torch.get_num_threads()
     torch.set_num_threads(work.threads)
     try:
-        with training_in_memory(plan, where.device, work.patches):
+        with training_in_memory(plan, where.device, work.patches, session.targets.channels):
             loss = build_loss(config.loss, session.targets)
             result = train_fold(network, loss, data=data, config=settings, run=where, progress=progress)
     finally:
@@ -234,6 +246,37 @@ def _require_all(indices: Sequence[int], outcomes: Sequence[Outcome[None]]) -> N
     told = " ".join(f"Fold {index}: {outcome.error}" for index, outcome in lost)
     rest = "the others are" if len(lost) < len(indices) else "none is"
     raise error(f"{len(lost)} of {len(indices)} folds could not be trained, {rest} finished. {told}")
+
+
+def _require_memory(
+    session: Session,
+    plan: Plan,
+    settings: TrainingConfig,
+    patches: Sequence[tuple[int, ...]],
+    devices: Sequence[str],
+    beside: int,
+    world: int,
+) -> None:
+    """Refuse steps that do not fit into what is free.
+
+    Args:
+        session: the run.
+        plan: of the run.
+        settings: of the training.
+        patches: sizes of the patches, where there are several.
+        devices: that the folds are dealt to.
+        beside: folds side by side.
+        world: processes that share every batch.
+
+    Raises:
+        MachineError: naming what would fit.
+    """
+    from ..inference.precision import is_reduced
+
+    share = (REDUCED if is_reduced(settings.precision, devices[0]) else 1.0) / world
+    step = TrainingStep(plan, patches, session.targets.channels, share)
+    begun = any(session.run.folder.glob("fold*/training.json"))
+    require_memory(step, devices, beside=beside, begun=begun)
 
 
 def wanted_folds(session: Session, folds: Sequence[int] | None) -> list[int]:

@@ -66,15 +66,17 @@ class StepSettings:
         bfloat16: whether the machine that trains computes in it by hardware; a budget of core-minutes buys about half
             as much in float32.
         scales: of patches of several sizes.
+        classes: channels of each output of the network, background included.
     """
 
     batch: int | None = None
     bfloat16: bool = True
     scales: PatchScales = field(default_factory=PatchScales)
+    classes: int = 2
 
     def gib(self, network: NetworkBase, patch: Sequence[int], batch: int) -> float:
         """Return the memory in GiB of a step with patches of the largest size."""
-        return step_gib(network, patch, batch) * self.scales.largest
+        return step_gib(network, patch, batch, self.classes) * self.scales.largest
 
     def seconds(self, network: NetworkBase, patch: Sequence[int], channels: int, batch: int) -> float:
         """Return the core-seconds of a step in the mean over the sizes."""

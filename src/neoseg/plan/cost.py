@@ -18,6 +18,19 @@ BACKWARD = 3
 CONV_COPIES = 4.4
 """Tensors of the size of each convolution's output that are alive at the deepest point of a backward pass."""
 
+FULL_SIZE_TENSORS = {"none": 24.0, "full_size": 17.0, "all": 17.0}
+"""Tensors of ``feature_size`` channels at full resolution of a UNETR++, by its checkpointing."""
+
+BLOCK_TENSORS, BLOCK_INPUTS = 30.0, 1.0
+"""Tensors of a block's width that it keeps, and those of one that is computed again."""
+
+LOSS_COPIES = 6.0
+"""Values a class and voxel of each output that the loss holds: logits, their logarithms, probabilities and the truth,
+and two gradients of them."""
+
+COUNTED_CLASSES = 2
+"""Classes that the other numbers hold already; they were measured with so many."""
+
 
 def step_flops(config: NetworkBase, patch: Sequence[int], channels: int) -> float:
     """Return floating-point operations of a training step on one patch (2 per multiply-add).
@@ -34,21 +47,22 @@ def step_flops(config: NetworkBase, patch: Sequence[int], channels: int) -> floa
     return 2.0 * BACKWARD * macs
 
 
-def step_gib(config: NetworkBase, patch: Sequence[int], batch: int) -> float:
+def step_gib(config: NetworkBase, patch: Sequence[int], batch: int, classes: int = COUNTED_CLASSES) -> float:
     """Return a forecast of the memory (GiB) that a float32 training step takes beyond the program itself.
 
     Of a UNETR++ two dozen tensors of ``feature_size`` channels at full resolution and about thirty of a block's width
     a block are alive at the deepest point of the backward pass; of a convolutional network :data:`CONV_COPIES` of each
-    convolution's output.
+    convolution's output. Checkpointing leaves out what is computed again, but for the largest part of it. Classes
+    beyond two add what the loss holds of them (:data:`LOSS_COPIES`).
+
+    Args:
+        config: with the fields that the plan fills.
+        patch: voxels along each axis.
+        batch: patches a step.
+        classes: channels of each output.
     """
-    if isinstance(config, UnetrPPConfig):
-        values = _unetr_pp_values(config, patch)
-    elif _by_layers(config):
-        layers = conv_layers(config, in_channels=1, classes=2)
-        values = math.prod(patch) * CONV_COPIES * sum(layer.values for layer in layers)
-    else:
-        values = math.prod(patch) * values_a_voxel(config)
-    return values * 4 * batch / 2**30
+    more = max(0, classes - COUNTED_CLASSES) * LOSS_COPIES * _output_voxels(config)
+    return (_values(config, patch) + math.prod(patch) * more) * 4 * batch / 2**30
 
 
 def step_core_seconds(
@@ -69,7 +83,9 @@ def step_core_seconds(
         bfloat16: whether the step is computed in bfloat16 by hardware, or in float32.
     """
     a_gib, rate = (1.0, 250e9) if bfloat16 else (2.0, 90e9)
-    return a_gib * step_gib(config, patch, batch) + batch * step_flops(config, patch, channels) / rate
+    # what is computed again passes through memory all the same
+    passed = step_gib(_keeping_all(config), patch, batch)
+    return a_gib * passed + batch * step_flops(config, patch, channels) / rate
 
 
 def _by_layers(config: NetworkBase) -> TypeGuard[ConvUNet]:
@@ -94,12 +110,40 @@ def _unetr_pp_macs(config: UnetrPPConfig, patch: Sequence[int], channels: int) -
     return float(macs + voxels * f * config.dims[0])
 
 
+def _values(config: NetworkBase, patch: Sequence[int]) -> float:
+    """Return the values of a patch that are alive at the deepest point of the backward pass, with two classes."""
+    if isinstance(config, UnetrPPConfig):
+        return _unetr_pp_values(config, patch)
+    if _by_layers(config):
+        layers = conv_layers(config, in_channels=1, classes=COUNTED_CLASSES)
+        return math.prod(patch) * CONV_COPIES * sum(layer.values for layer in layers)
+    return math.prod(patch) * values_a_voxel(config)
+
+
+def _output_voxels(config: NetworkBase) -> float:
+    """Return the voxels of all outputs for each voxel of the patch."""
+    if _by_layers(config):
+        fewer, more = (
+            sum(layer.values for layer in conv_layers(config, in_channels=1, classes=classes)) for classes in (1, 2)
+        )
+        return more - fewer
+    # each further output has half the voxels of the one before along every axis, or fewer
+    return 1 / (1 - 2.0**-config.spatial_dims) if config.deep_supervision else 1.0
+
+
+def _keeping_all(config: NetworkBase) -> NetworkBase:
+    """Return the network without checkpointing."""
+    return config.model_copy(update={"checkpointing": "none"}) if hasattr(config, "checkpointing") else config
+
+
 def _unetr_pp_values(config: UnetrPPConfig, patch: Sequence[int]) -> float:
     assert config.stem is not None
     voxels, half = math.prod(patch), 2 ** len(config.stem)
     tokens = voxels / math.prod(config.stem)
-    values = 24.0 * voxels * config.feature_size
-    for level, (dim, depth) in enumerate(zip(config.dims, config.depths, strict=True)):
+    again = config.checkpointing == "all"
+    values = FULL_SIZE_TENSORS[config.checkpointing] * voxels * config.feature_size
+    widths = [dim * tokens / half**level for level, dim in enumerate(config.dims)]
+    for level, (width, depth) in enumerate(zip(widths, config.depths, strict=True)):
         blocks = depth * (2 if level < len(config.dims) - 1 else 1)
-        values += 30.0 * blocks * dim * tokens / half**level
-    return values
+        values += (BLOCK_INPUTS if again else BLOCK_TENSORS) * blocks * width
+    return values + (BLOCK_TENSORS * max(widths) if again else 0.0)

@@ -11,7 +11,7 @@ from torch.nn import functional
 from neoseg.networks.blocks.convolve import convolve
 from neoseg.networks.blocks.tokens import batch_norm_of, conv_of
 
-__all__ = ["InstanceNorm", "Norm", "ResidualConv", "normalisation"]
+__all__ = ["InstanceNorm", "Norm", "ResidualConv", "group_width", "normalisation"]
 
 Norm = Literal["batch", "instance", "group", "plain_instance"]
 SLOPE = 0.01
@@ -24,8 +24,18 @@ def normalisation(kind: Norm, channels: int, axes: int = 3) -> nn.Module:
     if kind == "batch":
         return batch_norm_of(axes)(channels)
     if kind == "group":
-        return nn.GroupNorm(max(channels // GROUP_WIDTH, 1) if channels % GROUP_WIDTH == 0 else 1, channels)
+        return nn.GroupNorm(channels // group_width(channels), channels)
     return InstanceNorm(channels, affine=kind == "instance")
+
+
+def group_width(channels: int) -> int:
+    """Return the channels of a group: 8, or the divisor nearest to 8 of a number of channels that is no multiple of it.
+
+    Of two that are as near it is the smaller one. It is never 1 unless there is one channel: a single voxel at the
+    lowest level would leave nothing to normalise.
+    """
+    divisors = [width for width in range(2, channels + 1) if channels % width == 0] or [1]
+    return min(divisors, key=lambda width: abs(width - GROUP_WIDTH))
 
 
 class InstanceNorm(nn.Module):

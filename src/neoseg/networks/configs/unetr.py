@@ -20,7 +20,7 @@ STAGES = 4
 class UnetrConfig(NetworkBase, frozen=True, extra="forbid"):
     """UNETR (Hatamizadeh et al., WACV 2022, arXiv 2103.10504): a vision transformer as the encoder of a U-Net.
 
-    The defaults are the paper's ViT-B/16 and its decoder, with 92.6 million parameters. A smaller network is made by
+    The defaults are the paper's ViT-B/16 and its decoder, with 92.8 million parameters. A smaller network is made by
     `hidden`, `mlp`, `heads`, `layers` and `feature_size`.
 
     Attributes:

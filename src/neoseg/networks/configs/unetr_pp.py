@@ -69,7 +69,8 @@ class UnetrPPConfig(NetworkBase, frozen=True, extra="forbid"):
         feature_size: channels at full resolution.
         norm: normalisation inside the blocks' convolutions. "batch" is the published one. "instance" (affine) treats a
             patch alike in training and evaluation, which suits images without a unit and batches of one or two.
-            "group" normalises groups of eight channels.
+            "group" normalises groups of eight channels; of a number that is no multiple of eight, groups of the
+            divisor nearest to eight: of seven where there are 35.
         full_norm: normalisation of the two convolution blocks at full resolution. "plain_instance" (no scale, no
             shift) is published; it takes from each patch its mean, and with it the level of a quantitative map: a
             brain that is injured throughout looks like a healthy one. "batch" keeps the level.
