@@ -15,7 +15,7 @@ from neoseg.atlas import files
 from neoseg.atlas.configs import AtlasConfig
 from neoseg.atlas.files import HealthyScans, build_atlas_from_files, healthy_scans, made_with, work_folder
 from neoseg.cli.app import app
-from neoseg.errors import ConfigError, InputError
+from neoseg.errors import ConfigError, InputError, MachineError
 from neoseg.io import write_volume
 from neoseg.prepare.atlas import Atlas
 from neoseg.prepare.bias_field import BiasFieldConfig
@@ -212,3 +212,66 @@ def test_n4_on_the_command_line_and_in_the_configuration_are_one(
         assert not asked
     else:
         assert asked == [wanted]
+
+
+@pytest.mark.parametrize(
+    ("fields", "unit"),
+    [
+        ({}, "1e-6 mm2/s"),
+        ({"channel": "adc_b1000", "unit": "1e-6 mm2/s"}, "1e-6 mm2/s"),
+        ({"channel": "t2"}, "as stored"),
+        ({"channel": "t2", "unit": "ms"}, "ms"),
+        ({"unit": "1e-3 mm2/s"}, None),
+        ({"channel": "ADC", "unit": "um2/s"}, None),
+    ],
+)
+def test_the_unit_of_adc_is_the_one_that_it_is_converted_to(fields: dict[str, str], unit: str | None) -> None:
+    if unit is None:
+        with pytest.raises(ValueError, match="ADC is converted to 1e-6 mm2/s when it is read; leave unit out"):
+            AtlasConfig.model_validate(fields)
+    else:
+        config = AtlasConfig.model_validate(fields)
+        assert config.unit == unit
+        assert AtlasConfig.model_validate(config.model_dump(mode="json")) == config
+
+
+def test_the_folder_of_the_command_can_be_that_of_the_atlas(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "here").mkdir()
+    monkeypatch.chdir(folder / "here")
+    assert work_folder(Path()) == work_folder(folder / "here") == (folder / "here.work").resolve()
+    assert work_folder(Path("..")) == folder.resolve().with_name(f"{folder.name}.work")
+    config = TOY.model_copy(update={"rounds": 0, "channel": "t2", "unit": "ms"})
+    build_atlas_from_files(healthy_scans([folder / "scans"]), Path(), config)
+    atlas = Atlas.load(folder / "here")
+    assert (atlas.channel, atlas.unit) == ("t2", "ms")
+    assert not (folder / "here.work").exists()
+
+
+def small_atlas(value: float) -> Atlas:
+    grid = Grid.of_spacing((4, 4, 4), (2.0, 2.0, 2.0))
+    full = Volume(np.full((1, *grid.shape), value, np.float32), grid)
+    return Atlas(full, full, full.with_array(np.ones_like(full.array, np.uint8)), count=5, unit="1e-6 mm2/s")
+
+
+def test_an_atlas_is_never_made_of_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small_atlas(1.0).save(tmp_path)
+
+    def full_disk(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(MachineError, match="disk is full"):
+        patch.setattr(np, "savez_compressed", full_disk)
+        small_atlas(2.0).save(tmp_path)
+    assert float(Atlas.load(tmp_path).mean.array.max()) == 1.0
+
+    def killed(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("neoseg.prepare.atlas.write_json", killed)
+        small_atlas(2.0).save(tmp_path)
+    assert made_with(tmp_path) is None
+    with pytest.raises(InputError, match=r"no atlas lies here \(atlas\.json is missing\)"):
+        Atlas.load(tmp_path)
+    small_atlas(2.0).save(tmp_path)
+    assert float(Atlas.load(tmp_path).mean.array.max()) == 2.0

@@ -113,6 +113,36 @@ def test_where_some_cases_bring_a_z_map_adc_is_not_asked_of_them(tmp_path: Path)
     assert run_checks(cases, session.labels, ["adc"])  # it would be
 
 
+@pytest.mark.parametrize("channels", [["adc"], ["adc", "t1"]])
+def test_an_image_that_is_never_read_stops_nothing(tmp_path: Path, channels: list[str]) -> None:
+    cases = [replace(c, images={**c.images, "t1": c.images["t2"]}) for c in cases_of(tmp_path)]
+    elsewhere = save(tmp_path / "other_t1.nii.gz", head(0)[0][:, :, 1:])
+    cases[0] = replace(cases[0], images={**cases[0].images, "t1": elsewhere})
+    other = replace(cases[1], case="h", subject="h", group="healthy", label=None, images={"t1": elsewhere})
+    session = open_table(tmp_path, [*cases, other], f"channels = {json.dumps(channels)}")
+    told = [p.told for p in check(session) if p.severity == "error"]
+    assert any("another grid" in t and "p0" in t for t in told) is ("t1" in channels), told
+    if "t1" not in channels:
+        assert [t for t in told if "case h" not in t] == []
+        cases[2] = replace(cases[2], images={"t1": cases[2].images["t1"]})
+        found = check(open_table(tmp_path, cases, 'channels = ["adc"]'))
+        assert ["no image for the channel 'adc'" in p.told for p in found if p.severity == "error"] == [True]
+
+
+def test_of_the_healthy_group_adc_is_read_where_an_atlas_is_built_of_it(tmp_path: Path) -> None:
+    cases = cases_of(tmp_path)
+    healthy = replace(cases[0], case="h", subject="h", group="healthy", label=None)
+    for more, wanted in (
+        ('channels = ["t2", "zadc"]\n[prepare.zmap]\n', ("adc",)),
+        ('channels = ["adc"]\n[prepare]\nspace = "template"\n', ("adc",)),
+        ('channels = ["t2"]\n[prepare.zmap]\n', ()),
+        ('channels = ["adc"]\ntemplate = "t.nii.gz"\n[prepare]\nspace = "template"\n', ()),
+    ):
+        session = open_table(tmp_path, [*cases, healthy], more)
+        assert session.read_of(healthy) == wanted
+        assert session.read_of(cases[0]) == session.channels_read
+
+
 # Units.
 
 

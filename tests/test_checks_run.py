@@ -187,6 +187,31 @@ def other_place(c: Cases) -> None:
     put(c[4], "t1", adc(41), Grid(GRID.shape, affine))
 
 
+def of_size(case: Case, seed: int, shape: tuple[int, ...], spacing: tuple[float, ...]) -> None:
+    """Put images and a label of another size in place of a case's."""
+    grid, rng = Grid.of_spacing(shape, spacing), np.random.default_rng(seed)
+    for path in case.images.values():
+        array = rng.normal(1300, 100, shape).astype(np.float32)
+        array[: shape[0] // 3] = 0
+        save(path, array, grid)
+    if case.label is not None:
+        label = np.zeros(shape, np.uint8)
+        label[tuple(n // 2 for n in shape)] = 1
+        save(case.label, label, grid)
+
+
+def in_micrometres(c: Cases) -> None:
+    of_size(c[0], 500, GRID.shape, (1500, 1500, 4000))
+
+
+def in_metres(c: Cases) -> None:
+    of_size(c[0], 501, GRID.shape, (1.5e-3, 1.5e-3, 4e-3))
+
+
+def in_centimetres(c: Cases) -> None:
+    of_size(c[0], 502, (96, 96, 4), (0.15, 0.15, 0.4))
+
+
 def turned(c: Cases) -> None:
     angle = np.radians(5)
     turn = np.eye(4)
@@ -322,6 +347,9 @@ BREAKAGES: list[tuple[str, str, str, Callable[[Cases], None]]] = [
     ("grids", "error", "spacing (1.5, 1.5, 4.4) mm against (1.5, 1.5, 4) mm", other_spacing),
     ("grids", "error", "centre", other_place),
     ("grids", "error", "turned by 5.00 degrees", turned),
+    ("sizes", "error", "the header seems to give um", in_micrometres),
+    ("sizes", "error", "the header seems to give metres: correct its spacing", in_metres),
+    ("sizes", "warning", "14.4 mm long with voxels of 0.15 x 0.15 x 0.4 mm, which is small for a head", in_centimetres),
     ("not_finite", "error", "2 voxels are NaN and 1 are infinite", with_nan),
     ("constant_images", "error", "Every voxel is 7", constant),
     ("constant_images", "error", "Every voxel is 0", all_zero),
@@ -445,3 +473,21 @@ def test_the_unit_of_a_real_adc_map_is_recognised() -> None:
     (problem,) = run_checks([case], LABELS, ("adc",))
     assert problem.severity == "warning"
     assert "recognised in 1e-3 mm2/s; it will be converted to 1e-6 mm2/s" in problem.sentence
+
+
+def test_of_a_channel_that_is_not_read_only_a_missing_file_is_told(good: Cases) -> None:
+    def read(case: Case) -> tuple[str, ...]:
+        return ("adc",) if case.group == "patient" else ()
+
+    other_spacing(good)
+    constant(good)
+    put(good[8], "adc", adc(0))  # the scan of another subject
+    assert len(run_checks(good, LABELS, CHANNELS)) == 3
+    assert run_checks(good, LABELS, ("adc",), read=read) == []
+    missing_file(good)
+    good[3] = replace(good[3], images={"t1": good[3].images["t1"]})
+    told = [(p.case, p.sentence.split(";")[0]) for p in run_checks(good, LABELS, ("adc",), read=read)]
+    assert told == [
+        ("c0", "The file is not there"),
+        ("c3", "The case has no image for the channel 'adc' (valid: t1)"),
+    ]

@@ -214,6 +214,26 @@ def test_all_channels_share_the_mask(raw: Case, healthy: Head) -> None:
     assert np.array_equal(loaded.image.array[0] == 7, truth(healthy))
 
 
+@pytest.mark.parametrize("order", [["t1", "adc"], ["adc", "t1"]])
+def test_a_stripped_map_cuts_the_brain_out_of_a_channel_that_is_not(raw: Case, healthy: Head, order: list[str]) -> None:
+    stripped = with_background(healthy, 0)
+    write_volume(stripped, raw.images["adc"])
+    t1 = raw.images["adc"].with_name("a_t1.nii.gz")
+    whole = np.random.default_rng(3).normal(100, 10, healthy.adc.grid.shape).astype(np.float32)
+    write_volume(healthy.adc.with_array(whole), t1)
+    loaded = load_images(replace(raw, mask=None, images={**raw.images, "t1": t1}), order)
+    brain = foreground_mask(stripped.array)
+    assert loaded.origin == "background"
+    assert loaded.notes == ("What is background in adc was set to 0 in the other channels.",)
+    found = dict(zip(loaded.channels, loaded.image.array, strict=True))
+    assert np.array_equal(found["t1"], np.where(brain, whole, 0))
+    assert np.array_equal(found["adc"], stripped.array[0])
+    assert np.array_equal(physical_maps(loaded, PrepareConfig(), None, want=("t1",)).mask, brain)
+    alone = load_images(replace(raw, mask=None), ["adc"])
+    assert (alone.notes, alone.origin) == ((), "background")
+    assert np.array_equal(alone.image.array, stripped.array)
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

@@ -98,3 +98,27 @@ def test_damaged_metaimage_headers(
     with pytest.raises(InputError, match=told):
         read_volume(tmp_path / "a.mha")
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("detached", [False, True])
+def test_a_metaimage_of_text_is_read_and_its_numbers_are_counted(tmp_path: Path, detached: bool) -> None:
+    values = np.arange(60, dtype=np.uint8).reshape(5, 4, 3)
+    head = (
+        "ObjectType = Image\nNDims = 3\nBinaryData = False\nBinaryDataByteOrderMSB = False\nCompressedData = False\n"
+        "TransformMatrix = 1 0 0 0 1 0 0 0 1\nOffset = 0 0 0\nElementSpacing = 1 1 2\nDimSize = 3 4 5\n"
+        f"ElementType = MET_FLOAT\nElementDataFile = {'a.raw' if detached else 'LOCAL'}\n"
+    )
+    path = tmp_path / ("a.mhd" if detached else "a.mha")
+    for text, whole in ((" ".join(map(str, values.ravel())), True), (" ".join(map(str, values.ravel()[:-1])), False)):
+        text += "\n"  # MetaIO reads one character more
+        path.write_text(head + ("" if detached else text))
+        if detached:
+            (tmp_path / "a.raw").write_text(text)
+        if whole:
+            array = read_volume(path).array[0]
+            np.testing.assert_array_equal(np.sort(array.ravel()), np.arange(60))
+            reference = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path)))
+            np.testing.assert_array_equal(array, reference.T[::-1, ::-1])
+        else:
+            with pytest.raises(InputError, match="60 numbers are promised, but there are 59"):
+                read_volume(path)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from neoseg.config import config_from
-from neoseg.data.cases import Case, write_cases
-from neoseg.io import write_volume
+from neoseg.data.cases import Case, read_cases, write_cases
+from neoseg.errors import ConfigError
+from neoseg.io import read_volume, write_volume
 from neoseg.pipeline.check import check
+from neoseg.pipeline.prepare import atlas_of
 from neoseg.pipeline.run import _of_atlas
 from neoseg.pipeline.session import Session, open_session
 from neoseg.prepare.atlas import Atlas
@@ -63,3 +66,61 @@ def test_a_template_that_nothing_looks_at_is_reported(folder: Path) -> None:
 def test_the_warnings_of_a_given_atlas_reach_the_run(folder: Path) -> None:
     assert _of_atlas(session(folder, zmap={})) == ({}, ["The atlas normal: head 3: it lies turned."])
     assert _of_atlas(session(folder)) == ({}, [])
+
+
+def with_t2(folder: Path, *, healthy: bool) -> None:
+    """Give both patients a T2 image, and one head to build an atlas of."""
+    cases = []
+    for case in read_cases(folder / "cases.csv"):
+        t2 = read_volume(case.images["adc"])
+        write_volume(t2.with_array(3000 - t2.array), folder / f"{case.case}_t2.nii.gz")
+        cases.append(replace(case, images={**case.images, "t2": folder / f"{case.case}_t2.nii.gz"}))
+    more = [replace(cases[0], case="h", subject="h", group="healthy", label=None)] if healthy else []
+    write_cases([*cases, *more], folder / "cases.csv")
+
+
+@pytest.mark.parametrize("built", [False, True])
+@pytest.mark.parametrize(
+    ("channels", "prepare", "words"),
+    [
+        (["t2"], {"space": "template"}, r"'t2' would be registered to an atlas of ADC.*name an image of t2"),
+        (["t2", "zadc"], {"zmap": {}, "reference": "t2"}, r"'t2' would be .*prepare\.ffd = false\.$"),
+        (["adc", "t2"], {"space": "template", "reference": "t2"}, "'t2' would be registered"),
+        (["t2"], {"space": "template", "ffd": False}, None),
+        (["t2"], {"space": "template", "reference": "adc"}, None),
+        (["adc", "t2"], {"space": "template"}, None),
+        (["t2", "zadc"], {"zmap": {}}, None),
+        (["t2"], {"reference": "t2"}, None),
+        (["t2"], {"zmap": {}, "reference": "t2"}, None),
+    ],
+)
+def test_another_contrast_is_not_deformed_to_fit_an_atlas_of_adc(
+    folder: Path, built: bool, channels: list[str], prepare: dict[str, object], words: str | None
+) -> None:
+    with_t2(folder, healthy=built)
+    tree = {"labels": {"lesion": 1}, "prepare": prepare, "channels": channels}
+    places = {"cases": folder / "cases.csv", "workspace": folder / "work"}
+    places |= {} if built else {"template": folder / "normal"}
+    config = config_from(tree, "test").model_copy(update=places)
+    if words is None:
+        assert open_session(config).channels == tuple(channels)
+    else:
+        with pytest.raises(ConfigError, match=words):
+            open_session(config)
+
+
+def test_an_image_of_its_contrast_may_be_the_template(folder: Path) -> None:
+    with_t2(folder, healthy=True)
+    tree = {"labels": {"lesion": 1}, "prepare": {"space": "template"}, "channels": ["t2"]}
+    places = {"cases": folder / "cases.csv", "workspace": folder / "work", "template": folder / "a_t2.nii.gz"}
+    assert open_session(config_from(tree, "test").model_copy(update=places)).channels_read == ("t2",)
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_the_atlas_of_a_run_is_one_of_adc(folder: Path, given: bool) -> None:
+    with_t2(folder, healthy=True)
+    tree = {"labels": {"lesion": 1}, "prepare": {"zmap": {}}, "channels": ["zadc"], "atlas": {"channel": "t2"}}
+    places = {"cases": folder / "cases.csv", "workspace": folder / "work"}
+    places |= {"template": folder / "normal"} if given else {}
+    with pytest.raises(ConfigError, match=r"atlas\.channel is 't2', but the atlas of a run is one of 'adc'"):
+        atlas_of(open_session(config_from(tree, "test").model_copy(update=places)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from neoseg.data.cases import Case
-from neoseg.errors import InputError
+from neoseg.errors import GeometryError, InputError
 from neoseg.io import write_volume
 from neoseg.labels import LabelSet
 from neoseg.plan.fingerprint import (
@@ -162,3 +163,37 @@ def test_a_fingerprint_with_nan_or_without_cases_is_named(tmp_path: Path, change
     with pytest.raises(InputError, match=words) as caught:
         read_fingerprint(path)
     assert "delete the file" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("channel", "declared", "scale", "told"),
+    [
+        ("adc", "1e-3 mm2/s", 1e-3, "1e-6 mm2/s"),
+        ("adc", "", 1e-3, "1e-6 mm2/s"),
+        ("md", "um2/s", 1.0, "1e-6 mm2/s"),
+        ("t1", "a.u.", 1.0, "a.u."),
+        ("t1", "", 1.0, ""),
+        ("adc", "", 1e-2, ""),
+    ],
+)
+def test_the_unit_of_a_channel_is_that_of_its_numbers(
+    tmp_path: Path, channel: str, declared: str, scale: float, told: str
+) -> None:
+    image = np.zeros((12, 12, 10), np.float32)
+    image[2:10, 3:10, 2:9] = np.random.default_rng(0).normal(1200, 60, (8, 7, 7)) * scale
+    given = case(tmp_path, image)
+    units = {channel: declared} if declared else {}
+    found = case_facts(replace(given, images={channel: given.images["t1"]}, units=units), [channel], LABELS)
+    facts = found.channels[channel]
+    assert facts.unit == told
+    assert facts.mean == pytest.approx(1200 if told == "1e-6 mm2/s" else 1200 * scale, rel=0.02)
+
+
+def test_a_label_beside_its_image_by_less_than_is_shown_is_told_by_how_much(tmp_path: Path) -> None:
+    given = case(tmp_path, np.random.default_rng(0).normal(100, 9, (12, 10, 8)).astype(np.float32))
+    affine = np.diag([1.0, 2.0, 3.0, 1.0])
+    affine[0, 3] = 0.04
+    affine[2, 2] = 3.015
+    nib.save(nib.Nifti1Image(np.ones((12, 10, 8), np.uint8), affine), tmp_path / "label.nii.gz")
+    with pytest.raises(GeometryError, match=r"\(spacing \(1, 2, 3\.015\) mm against \(1, 2, 3\) mm, so corners lie"):
+        case_facts(replace(given, label=tmp_path / "label.nii.gz"), ["t1"], LABELS)

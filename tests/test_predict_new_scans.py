@@ -12,11 +12,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from assembled_run import SHAPE, assemble, open_table, save
 from fault_scene import Done
+from neoseg.data.cases import Case
 from neoseg.io import read_volume
 from neoseg.metrics import dice
 from neoseg.metrics.overlap import count_voxels
-from neoseg.pipeline.new_scans import load_predictor, predict_scans
+from neoseg.pipeline import ahead
+from neoseg.pipeline.new_scans import PredictOptions, load_predictor, predict_scans
 from neoseg.progress import Silent
 from neoseg.volume import Volume
 
@@ -197,3 +200,38 @@ def test_a_given_brain_mask_is_used_as_in_training(
     assert (done.code, done.err.strip().count("\n")) == (2, 0)
     assert "correct --mask" in done.err
     assert not (tmp_path / "out" / "b.nii.gz").exists()
+
+
+@pytest.mark.parametrize("option", [None, "9G"])
+def test_a_scan_beyond_all_size_or_memory_loses_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str | None
+) -> None:
+    generator = np.random.default_rng(0)
+    cases = []
+    for number in range(4):
+        label = np.zeros(SHAPE, np.uint8)
+        label[8:12, 8:13, 6:11] = 1
+        files = {"t1": (100 + 40 * label + generator.normal(0, 5, SHAPE)).astype(np.float32), "label": label}
+        paths = {name: save(tmp_path / f"p{number}_{name}.nii.gz", array) for name, array in files.items()}
+        cases.append(Case(case=f"p{number}", subject=f"p{number}", images={"t1": paths["t1"]}, label=paths["label"]))
+    run = assemble(open_table(tmp_path, cases))
+    image = nib.load(cases[0].images["t1"])
+    (tmp_path / "in").mkdir()
+    for name in ("a_first", "c_large", "d_last"):
+        nib.save(image, tmp_path / "in" / f"{name}.nii.gz")
+    micro = image.affine @ np.diag([1000, 1000, 1000, 1.0])
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj), micro), tmp_path / "in" / "b_micro.nii.gz")
+    real = ahead.load_images
+
+    def limited(case: Case, *more: object, **options: object) -> object:
+        if case.case == "c_large":
+            raise MemoryError("Unable to allocate 9 TiB")
+        return real(case, *more, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ahead, "load_images", limited)
+    options = PredictOptions(max_memory=option)
+    found = predict_scans(run.folder, tmp_path / "in", tmp_path / "out", device="cpu", options=options)
+    assert [scan.case for scan in found] == ["a_first", "b_micro", "c_large", "d_last"]
+    assert [scan.mask is not None for scan in found] == [True, False, False, True]
+    assert "the header seems to give um" in str(found[1].error)
+    assert "c_large: there is not enough memory to prepare this scan (Unable to allocate 9 TiB)" in str(found[2].error)

@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from neoseg.data.loading import LoadedImages
 from neoseg.errors import GeometryError, InputError
 from neoseg.phantom.config import HeadConfig
 from neoseg.phantom.head import Head, make_head
 from neoseg.prepare.bias_field import BiasField, BiasFieldConfig, correct_bias_field
+from neoseg.prepare.case import physical_maps
+from neoseg.prepare.configs import PrepareConfig
 from neoseg.volume import Grid, Volume
 
 SPACING = (1.5, 1.5, 4.0)
@@ -202,3 +205,15 @@ def test_bad_input_has_words() -> None:
         correct_bias_field(noise, np.ones((2, 2, 2), bool), config)
     with pytest.raises(GeometryError, match="one channel"):
         correct_bias_field(Volume(np.ones((2, 20, 20, 10)), grid), everywhere, config)
+
+
+def test_no_z_map_is_corrected_whatever_it_is_called() -> None:
+    volume, inside, _ = two_tissues()
+    z = np.where(inside, volume.array[0] / 400 - 4, 0).astype(np.float32)
+    names = ("adc", "zadc", "zadc_smooth", "t2")
+    image = Volume(np.stack([volume.array[0], z, z, volume.array[0]]), volume.grid)
+    config = PrepareConfig(bias_field=PLAIN)
+    found = physical_maps(LoadedImages(image, names, ()), config, None, want=names)
+    changed = [not np.array_equal(a, b) for a, b in zip(found.image.array, image.array, strict=True)]
+    assert changed == [True, False, False, True]
+    assert {name for name in found.facts if name.startswith("bias_field")} == {"bias_field_sd_adc", "bias_field_sd_t2"}

@@ -293,6 +293,19 @@ def test_a_z_map_needs_an_atlas_of_the_channel_and_unit(neoseg: Neoseg, files: P
     assert sorted(path.name for path in tmp_path.iterdir()) == ["milli", "scan.nii.gz"]
 
 
+def test_a_map_in_no_known_unit_says_so_and_is_not_compared(neoseg: Neoseg, files: Path, tmp_path: Path) -> None:
+    scan = read_volume(files / "scan_adc.nii.gz")
+    write_volume(scan.with_array(scan.array / np.float32(50)), tmp_path / "odd_adc.nii.gz")
+    out, z = tmp_path / "o.nii.gz", tmp_path / "z.nii.gz"
+    assert neoseg(files / "scan_adc.nii.gz", out)["unit"] == "1e-6 mm2/s"
+    assert neoseg(tmp_path / "odd_adc.nii.gz", out)["unit"] == "unknown"
+    out.unlink()
+    told = neoseg(tmp_path / "odd_adc.nii.gz", out, "--atlas", files / "atlas", "--zmap", z)
+    assert told.get("code") == 2, told
+    assert re.search(r"odd_adc\.nii\.gz: its values are those of no known unit.*give --unit\.$", told["said"].strip())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["odd_adc.nii.gz"]
+
+
 @pytest.mark.parametrize("late", ["template", "spacing", "transform"])
 def test_an_error_after_the_z_map_leaves_nothing_behind(
     neoseg: Neoseg, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, late: str

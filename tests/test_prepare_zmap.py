@@ -18,6 +18,7 @@ from neoseg.phantom.head import make_head
 from neoseg.prepare.atlas import Atlas, Calibration
 from neoseg.prepare.case import physical_maps
 from neoseg.prepare.configs import PrepareConfig
+from neoseg.prepare.volume_steps import Brain, zmap_of
 from neoseg.prepare.zmap import ZmapConfig, masked_smoothing, t_to_normal, zmap, zmap_with_coverage
 from neoseg.register.configs import AffineConfig, FfdConfig
 from neoseg.register.transforms import Affine, grid_points
@@ -179,6 +180,42 @@ def test_bad_input_has_words() -> None:
         zmap(adc, np.zeros_like(inside), ball_atlas(), IDENTITY)
     with pytest.raises(GeometryError, match="mask of its shape"):
         zmap(adc, inside[1:], ball_atlas(), IDENTITY)
+
+
+@pytest.mark.parametrize(
+    ("rounds", "deforms", "words"),
+    [
+        (2, False, "calibrated with a free-form deformation, but the scan is registered without one"),
+        (0, True, "calibrated without a free-form deformation, but the scan is registered with one"),
+        (2, True, None),
+        (0, False, None),
+        (2, None, None),
+        (None, False, None),
+    ],
+)
+def test_a_scan_is_registered_as_the_heads_that_the_atlas_was_calibrated_with(
+    rounds: int | None, deforms: bool | None, words: str | None
+) -> None:
+    known = Calibration(smooth_mm=(0, 2), plain=(1.2, 0.8), small_sample=(1.0, 0.7), sd_floor=0.03, heads=20)
+    made = {} if rounds is None else {"config": {"rounds": rounds}}
+    atlas = replace(ball_atlas(), calibration=known, provenance=made)
+    adc, inside = subject(IDENTITY, 0.0)
+    told = zmap_with_coverage(adc, inside, atlas, IDENTITY, deforms=deforms).warning
+    assert (told is None) if words is None else words in str(told)
+    plain = zmap_with_coverage(adc, inside, atlas, IDENTITY, ZmapConfig(calibrate=False), deforms=deforms)
+    assert plain.warning is None
+
+
+@pytest.mark.parametrize("ffd", [None, FfdConfig(grid_mm=(30.0,), image_mm=(8.0,), iterations=2)])
+def test_an_affine_z_map_of_an_atlas_that_was_deformed_has_a_warning(ffd: FfdConfig | None) -> None:
+    known = Calibration(smooth_mm=(0, 2), plain=(1.2, 0.8), small_sample=(1.0, 0.7), sd_floor=0.03, heads=20)
+    atlas = replace(ball_atlas(), calibration=known, provenance={"config": {"rounds": 2}})
+    adc, inside = subject(IDENTITY, 0.0)
+    config = PrepareConfig(affine=None, ffd=ffd, zmap=ZmapConfig())
+    made = physical_maps(LoadedImages(adc, ("adc",), ()), config, atlas, want=("adc", "zadc"))
+    alone = zmap_of(Brain(adc, inside), atlas, config)
+    for warnings in (made.warnings, alone.warnings):
+        assert any("the scan is registered without one" in told for told in warnings) is (ffd is None)
 
 
 @pytest.mark.slow

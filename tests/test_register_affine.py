@@ -192,6 +192,14 @@ def test_one_slice_empty_and_heads_side_by_side_have_words(head: Head) -> None:
         register_affine(good.with_array(infinite), good, config=AffineConfig())
 
 
+def test_a_head_too_thin_for_the_level_has_words() -> None:
+    grid = Grid.of_spacing((40, 40, 3), (1.5, 1.5, 0.6))
+    image = np.random.default_rng(0).normal(1200, 90, (1, *grid.shape)).astype(np.float32)
+    image[:, :5] = 0
+    with pytest.raises(InputError, match="fixed head is too thin for a registration with voxels of 8 mm"):
+        register_affine(Volume(image, grid), Volume(image, grid), config=AffineConfig(levels_mm=(8.0,)))
+
+
 def test_fields_of_view_that_lie_apart_are_brought_together(head: Head) -> None:
     affine = head.adc.grid.affine.copy()
     affine[:3, 3] += [700.0, -300.0, 400.0]

@@ -10,7 +10,7 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 from scipy.spatial.transform import Rotation
 
-from neoseg.errors import InputError
+from neoseg.errors import InputError, MachineError
 from neoseg.register.itk import bspline_from_itk, bspline_to_itk, image_to_itk, lps, read_itk, write_itk
 from neoseg.register.transform_files import load_transform, save_transform, transform_record
 from neoseg.register.transforms import Affine, Chain, Ffd, Transform, resample
@@ -146,3 +146,20 @@ def test_what_itk_cannot_say_has_words(tmp_path: Path) -> None:
     sitk.WriteTransform(field, str(tmp_path / "field.tfm"))
     with pytest.raises(InputError, match="DisplacementField"):
         read_itk(tmp_path / "field.tfm")
+
+
+@pytest.mark.parametrize("ending", [".tfm", ".h5"])
+def test_an_itk_file_that_cannot_be_written_has_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(InputError, match="cannot be written"):
+        write_itk(some_affine(), tmp_path / "file" / f"t{ending}")
+
+    def refused(*_: object) -> None:
+        raise RuntimeError("Exception thrown in SimpleITK WriteTransform:\nitk::ERROR: Error opening file")
+
+    monkeypatch.setattr(sitk, "WriteTransform", refused)
+    with pytest.raises(MachineError, match=rf"t{ending}: the disk did not take the whole file .*Error opening file"):
+        write_itk(some_affine(), tmp_path / f"t{ending}")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

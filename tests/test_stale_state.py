@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 
+from assembled_run import SHAPE, open_table, save
 from fault_scene import Done
+from neoseg.data.cases import Case
+from neoseg.pipeline.run import _key as stage_key
+from neoseg.pipeline.session import Session
 from small_run import SETS, arguments
 
 pytestmark = pytest.mark.slow
@@ -180,3 +184,31 @@ def test_scores_of_an_evaluation_that_was_stopped_are_not_shown(stale: Stale, ch
     assert (summary["cv"], summary["held_out"], summary["rules"]) == (None, None, {})
     page = " ".join((run / "report.html").read_text().split())
     assert "were not scored yet" in page and "<code>neoseg evaluate</code>" in page and 'id="scores"' not in page
+
+
+def two_channels(folder: Path, more: str) -> Session:
+    """Patients with T1 and ADC, one of them healthy too."""
+    cases = []
+    for number in range(3):
+        generator = np.random.default_rng(number)
+        files = {name: generator.normal(1200, 90, SHAPE).astype(np.float32) for name in ("adc", "t1")}
+        paths = {name: save(folder / f"p{number}_{name}.nii.gz", array) for name, array in files.items()}
+        label = save(folder / f"p{number}_label.nii.gz", (files["adc"] > 1350).astype(np.uint8))
+        cases.append(Case(case=f"p{number}", subject=f"p{number}", images=paths, label=label))
+    healthy = replace(cases[0], case="h", subject="h", group="healthy", label=None)
+    return open_table(folder, [*cases, healthy], more)
+
+
+def test_an_atlas_of_another_version_is_built_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    more = 'channels = ["zadc"]\n[prepare.zmap]\n'
+    before = two_channels(tmp_path, more).atlas_key
+    assert before is not None and two_channels(tmp_path, more).atlas_key == before
+    monkeypatch.setattr("neoseg.pipeline.session.__version__", "0.0.0")
+    assert two_channels(tmp_path, more).atlas_key != before
+
+
+def test_another_reference_channel_is_checked_too(tmp_path: Path) -> None:
+    more = 'channels = ["adc"]\ntemplate = "p0_adc.nii.gz"\n[prepare]\nspace = "template"\n'
+    before = stage_key(two_channels(tmp_path, more), "check")
+    assert stage_key(two_channels(tmp_path, more), "check") == before
+    assert stage_key(two_channels(tmp_path, f'{more}reference = "t1"\n'), "check") != before

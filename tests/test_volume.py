@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -8,7 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neoseg.errors import GeometryError
-from neoseg.volume import Grid, Volume, canonical, repair_affine, same_grid, to_stored, upright
+from neoseg.volume import (
+    Grid,
+    Volume,
+    canonical,
+    grid_difference,
+    repair_affine,
+    same_grid,
+    to_stored,
+    upright,
+)
 
 
 def rotation(seed: int) -> np.ndarray:
@@ -155,3 +165,38 @@ def test_an_upright_grid_depends_on_the_voxels_alone(seed: int) -> None:
     assert np.allclose(made.directions, np.eye(3))
     again = upright(Grid((5, 6, 7), affine.astype(np.float32).astype(np.float64)))
     assert np.allclose(again.affine, made.affine, atol=4e-4)
+
+
+def changed(grid: Grid, *, spacing: float = 1.0, degrees: float = 0.0, shift: float = 0.0) -> Grid:
+    """The grid with its third spacing stretched about its centre, turned about it, and moved along x."""
+    angle = np.radians(degrees)
+    turn = np.eye(3)
+    turn[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    affine = grid.affine.copy()
+    affine[:3, :3] = turn @ affine[:3, :3] @ np.diag([1, 1, spacing])
+    affine[:3, 3] += grid.centre - (affine[:3, :3] @ ((np.array(grid.shape) - 1) / 2) + affine[:3, 3])
+    affine[0, 3] += shift
+    return Grid(grid.shape, affine)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"spacing": 1.1}, r"^spacing \(1, 1, 3\.3\) mm against \(1, 1, 3\) mm, so corners lie up to 4\.35 mm apart$"),
+        ({"spacing": 1.0004}, r"^spacing \(1, 1, 3\.0012\) mm against \(1, 1, 3\) mm, so corners .* 0\.0174 mm apart$"),
+        ({"spacing": 1 + 2e-6}, r"^spacing \(1, 1, 3\.000006\) mm against \(1, 1, 3\) mm, "),
+        ({"degrees": 5.0}, r"^axes turned by 5\.00 degrees, so "),
+        ({"degrees": 0.02}, r"^axes turned by 0\.02 degrees, so "),
+        ({"shift": 3.0}, r"^centre \(102\.5, 49\.5, 43\.5\) mm against \(99\.5, 49\.5, 43\.5\) mm, .* 3 mm apart$"),
+        ({"shift": 1e-4}, r"^centre \(99\.5001, 49\.5, 43\.5\) mm against \(99\.5, 49\.5, 43\.5\) mm, "),
+    ],
+)
+def test_the_difference_of_two_grids_is_told_in_numbers_that_differ(change: dict[str, float], words: str) -> None:
+    grid = Grid.of_spacing((200, 100, 30), (1.0, 1.0, 3.0))
+    told = grid_difference(changed(grid, **change), grid)
+    assert re.search(words, told), told
+
+
+def test_shapes_differ_before_all_else() -> None:
+    one, other = Grid.of_spacing((4, 5, 6), (1, 1, 1)), Grid.of_spacing((4, 5), (1, 1))
+    assert grid_difference(one, other) == "shape (4, 5, 6) against (4, 5)"

@@ -7,6 +7,8 @@ import os
 import re
 import shutil
 import uuid
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from glob import escape
@@ -17,6 +19,7 @@ from .errors import StateError
 from .machine import refused_writing
 
 __all__ = [
+    "DAMAGED_NPZ",
     "discard_unfinished",
     "finish_exchange",
     "read_json",
@@ -25,6 +28,9 @@ __all__ = [
     "replacing_folder",
     "write_json",
 ]
+
+DAMAGED_NPZ = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+"""What reading an npz file raises that was cut short or has changed bytes; a RuntimeError where it seems encrypted."""
 
 _UNFINISHED = re.compile(r"\..+\.[0-9a-f]{8}\.tmp(\..+)?")
 

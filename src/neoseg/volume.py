@@ -24,6 +24,7 @@ __all__ = [
     "Stored",
     "Volume",
     "canonical",
+    "grid_difference",
     "repair_affine",
     "same_grid",
     "to_stored",
@@ -258,11 +259,48 @@ def same_grid(first: Grid, second: Grid, tolerance_voxels: float = 0.05) -> bool
 
     Headers keep directions in float32 or as text, so equal grids rarely have equal bits.
     """
+    return first.shape == second.shape and _gap(first, second) <= tolerance_voxels * min(first.spacing)
+
+
+def grid_difference(first: Grid, second: Grid) -> str:
+    """Return in words what most sets two grids of as many axes apart: shape, spacing, direction or position.
+
+    Numbers have as many digits as it takes to tell them apart; the largest distance between equal corners follows.
+    """
     if first.shape != second.shape:
-        return False
+        return f"shape {first.shape} against {second.shape}"
+    gap, unit = _gap(first, second), first.unit
+    shift = float(np.linalg.norm(first.centre - second.centre))
+    sides = np.asarray(first.spacing) - np.asarray(second.spacing)
+    stretch = float(np.linalg.norm((np.asarray(first.shape) - 1) * sides)) / 2
+    turn = float(np.clip((first.directions * second.directions).sum(axis=0), -1, 1).min())
+    degrees = float(np.degrees(np.arccos(turn)))
+    if not np.allclose(first.spacing, second.spacing, rtol=1e-3):
+        told = f"spacing {_apart(first.spacing, second.spacing, unit)}"
+    elif degrees > 0.05:
+        told = f"axes turned by {degrees:.2f} degrees"
+    elif gap - shift - stretch > max(shift, stretch):
+        told = f"axes turned by {degrees:.2g} degrees"
+    elif stretch > shift:
+        told = f"spacing {_apart(first.spacing, second.spacing, unit)}"
+    else:
+        told = f"centre {_apart(first.centre, second.centre, unit)}"
+    return f"{told}, so corners lie up to {gap:.3g} {unit} apart"
+
+
+def _gap(first: Grid, second: Grid) -> float:
+    """Return the largest distance between corner voxels of two grids of one shape."""
     corners = np.array(np.meshgrid(*[(0, n - 1) for n in first.shape], indexing="ij")).reshape(first.ndim, -1).T
-    gap = np.linalg.norm(first.to_world(corners) - second.to_world(corners), axis=1).max()
-    return bool(gap <= tolerance_voxels * min(first.spacing))
+    return float(np.linalg.norm(first.to_world(corners) - second.to_world(corners), axis=1).max())
+
+
+def _apart(first: Any, second: Any, unit: str) -> str:
+    """Return two rows of numbers with the digits that it takes to tell them apart."""
+    for digits in (5, 7, 9, 12, 17):
+        one, other = ("(" + ", ".join(f"{v:.{digits}g}" for v in np.asarray(row)) + ")" for row in (first, second))
+        if one != other:
+            break
+    return f"{one} {unit} against {other} {unit}"
 
 
 def without_file(grid: Grid) -> Grid:

@@ -154,7 +154,8 @@ def build_atlas_from_files(
 
 def work_folder(output: Path) -> Path:
     """Return where unfinished work lies, beside the folder of the atlas."""
-    return output.with_name(f"{output.name}.work")
+    folder = output.resolve()  # the name of "." is that of the folder where the command is given
+    return folder.with_name(f"{folder.name}.work")
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from importlib import metadata
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel
 
-from ..atomic import replacing
+from ..atomic import DAMAGED_NPZ, replacing
 from ..errors import InputError, NeosegError
 from ..register.transforms import Transform, from_arrays, to_arrays
 
@@ -123,5 +122,5 @@ def _read(path: Path) -> Found | None:
         ncc, warnings = float(kept.pop("ncc")), tuple(str(w) for w in kept.pop("warnings"))
         names, values = kept.pop("fact_names").tolist(), kept.pop("fact_values").tolist()
         return Found(from_arrays(kept), ncc, warnings, dict(zip(names, values, strict=True)))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, InputError):
+    except (*DAMAGED_NPZ, KeyError, InputError):
         return None

@@ -119,6 +119,12 @@ def _check_columns(path: Path, columns: list[str]) -> None:
         if column not in _FIXED and not column.startswith(("image_", "unit_")):
             hint = nearest(column, [*_FIXED, "image_<channel>", "unit_<channel>"])
             raise InputError(f"{path}: the column {column!r} is not known{hint}; rename or remove it.")
+        if column in ("image_", "unit_"):
+            told = f"call it {column}<channel>, such as {column}adc"
+            raise InputError(f"{path}: the column {column!r} names no channel; {told}.")
+        if columns.count(column) > 1:
+            count = columns.count(column)
+            raise InputError(f"{path}: the column {column!r} stands {count} times; rename or remove all but one.")
 
 
 def _case_of(path: Path, number: int, row: dict[str, str | None], columns: list[str]) -> Case:

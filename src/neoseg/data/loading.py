@@ -12,13 +12,17 @@ from numpy.typing import NDArray
 from ..errors import GeometryError, InputError
 from ..io import read_label, read_volume
 from ..labels import LabelSet
-from ..volume import Volume, same_grid
+from ..volume import Volume, grid_difference, same_grid
 from .brain_mask import Origin, brain_mask
 from .cases import Case
-from .foreground import head_levels
+from .field_of_view import size_doubt, unlikely_size
+from .foreground import foreground_mask, head_levels
 from .units import MICRO, UNITS_OF_ADC, adc_unit, channel_kind, factor_to_micro
 
 __all__ = ["LoadedImages", "load_images", "load_label", "load_mask", "unit_of"]
+
+CUT_LIMIT = 0.01
+"""Share of the brain; when more than that is cut out of the other channels beside it, a note says so."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +37,7 @@ class LoadedImages:
         origin: how the brain is known, see :class:`neoseg.data.brain_mask.BrainMask`; of images without an ADC map
             "everything" that is not 0.
         mask: the given brain ``(x, y, z)``, outside of which nothing is found; ``None`` unless it was given.
+        units: what the values of each channel are in, in the order of the channels; "" where it is not known.
     """
 
     image: Volume
@@ -40,6 +45,7 @@ class LoadedImages:
     notes: tuple[str, ...]
     origin: Origin = "everything"
     mask: NDArray[np.bool_] | None = None
+    units: tuple[str, ...] = ()
 
 
 def load_images(case: Case, channels: Sequence[str], *, usual: Mapping[str, str] | None = None) -> LoadedImages:
@@ -58,11 +64,13 @@ def load_images(case: Case, channels: Sequence[str], *, usual: Mapping[str, str]
     Raises:
         InputError: a channel or the mask is missing or unreadable, an image holds NaN or infinity, the mask is empty,
             no brain can be told from an ADC map, or of a channel in ``usual`` no unit is known.
-        GeometryError: two channels, or a channel and the mask, lie on different grids.
+        GeometryError: two channels, or a channel and the mask, lie on different grids, or a volume has a size that no
+            scan has.
     """
     if not channels:
         raise InputError(f"case {case.case}: none of its images ({sorted(case.images)}) is a channel of this run.")
     volumes: list[Volume] = []
+    units: list[str] = []
     notes: list[str] = []
     usual = usual or {}
     for channel in channels:
@@ -73,6 +81,8 @@ def load_images(case: Case, channels: Sequence[str], *, usual: Mapping[str, str]
             )
         path = case.images[channel]
         volume = read_volume(path, volume_index=case.channel_index.get(channel))
+        if (told := unlikely_size(volume.grid)) is not None:
+            raise GeometryError(f"{path}: {told}")
         values = np.asarray(volume.array[:1], dtype=np.float32)
         if not np.isfinite(values).all():
             raise InputError(
@@ -81,7 +91,7 @@ def load_images(case: Case, channels: Sequence[str], *, usual: Mapping[str, str]
         if volumes and not same_grid(volume.grid, volumes[0].grid):
             raise GeometryError(
                 f"case {case.case}: {path.name} has the grid {_shown(volume)}, but {case.images[channels[0]].name} "
-                f"has {_shown(volumes[0])}; resample one onto the other first."
+                f"has {_shown(volumes[0])}{_differing(volume, volumes[0])}; resample one onto the other first."
             )
         unit = unit_of(case, channel, values, told=channel in usual)
         recognised = bool(unit)
@@ -97,9 +107,12 @@ def load_images(case: Case, channels: Sequence[str], *, usual: Mapping[str, str]
         factor = factor_to_micro(unit) if unit in UNITS_OF_ADC else 1.0
         if factor != 1.0 and recognised:
             notes.append(f"{path.name}: ADC recognised in {unit} and converted to 1e-6 mm2/s.")
+        if channel_kind(channel) == "adc" and (doubt := size_doubt(volume.grid)) is not None:
+            notes.append(f"{path.name}: {doubt}")
+        units.append(MICRO if unit in UNITS_OF_ADC else unit)
         volumes.append(volume.with_array(np.asarray(values * np.float32(factor), dtype=np.float32)))
     stacked = Volume(np.concatenate([v.array for v in volumes]), volumes[0].grid)
-    return _brain_only(case, LoadedImages(stacked, tuple(channels), tuple(notes)))
+    return _brain_only(case, LoadedImages(stacked, tuple(channels), tuple(notes), units=tuple(units)))
 
 
 def load_mask(path: Path, image: Volume) -> NDArray[np.bool_]:
@@ -112,8 +125,8 @@ def load_mask(path: Path, image: Volume) -> NDArray[np.bool_]:
     volume = read_label(path)
     if not same_grid(volume.grid, image.grid):
         raise GeometryError(
-            f"{path}: the mask has the grid {_shown(volume)}, but its image has {_shown(image)}; resample the mask "
-            "onto the image first."
+            f"{path}: the mask has the grid {_shown(volume)}, but its image has {_shown(image)}"
+            f"{_differing(volume, image)}; resample the mask onto the image first."
         )
     values = volume.array[0]
     if not np.isfinite(values).all():
@@ -148,7 +161,13 @@ def _brain_only(case: Case, loaded: LoadedImages) -> LoadedImages:
     if found.origin != "background":
         return cut(found.mask, found.origin, *notes)
     if found.background == 0:
-        return replace(loaded, notes=(*loaded.notes, *notes), origin=found.origin)
+        if len(loaded.channels) == 1:
+            return replace(loaded, notes=(*loaded.notes, *notes), origin=found.origin)
+        inside = foreground_mask(image.array[adc : adc + 1])
+        others = (image.array != 0).any(axis=0)
+        if np.count_nonzero(others & ~inside) > CUT_LIMIT * np.count_nonzero(inside):
+            notes.append(f"What is background in {loaded.channels[adc]} was set to 0 in the other channels.")
+        return cut(inside, found.origin, *notes)
     notes.append(f"The background has the value {found.background:g}; it was set to 0.")
     return cut(found.mask & (image.array[adc] != found.background), found.origin, *notes)
 
@@ -189,8 +208,8 @@ def load_label(case: Case, labels: LabelSet, grid_of: Volume) -> Volume:
     volume = read_label(case.label)
     if not same_grid(volume.grid, grid_of.grid):
         raise GeometryError(
-            f"{case.label}: the label has the grid {_shown(volume)}, but its image has {_shown(grid_of)}; "
-            "resample the label onto the image first."
+            f"{case.label}: the label has the grid {_shown(volume)}, but its image has {_shown(grid_of)}"
+            f"{_differing(volume, grid_of)}; resample the label onto the image first."
         )
     return Volume(labels.encode(volume.array[:1], str(case.label)), grid_of.grid)
 
@@ -200,3 +219,9 @@ def _shown(volume: Volume) -> str:
     spacing = "x".join(f"{s:.4g}" for s in volume.spacing)
     origin = ", ".join(f"{o:.1f}" for o in volume.grid.affine[:-1, -1])
     return size if volume.grid.unit == "px" else f"{size} at {spacing} mm from ({origin})"
+
+
+def _differing(volume: Volume, other: Volume) -> str:
+    """Return what sets two grids of one shape apart, which rounded numbers may not show."""
+    same_shape = volume.grid.shape == other.grid.shape
+    return f" ({grid_difference(volume.grid, other.grid)})" if same_shape else ""

@@ -68,7 +68,7 @@ def check_header(path: Path) -> tuple[dict[str, str], int]:
 
 
 def check_voxels(path: Path) -> None:
-    """Look whether as many bytes of voxels are there as the header promises.
+    """Look whether as many bytes of voxels, or numbers where they are text, are there as the header promises.
 
     Raises:
         InputError: as :func:`check_header`, fewer bytes, or a detached voxel file that is not there.
@@ -86,6 +86,10 @@ def check_voxels(path: Path) -> None:
     there = sum(file.stat().st_size for file in detached) if detached else path.stat().st_size - end
     voxels = math.prod(int(n) for n in fields["DimSize"].split()) * int(counts["ElementNumberOfChannels"])
     promised = voxels * _BYTES.get(fields["ElementType"].removesuffix("_ARRAY"), 1)
+    if fields.get("BinaryData", "True")[:1] not in ("T", "t", "1"):
+        _require_numbers(path, detached or [path], start=0 if detached else end, wanted=voxels)
+        require_room(path, promised)
+        return
     packed = fields.get("CompressedData", "False").lower() == "true"
     if packed:
         require_bytes(path, promised=int(counts[_PACKED]), there=there)
@@ -95,3 +99,21 @@ def check_voxels(path: Path) -> None:
         # where they are damaged, MetaIO gives zeros and no error
         source, start = (detached[0], 0) if detached else (path, end)
         require_unpackable(source, start=start, length=int(counts[_PACKED]), promised=promised)
+
+
+def _require_numbers(path: Path, files: list[Path], *, start: int, wanted: int) -> None:
+    """Count the numbers of voxels that are written as text, since MetaIO takes what is missing for the last one.
+
+    Raises:
+        InputError: they are fewer than the header promises.
+    """
+    found = 0
+    for file in files:
+        with file.open("rb") as stream:
+            stream.seek(start)
+            found += sum(len(line.split()) for line in stream)
+    if found < wanted:
+        raise InputError(
+            f"{path}: the file is truncated or its header is damaged: {wanted} numbers are promised, but there are "
+            f"{found}; copy it again."
+        )

@@ -103,3 +103,9 @@ def _ready(steps: Steps, scan: Case, channels: Sequence[str], usual: Mapping[str
         return Outcome(ReadyScan(ready, loaded.notes), None)
     except UserError as error:
         return Outcome(None, str(error), user_error=True)
+    except MachineError as error:  # an image that is larger than the memory says nothing about the next one
+        return Outcome(None, str(error))
+    except MemoryError as error:
+        why = f" ({error})" if str(error) else ""
+        told = f"{scan.case}: there is not enough memory to prepare this scan{why}; check the spacing in its header, "
+        return Outcome(None, told + "or use a machine with more of it.")

@@ -13,11 +13,13 @@ __all__ = ["check", "require_clean"]
 
 
 def check(session: Session) -> list[Problem]:
-    """Return every problem of the cases that the run uses, errors first."""
+    """Return every problem of the cases and of the images that the run reads of them, errors first."""
     path, subjects = session.workspace.folds, {c.case: c.subject for c in session.trainable}
     # Folds of another set of cases are made anew by the plan, so there is nothing to check in them.
     folds = read_folds(path, subjects) if path.is_file() and cases_in(path) == set(subjects) else ()
-    found = run_checks(session.cases, session.labels, _needed(session), session.progress, folds=folds)
+    found = run_checks(
+        session.cases, session.labels, _needed(session), session.progress, folds=folds, read=session.read_of
+    )
     return [*found, *_idle_template(session)]
 
 

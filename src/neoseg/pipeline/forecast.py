@@ -16,7 +16,9 @@ import numpy as np
 
 from ..atlas.files import made_with
 from ..data.cases import Case
+from ..data.field_of_view import unlikely_size
 from ..data.store import digest
+from ..data.units import channel_kind
 from ..errors import NeosegError
 from ..inference.configs import WindowConfig
 from ..inference.predictor import Predictor
@@ -161,7 +163,8 @@ def forecast_predict(session: Session, failed: Sequence[str], *, device: str) ->
 def forecast_new_scans(predictor: Predictor, scans: Sequence[Case]) -> str:
     """Return one sentence on the windows and the time of new scans, from their headers; the empty border counts too.
 
-    Scans whose headers cannot be read, or of another dimension, are left to the prediction, which says what is wrong.
+    Scans whose headers cannot be read, of another dimension, or of a size that no scan has are left to the prediction,
+    which says what is wrong.
     """
     ensemble, work, litres = predictor.ensemble, Windows(), []
     for scan in scans:
@@ -169,7 +172,7 @@ def forecast_new_scans(predictor: Predictor, scans: Sequence[Case]) -> str:
             grid = read_grid(next(iter(scan.images.values())))
         except NeosegError:
             continue
-        if len(grid.spacing) != len(ensemble.plan.spacing_mm):
+        if len(grid.spacing) != len(ensemble.plan.spacing_mm) or unlikely_size(grid) is not None:
             continue
         space = predictor.template.grid(ensemble.plan.spacing_mm) if predictor.template is not None else grid
         scale = np.array(space.spacing) / ensemble.plan.spacing_mm
@@ -188,7 +191,7 @@ def _case_seconds(config: PrepareConfig, channels: Collection[str], litres: floa
     seconds = KEPT.seconds(litres)
     made = makes_zmap and ZADC not in channels
     if config.bias_field is not None:
-        seconds += sum(channel != ZADC for channel in channels) * BIAS_FIELD.seconds(litres)
+        seconds += sum(channel_kind(channel) != "z" for channel in channels) * BIAS_FIELD.seconds(litres)
     if made or config.space == "template":
         seconds += AFFINE.seconds(litres) + (FFD.seconds(litres) if config.ffd is not None else 0.0)
     return seconds + (ZMAP.seconds(litres) if made else 0.0)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ..data.cases import Case
+from ..data.field_of_view import unlikely_size
 from ..errors import ConfigError, NeosegError
 from ..inference.activations import activation_bytes
 from ..inference.configs import bytes_of, shown_bytes
@@ -87,7 +88,8 @@ def scan_uses(
 ) -> list[MemoryUse]:
     """Return how each new scan is predicted within the memory allowed, from the headers of the files.
 
-    A scan whose header cannot be read is left to the prediction, which says what is wrong.
+    A scan whose header cannot be read, or gives a size that no scan has, is left to the prediction, which says what is
+    wrong.
 
     Args:
         predictor: the run; its first network is loaded to see what it takes.
@@ -181,6 +183,7 @@ def _preparation(predictor: Predictor, channels: int, native: int, prepared: int
 
 def _grid_of(scan: Case) -> Grid | None:
     try:
-        return read_grid(next(iter(scan.images.values())))
+        grid = read_grid(next(iter(scan.images.values())))
     except NeosegError:
         return None
+    return grid if unlikely_size(grid) is None else None

@@ -20,7 +20,7 @@ from ..data.cases import Case
 from ..data.foreground import bounding_box, foreground_mask
 from ..data.loading import load_images, load_label
 from ..data.store import CaseStore, digest
-from ..errors import InputError
+from ..errors import ConfigError, InputError
 from ..labels import LabelSet
 from ..plan.fingerprint import read_facts
 from ..prepare.atlas import Atlas
@@ -121,7 +121,14 @@ def atlas_of(session: Session) -> Atlas:
 
     Raises:
         InputError: there is no healthy group, it is too small, or the given atlas cannot be used.
+        ConfigError: the atlas is configured for another channel than ADC.
     """
+    channel = session.config.atlas.channel
+    if channel != ADC:
+        raise ConfigError(
+            f"atlas.channel is {channel!r}, but the atlas of a run is one of {ADC!r}; leave it out, and make atlases "
+            "of other images with `neoseg atlas build`."
+        )
     given = session.config.template
     if given is not None:
         return _given_atlas(given, session.config)

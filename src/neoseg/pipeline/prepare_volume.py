@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from ..atomic import replacing
+from ..atomic import DAMAGED_NPZ, replacing
 from ..data.cases import Case
+from ..data.field_of_view import unlikely_size
 from ..data.foreground import foreground_mask
 from ..data.headers import orientation_doubt
 from ..data.loading import load_images, load_mask
-from ..data.units import MICRO, UNITS_OF_ADC, channel_kind
-from ..errors import ConfigError, InputError
+from ..data.units import UNITS_OF_ADC, channel_kind
+from ..errors import ConfigError, GeometryError, InputError
 from ..io import endings, read_grid, read_volume, strip_ending, write_volume
 from ..plan.intensity import NormaliseConfig, Rule
 from ..prepare.atlas import Atlas
@@ -42,6 +43,9 @@ KINDS = ("adc", "mr", "ct")
 
 RULES: tuple[Rule, ...] = ("case", "percentile")
 """Normalisation rules that need nothing but the image itself."""
+
+UNKNOWN = "unknown"
+"""Stands for the unit of an ADC map whose values are those of none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,7 +162,7 @@ def read_transform(path: Path) -> Transform:
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             return from_arrays(dict(arrays))
-    except (OSError, ValueError, EOFError, AttributeError, TypeError) as error:
+    except (*DAMAGED_NPZ, AttributeError, TypeError) as error:
         raise InputError(f"{path}: this transform cannot be read ({error}); write it again.") from error
 
 
@@ -255,7 +259,7 @@ def _read(job: VolumeJob, kind: str, facts: dict[str, Any]) -> Brain:
     mask = load_mask(job.mask, volume) if job.mask is not None else foreground_mask(volume.array)
     facts |= {
         "kind": kind,
-        "unit": MICRO if kind == "adc" else "as stored",
+        "unit": (loaded.units[0] or UNKNOWN) if kind == "adc" else "as stored",
         "mask": {"origin": loaded.origin, "ml": round(float(mask.sum()) * volume.grid.voxel_volume / 1000, 2)},
         "warnings": [*([doubt] if (doubt := orientation_doubt(volume.grid)) else []), *loaded.notes],
     }
@@ -266,11 +270,17 @@ def _atlas(job: VolumeJob, kind: str, unit: str, correction: BiasFieldConfig | N
     """Return the atlas for the Z map, where one is wanted, once it is known to hold the like of the scan.
 
     Raises:
-        InputError: it cannot be read, holds another channel or unit, or its scans had another bias correction.
+        InputError: it cannot be read, holds another channel or unit, its scans had another bias correction, or the
+            unit of the scan is not known.
     """
     if job.atlas is None or job.zmap is None:
         return None
     atlas = Atlas.load(job.atlas)
+    if kind == "adc" and unit == UNKNOWN:
+        raise InputError(
+            f"{job.source}: its values are those of no known unit of ADC ({', '.join(UNITS_OF_ADC)}), so they cannot "
+            "be compared with an atlas; give --unit."
+        )
     try:
         atlas.require(kind, unit)
     except InputError as error:
@@ -321,6 +331,8 @@ def _template(path: Path) -> Brain:
     image = volume.array[:1].astype(np.float32)
     if volume.grid.ndim != 3 or not np.isfinite(image).all() or np.ptp(image) == 0:
         raise InputError(f"{path}: a template has to be a 3-D image of finite numbers that are not all the same.")
+    if (told := unlikely_size(volume.grid)) is not None:
+        raise GeometryError(f"{path}: {told}")
     return Brain(Volume(image, volume.grid), foreground_mask(image))
 
 

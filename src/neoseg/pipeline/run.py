@@ -233,7 +233,7 @@ def _key(session: Session, stage: str) -> str:
         return digest([stage, __version__, plan_key(session)])
     parts: list[Any] = [stage, __version__, session.table_key, [session.digests(c) for c in session.cases]]
     if stage == "check":
-        parts += [list(config.labels.items()), config.label_key, config.channels]
+        parts += [list(config.labels.items()), config.label_key, config.channels, session.channels_read]
         parts += [str(config.template), config.prepare.space, config.prepare.zmap is None]
     if stage in ("prepare", "train", "predict", "evaluate"):
         parts += [session.store.folder.name]

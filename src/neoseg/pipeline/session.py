@@ -16,12 +16,13 @@ from ..config import RunConfig
 from ..data.cases import Case, channels_of, read_cases
 from ..data.folds import Fold, read_folds
 from ..data.store import CaseStore, digest, files_digest
+from ..data.units import channel_kind
 from ..errors import ConfigError, InputError, StateError, nearest
 from ..io import detached_files
 from ..labels import LabelSet
 from ..methods.configs import RuleConfig
 from ..plan.plan import Plan, read_plan
-from ..prepare.configs import ZADC, PrepareSettings, channels_read
+from ..prepare.configs import ADC, ZADC, PrepareSettings, channels_read, reference_channel
 from ..progress import Progress, Silent
 from ..targets import Targets
 from ..workspace import Run, Workspace, write_if_changed
@@ -111,6 +112,17 @@ class Session:
     def channels_read(self) -> tuple[str, ...]:
         """Channels that are read of a case where it has them; see :func:`neoseg.prepare.configs.channels_read`."""
         return channels_read(self.config.prepare, self.channels, makes_zmap=self.makes_zmap)
+
+    @property
+    def builds_atlas(self) -> bool:
+        """Whether an atlas is built of the healthy group, for Z maps or as the template."""
+        return self.config.template is None and (self.makes_zmap or self.config.prepare.space == "template")
+
+    def read_of(self, case: Case) -> tuple[str, ...]:
+        """Return the channels that are read of a case: ADC of the healthy group, where an atlas is built of it."""
+        if case.group == "healthy":
+            return (ADC,) if self.builds_atlas else ()
+        return self.channels_read
 
     @property
     def plan(self) -> Plan:
@@ -213,6 +225,7 @@ class Session:
             return digest([self._digest(p) for p in (sorted(given.glob("atlas.*")) if given.is_dir() else [given])])
         return digest(
             [
+                __version__,
                 [self.digests(c) for c in self.healthy],
                 config.atlas.model_dump(mode="json"),
                 config.prepare.bias_field.model_dump(mode="json") if config.prepare.bias_field else None,
@@ -263,7 +276,8 @@ def open_session(config: RunConfig, progress: Progress | None = None) -> Session
 
     Raises:
         InputError: the table is missing, wrong or empty.
-        ConfigError: a rule names a channel that the network has not, or there are several classes for it.
+        ConfigError: a rule names a channel that the network has not, or there are several classes for it; or another
+            channel than ADC would be deformed to fit an atlas of ADC.
     """
     require_main_guard()
     cases = read_cases(config.cases)
@@ -272,6 +286,7 @@ def open_session(config: RunConfig, progress: Progress | None = None) -> Session
     session = Session(config, tuple(cases), progress or Silent())
     if config.rules and session.used:
         _require_rules(config.rules, session.channels, session.labels.count)
+    _require_contrast(session)
     return session
 
 
@@ -288,3 +303,25 @@ def _require_rules(rules: Sequence[RuleConfig], channels: Sequence[str], classes
             )
     if classes > 2:
         raise ConfigError(f"rules: a threshold finds one class, but {classes - 1} are declared; remove [[rules]].")
+
+
+def _require_contrast(session: Session) -> None:
+    """Refuse a free-form registration of another channel than ADC to an atlas, which is one of ADC.
+
+    Raises:
+        ConfigError: naming the channel.
+    """
+    prepare, given = session.config.prepare, session.config.template
+    has_atlas = bool(session.healthy) if given is None else given.is_dir()
+    if prepare.ffd is None or not has_atlas or not session.used:
+        return
+    if prepare.space == "native" and not (prepare.zmap is not None and session.makes_zmap):
+        return
+    reference = reference_channel(prepare, session.channels)
+    if channel_kind(reference) != "adc":
+        other = "" if session.makes_zmap else f", or name an image of {reference} as `template`"
+        raise ConfigError(
+            f"prepare.reference: the channel {reference!r} would be registered to an atlas of ADC, but the free-form "
+            f'step needs one contrast; set prepare.reference = "{ADC}" where there is ADC, or prepare.ffd = '
+            f"false{other}."
+        )

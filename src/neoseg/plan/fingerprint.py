@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field, ValidationError
 from ..atomic import read_json, write_json
 from ..data.cases import Case
 from ..data.foreground import bounding_box, foreground_mask
-from ..data.loading import load_images, load_label, unit_of
+from ..data.loading import load_images, load_label
 from ..errors import InputError
 from ..labels import LabelSet
 
@@ -32,7 +32,7 @@ __all__ = [
     "write_fingerprint",
 ]
 
-FORMAT = 2
+FORMAT = 3
 """Counts the changes of what a fingerprint holds; one of another number is made anew."""
 
 _TAIL = (0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 1, 2, 5)
@@ -141,7 +141,7 @@ def case_facts(case: Case, channels: Sequence[str], labels: LabelSet, *, read: S
         foreground_ml=float(mask.sum() * to_ml),
         label_ml=volumes,
         channels={
-            name: _channel_facts(image[i], mask, labelled, unit_of(case, name, image[i : i + 1]))
+            name: _channel_facts(image[i], mask, labelled, loaded.units[i])
             for i, name in enumerate(present)
             if name in channels
         },

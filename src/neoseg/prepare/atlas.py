@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError, model_validator
 
-from ..atomic import read_json, replacing, write_json
+from ..atomic import DAMAGED_NPZ, read_json, replacing, write_json
 from ..errors import InputError
 from ..volume import Grid, Volume, same_grid
 
@@ -133,6 +132,13 @@ class Atlas:
         """What the building found worth a sentence."""
         return tuple(self.provenance.get("warnings", ()))
 
+    @property
+    def deforms(self) -> bool | None:
+        """Whether its heads were registered with a free-form deformation; ``None``: not known."""
+        config = self.provenance.get("config")
+        rounds = config.get("rounds") if isinstance(config, Mapping) else None
+        return rounds > 0 if isinstance(rounds, int) else None
+
     def require(self, channel: str, unit: str) -> None:
         """Refuse the atlas for scans of another kind.
 
@@ -146,11 +152,14 @@ class Atlas:
             )
 
     def save(self, folder: Path) -> None:
-        """Write ``atlas.npz`` (maps and grid) and ``atlas.json`` (the rest) into a folder."""
+        """Write ``atlas.npz`` (maps and grid) and ``atlas.json`` (the rest) into a folder; half of them is no atlas."""
         arrays = {name: volume.array[0] for name, volume in self._parts().items()}
         arrays |= {"mask": self.inside.astype(np.uint8), "affine": self.grid.affine}
-        with replacing(folder / "atlas.npz") as temporary, temporary.open("wb") as stream:
-            np.savez_compressed(stream, **arrays)
+        with replacing(folder / "atlas.npz") as temporary:
+            with temporary.open("wb") as stream:
+                np.savez_compressed(stream, **arrays)
+            # Without its words the folder holds no atlas, so a kill before they are written leaves no mixture of two.
+            (folder / "atlas.json").unlink(missing_ok=True)
         words = {
             "format": FORMAT,
             "count": self.count,
@@ -181,7 +190,7 @@ class Atlas:
             raise InputError(
                 f"{folder}: no atlas lies here ({Path(str(error.filename)).name} is missing); build it."
             ) from None
-        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, ValidationError) as error:
+        except (*DAMAGED_NPZ, KeyError, TypeError, ValidationError) as error:
             raise InputError(f"{folder}: the atlas cannot be read ({error}); build it again.") from None
         if known not in READABLE:
             raise InputError(

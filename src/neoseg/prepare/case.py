@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ..data.brain_mask import brain_mask
 from ..data.foreground import bounding_box, foreground_mask
 from ..data.loading import LoadedImages
+from ..data.units import channel_kind
 from ..errors import InputError
 from ..plan.intensity import NormaliseConfig
 from ..register.transforms import Transform
@@ -105,7 +106,7 @@ def physical_maps(
     warnings = list(loaded.notes)
     if config.bias_field is not None:
         for name in maps:
-            if name != ZADC:
+            if channel_kind(name) != "z":
                 field = correct_bias_field(Volume(maps[name][None], grid), mask, config.bias_field)
                 maps[name] = field.corrected.array[0]
                 facts[f"bias_field_sd_{name}"] = float(field.log_field[mask].std())
@@ -130,7 +131,14 @@ def physical_maps(
         if loaded.origin == "everything" and (told := brain_mask(registered).warning):
             warnings.append(told)
     if makes_zmap and atlas is not None and registration is not None and config.zmap is not None:
-        made = zmap_with_coverage(Volume(maps[ADC][None], grid), mask, atlas, registration.transform, config.zmap)
+        made = zmap_with_coverage(
+            Volume(maps[ADC][None], grid),
+            mask,
+            atlas,
+            registration.transform,
+            config.zmap,
+            deforms=config.ffd is not None,
+        )
         maps[ZADC] = made.volume.array[0]
         facts["outside_atlas_share"] = made.uncovered
         warnings += [made.warning] if made.warning else []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,7 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..atomic import replacing
+from ..atomic import DAMAGED_NPZ, replacing
+from ..data.field_of_view import unlikely_size
 from ..data.foreground import bounding_box, foreground_mask
 from ..errors import GeometryError, InputError
 from ..io import read_volume
@@ -57,11 +57,14 @@ class Template:
 
         Raises:
             InputError: the file cannot be read, is not 3-D, empty or has voxels that are not numbers.
+            GeometryError: it has a size that no scan has.
         """
         volume = read_volume(path)
         image = volume.array[:1].astype(np.float32)
         if volume.grid.ndim != 3 or not np.isfinite(image).all() or not image.any():
             raise InputError(f"{path}: a template has to be a 3-D image of finite numbers that are not all 0.")
+        if (told := unlikely_size(volume.grid)) is not None:
+            raise GeometryError(f"{path}: {told}")
         return Template(Volume(image, upright(volume.grid)), foreground_mask(image))
 
     def grid(self, spacing_mm: tuple[float, ...]) -> Grid:
@@ -101,7 +104,7 @@ class Template:
             with (folder / "template.npz").open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
                 image, mask, affine = (arrays[name] for name in ("image", "mask", "affine"))
             return Template(Volume(image[None], Grid(image.shape, affine)), mask.astype(bool))
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        except (*DAMAGED_NPZ, KeyError) as error:
             raise InputError(f"{folder}: the template cannot be read ({error}); copy the run folder again.") from None
 
 

@@ -202,7 +202,8 @@ def zmap_of(brain: Brain, atlas: Atlas, config: PrepareConfig) -> ZOfVolume:
     """
     own = Volume(brain.volume.array, upright(brain.volume.grid))
     found = register_to(Template.of_atlas(atlas), own, brain.mask, config)
-    made = zmap_with_coverage(own, brain.mask, atlas, found.transform, config.zmap)
+    deforms = config.ffd is not None
+    made = zmap_with_coverage(own, brain.mask, atlas, found.transform, config.zmap, deforms=deforms)
     if made.uncovered >= 1:
         raise InputError("No voxel of the brain lies inside the atlas, so there is no Z map; check the scan's mask.")
     facts = {**found.facts, "outside_atlas_share": made.uncovered}

@@ -95,7 +95,13 @@ def zmap(
 
 
 def zmap_with_coverage(
-    adc: Volume, mask: NDArray[Any], atlas: Atlas, transform: Transform, config: ZmapConfig | None = None
+    adc: Volume,
+    mask: NDArray[Any],
+    atlas: Atlas,
+    transform: Transform,
+    config: ZmapConfig | None = None,
+    *,
+    deforms: bool | None = None,
 ) -> ZMap:
     """Compare a scan with the atlas: Z = (ADC - mean) / sd, smoothed inside the mask, calibrated, clipped.
 
@@ -110,6 +116,8 @@ def zmap_with_coverage(
         atlas: the healthy group.
         transform: subject world to atlas world.
         config: smoothing, clip, floor; by default ``ZmapConfig()``.
+        deforms: whether the registration has a free-form step, which the calibration of the atlas is held against;
+            ``None``: not known.
 
     Raises:
         GeometryError: not one channel in 3-D, or a mask of another shape.
@@ -123,7 +131,7 @@ def zmap_with_coverage(
     z, covered = np.zeros(inside.shape, np.float32), np.zeros(inside.shape, bool)
     z[inside], covered[inside] = t, found.known
     z = masked_smoothing(z, covered, adc.spacing, config.smooth_mm)
-    scale, warnings = _calibration(atlas, config)
+    scale, warnings = _calibration(atlas, config, deforms)
     z = np.clip(z / np.float32(scale), -config.clip, config.clip)
     z[~covered] = 0
     uncovered = 1 - float(found.known.mean())
@@ -219,7 +227,7 @@ def masked_smoothing(
     return result
 
 
-def _calibration(atlas: Atlas, config: ZmapConfig) -> tuple[float, list[str]]:
+def _calibration(atlas: Atlas, config: ZmapConfig, deforms: bool | None) -> tuple[float, list[str]]:
     """Return what Z is divided by and what there is to say about it."""
     if not config.calibrate:
         return 1.0, []
@@ -234,6 +242,13 @@ def _calibration(atlas: Atlas, config: ZmapConfig) -> tuple[float, list[str]]:
         warnings.append(
             f"The atlas was calibrated with sd_floor = {known.sd_floor:g}, but it is {config.sd_floor:g}; Z of healthy "
             "heads may have another standard deviation than 1."
+        )
+    measured = atlas.deforms
+    if None not in (deforms, measured) and deforms != measured:
+        one, other = ("with", "without") if measured else ("without", "with")
+        warnings.append(
+            f"The atlas was calibrated {one} a free-form deformation, but the scan is registered {other} one; Z of "
+            "healthy heads may have another standard deviation than 1."
         )
     return known.spread(config.smooth_mm, small_sample=config.small_sample), warnings
 

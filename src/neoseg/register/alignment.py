@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import InputError
 from ..volume import Volume
 from .configs import AffineConfig
 from .images import around, dilated, isotropic, isotropic_mask, known
@@ -81,12 +82,20 @@ def make_level(
         centre: ``(3,)`` of the fixed head, RAS mm.
         config: margin of the mask, bins and number of samples.
         spacing: voxel side in mm.
+
+    Raises:
+        InputError: the fixed head is so thin that no voxel of this side lies half inside it.
     """
     fixed, moving = images
     margin = config.mask_margin_mm + 2 * spacing
     grid = around(fixed.grid, inside[0], spacing, margin)
     mask = dilated(isotropic_mask(inside[0], fixed.grid, grid), spacing, config.mask_margin_mm)
     chosen = np.flatnonzero(mask & known(inside[0], fixed.grid, grid))
+    if len(chosen) == 0:
+        raise InputError(
+            f"The fixed head is too thin for a registration with voxels of {spacing:g} mm; give more of the head, a "
+            "mask of it, or smaller levels_mm."
+        )
     if len(chosen) > config.samples:
         chosen = np.sort(np.random.default_rng(config.seed).choice(chosen, config.samples, replace=False))
     values = isotropic(fixed, grid).array[0].ravel()[chosen]

@@ -96,6 +96,8 @@ def register_ffd(
     The deformation acts first, in fixed world space, so grids of heads registered to one template can be averaged:
     their lattice depends on the fixed mask and the config alone. The same call gives the same bits.
 
+    Where a face of a field of view cuts through a head, what lies behind it is unknown and takes no part.
+
     Args:
         fixed: one channel, 3-D.
         moving: one channel, 3-D, of the same contrast up to gain and offset.
@@ -105,7 +107,7 @@ def register_ffd(
 
     Raises:
         GeometryError: not one channel in 3-D, or a mask of another shape.
-        InputError: an empty mask, a constant image or numbers that are not finite.
+        InputError: an empty mask, a constant image, numbers that are not finite, or a start that lays the heads apart.
         ConfigError: a device that is not there.
 
     Source: Rueckert et al., IEEE Trans Med Imaging 18 (1999) 712-721, with correlation in place of mutual information.
@@ -114,9 +116,9 @@ def register_ffd(
     if config.method in SIMPLEITK:
         config = config.model_copy(update=PLAIN)
     inside = require_image(fixed, fixed_mask, "fixed")
-    require_image(moving, None, "moving")
+    other = require_image(moving, None, "moving")
     levels = [
-        Level(fixed, moving, start, inside=inside, sizes=sizes, config=config)
+        Level(fixed, moving, start, inside=inside, other=other, sizes=sizes, config=config)
         for sizes in zip(config.grid_mm, config.image_mm, strict=True)
     ]
     last = levels[-1]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ..errors import InputError
 from ..volume import Volume
 from .configs import FfdConfig
-from .images import around, dilated, isotropic, isotropic_mask
+from .images import around, dilated, isotropic, isotropic_mask, known
 from .splines import basis
 from .transforms import Ffd, Transform
 
@@ -29,7 +29,8 @@ class Level:
     Attributes:
         grid: isotropic, along the world axes, around the fixed mask.
         side: its voxel side in mm.
-        mask: where the similarity is measured, ``grid.shape``.
+        mask: where the similarity is measured, ``grid.shape``: the head and a margin, less what lies behind a face of
+            either field of view that cuts through a head.
         samples: flat indices of the voxels of the mask.
         index: ``(samples, 3)`` their voxel indices.
         fixed: the fixed image on the grid, float64.
@@ -47,6 +48,7 @@ class Level:
         start: Transform,
         *,
         inside: NDArray[np.bool_],
+        other: NDArray[np.bool_] | None = None,
         sizes: tuple[float, float],
         config: FfdConfig,
     ) -> None:
@@ -57,20 +59,30 @@ class Level:
             moving: one channel, 3-D.
             start: fixed world to moving world.
             inside: the fixed mask on the grid of the fixed image.
+            other: where the moving head is, on the grid of its image; ``None``: nothing of it lies behind a face.
             sizes: distance of the control points and voxel side in mm.
             config: margins.
 
         Raises:
-            InputError: the mask is thinner than half a voxel of this level everywhere.
+            InputError: the fixed mask is thinner than half a voxel of this level everywhere, or nothing of it
+                lies in the field of view of the moving image.
         """
         spacing, self.side = sizes
         self.grid = around(fixed.grid, inside, self.side, config.mask_margin_mm + 2 * max(config.image_mm))
-        self.mask = dilated(isotropic_mask(inside, fixed.grid, self.grid), self.side, config.mask_margin_mm)
-        self.samples = np.flatnonzero(self.mask)
-        if len(self.samples) == 0:
+        head = dilated(isotropic_mask(inside, fixed.grid, self.grid), self.side, config.mask_margin_mm)
+        if not head.any():
             raise InputError(
                 f"The fixed mask is too thin for a free-form registration with voxels of {self.side:g} mm; choose a "
                 "smaller image_mm."
+            )
+        self.mask = head & known(inside, fixed.grid, self.grid)
+        if other is not None:
+            self.mask &= known(other, moving.grid, self.grid, start)
+        self.samples = np.flatnonzero(self.mask)
+        if len(self.samples) == 0:
+            raise InputError(
+                "Under the start no part of the fixed head lies in the field of view of the moving image; give one "
+                "under which the heads overlap."
             )
         self.index = np.stack(np.unravel_index(self.samples, self.grid.shape), axis=1).astype(np.float64)
         self.fixed = isotropic(fixed, self.grid).array[0].astype(np.float64)

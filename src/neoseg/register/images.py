@@ -97,13 +97,19 @@ def clipped(volume: Volume, inside: NDArray[np.bool_]) -> Volume:
     return volume.with_array(np.clip(image, low, high)[None])
 
 
-def known(inside: NDArray[np.bool_], own: Grid, grid: Grid) -> NDArray[np.bool_]:
+def known(inside: NDArray[np.bool_], own: Grid, grid: Grid, transform: Transform | None = None) -> NDArray[np.bool_]:
     """Tell which voxels of another grid an image says something about.
 
     All do that lie in its field of view; beyond a face of the field of view there is background where the head does not
     reach that face, and something unknown where the face cuts through the head.
+
+    Args:
+        inside: where the head is in the image, on ``own``.
+        own: grid of the image.
+        grid: the other one.
+        transform: world of ``grid`` to world of the image; ``None`` is the identity.
     """
-    index = own.to_index(grid_points(grid))
+    index = own.to_index(grid_points(grid) if transform is None else transform.on_grid(grid))
     shape = np.asarray(own.shape)
     nearest = np.clip(np.rint(index), 0, shape - 1).astype(np.int64)
     beyond = ((index < -0.5) | (index > shape - 0.5)).any(axis=1)

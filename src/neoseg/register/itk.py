@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..atomic import replacing
-from ..errors import GeometryError, InputError
+from ..errors import GeometryError, InputError, MachineError
 from ..volume import Grid, Volume
 from .transforms import Affine, Chain, Ffd, Transform
 
@@ -191,13 +191,23 @@ def write_itk(transform: Transform, path: Path) -> None:
     """Write a transform as an ITK file (.tfm, .txt, .h5, .hdf5), fixed to moving points in LPS as ITK resamples.
 
     Raises:
-        InputError: another ending, or a step without a form in ITK.
+        InputError: another ending, a step without a form in ITK, or a folder that cannot be written.
+        MachineError: the disk does not take the file.
     """
     import SimpleITK as sitk  # noqa: N813
 
     _require_ending(path)
+    made = transform_to_itk(transform)
     with replacing(path) as temporary:
-        sitk.WriteTransform(transform_to_itk(transform), str(temporary))
+        temporary.touch()  # a folder that takes no file says so itself
+        try:
+            sitk.WriteTransform(made, str(temporary))
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise MachineError(
+                f"{path}: the disk did not take the whole file ({reason}); free some space, or look after the disk: "
+                "nothing half-written was left."
+            ) from error
 
 
 def read_itk(path: Path) -> Transform:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..atomic import read_json, replacing_folder, write_json
+from ..atomic import DAMAGED_NPZ, read_json, replacing_folder, write_json
 from ..errors import InputError
 from .transforms import Affine, Chain, Ffd, InverseFfd, Transform, from_arrays, to_arrays
 
@@ -54,12 +54,12 @@ def load_transform(folder: Path) -> Transform:
     """
     try:
         record = read_json(folder / RECORD)
-        with np.load(folder / ARRAYS, allow_pickle=False) as arrays:
+        with (folder / ARRAYS).open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             transform = from_arrays(arrays)
-    except (OSError, ValueError, EOFError) as error:
+    except (*DAMAGED_NPZ, AttributeError, TypeError) as error:
         raise InputError(f"{folder}: this transform cannot be read ({error}); save it again.") from error
     known = transform_record(transform)
-    if any(record.get(key) != value for key, value in known.items()):
+    if not isinstance(record, dict) or any(record.get(key) != value for key, value in known.items()):
         raise InputError(
             f"{folder}: {RECORD} and {ARRAYS} do not belong together or come from another version; save it again."
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,7 +65,7 @@ class FileFacts:
 
 @dataclass(frozen=True)
 class CaseFacts:
-    """One case with the facts of its files by channel, of its label and of its brain mask."""
+    """One case with the facts of its files by channel (of those that are read), of its label and of its brain mask."""
 
     case: Case
     images: dict[str, FileFacts]
@@ -90,12 +90,16 @@ class DataFacts:
     folds: tuple[Fold, ...] = ()
 
 
-def gather(cases: Sequence[Case], progress: Progress) -> tuple[CaseFacts, ...]:
-    """Read every file of every case once."""
+def gather(
+    cases: Sequence[Case], progress: Progress, read: Callable[[Case], Collection[str]] | None = None
+) -> tuple[CaseFacts, ...]:
+    """Read every file of every case once; see :func:`neoseg.data.checks.run_checks`."""
     found = []
     with progress.track("Reading files", len(cases)) as advance:
         for case in cases:
-            images = {name: _image(path, case.channel_index.get(name)) for name, path in case.images.items()}
+            wanted = case.images if read is None else read(case)
+            paths = {n: p for n, p in case.images.items() if n in wanted or not p.is_file()}
+            images = {name: _image(path, case.channel_index.get(name)) for name, path in paths.items()}
             label = _label(case.label) if case.label is not None else None
             mask = _label(case.mask) if case.mask is not None else None
             found.append(CaseFacts(case, images, label, mask))

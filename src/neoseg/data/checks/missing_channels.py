@@ -13,8 +13,8 @@ def missing_channels(data: DataFacts) -> list[Problem]:
     """Report patients that lack a channel; a healthy case (for the atlas) needs one of the channels only."""
     found = []
     for facts in data.cases:
-        given = list(facts.images)
-        lacking = [channel for channel in data.channels if channel not in facts.images]
+        given = list(facts.case.images)
+        lacking = [channel for channel in data.channels if channel not in facts.case.images]
         if not given or not lacking:
             continue  # a case without any image is the business of missing_images
         if facts.case.group == "healthy" and len(lacking) < len(data.channels):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from ...labels import LabelSet
@@ -28,6 +28,7 @@ from .not_finite import not_finite
 from .orientation import orientation
 from .problem import Problem
 from .site_shift import site_shift
+from .sizes import sizes
 from .split_subjects import split_subjects
 from .unreadable_files import unreadable_files
 
@@ -50,6 +51,7 @@ CHECKS: tuple[Check, ...] = (
     Check("missing_labels", missing_labels),
     Check("missing_channels", missing_channels),
     Check("grids", grids),
+    Check("sizes", sizes),
     Check("not_finite", not_finite),
     Check("constant_images", constant_images),
     Check("colours", colours),
@@ -72,6 +74,7 @@ def run_checks(
     progress: Progress | None = None,
     *,
     folds: Sequence[Fold] = (),
+    read: Callable[[Case], Collection[str]] | None = None,
 ) -> list[Problem]:
     """Read every file once and return all problems, errors first; nothing is written and nothing is raised.
 
@@ -81,7 +84,8 @@ def run_checks(
         channels: the channels that every patient needs.
         progress: told of each case that was read.
         folds: the cross-validation, when it is made already (an edited folds.json may split a subject).
+        read: the channels that are read of a case; of others only missing files are told. Omitted: all.
     """
-    facts = DataFacts(gather(cases, progress or Silent()), labels, tuple(channels), tuple(folds))
+    facts = DataFacts(gather(cases, progress or Silent(), read), labels, tuple(channels), tuple(folds))
     found = [problem for check in CHECKS for problem in check.run(facts)]
     return sorted(found, key=lambda problem: (problem.severity != "error", problem.case))
