@@ -128,7 +128,7 @@ def test_one_fold_has_no_spread_and_says_so(blob_run: tuple[Path, Path], scan: P
     run = with_one_fold(blob_run[0], tmp_path / "run", 0)
     (found,) = predict_scans(run, scan, tmp_path / "out", options=PredictOptions(uncertainty=True), progress=Silent())
     assert set(written(tmp_path / "out")) == {"scan1.nii.gz", "scan1_entropy.nii.gz"}
-    assert not found.ranges_ml and any("one fold" in warning for warning in found.warnings)
+    assert not found.ranges_ml and any("One fold predicts" in warning for warning in found.warnings)
 
 
 def test_a_limit_on_the_memory_is_kept_and_changes_nothing(blob_run: tuple[Path, Path], tmp_path: Path) -> None:

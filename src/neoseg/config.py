@@ -118,6 +118,14 @@ class RunConfig(BaseModel, frozen=True, extra="forbid"):
         return self
 
     @model_validator(mode="after")
+    def _labels_make_classes(self) -> RunConfig:
+        try:
+            _ = self.targets
+        except ConfigError as error:
+            raise ValueError(str(error).removesuffix(".")) from error
+        return self
+
+    @model_validator(mode="after")
     def _nothing_is_chosen_for_regions(self) -> RunConfig:
         set_ones = [
             name for name in PostprocessSearch.model_fields
