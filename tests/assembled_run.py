@@ -21,7 +21,7 @@ from neoseg.pipeline.session import Session, open_session
 from neoseg.training.checkpoint import write_weights
 from neoseg.workspace import Run
 
-__all__ = ["SHAPE", "assemble", "draw_weights", "open_table", "predicted", "save", "with_one_fold"]
+__all__ = ["SHAPE", "assemble", "assembled", "draw_weights", "open_table", "predicted", "save", "with_one_fold"]
 
 SHAPE = (20, 22, 18)
 CONFIG = """
@@ -79,6 +79,24 @@ def assemble(session: Session) -> Run:
     )
     predicted(run)
     return run
+
+
+def assembled(root: Path, scans: Sequence[str]) -> tuple[Session, Path]:
+    """Return a run of four made-up cases, and a folder of scans of these names."""
+    generator = np.random.default_rng(0)
+    cases = []
+    for number in range(4):
+        label = np.zeros(SHAPE, np.uint8)
+        label[6:12, 7:13, 5 + number : 10 + number] = 1
+        image = (generator.normal(100, 10, SHAPE) + 60 * label).astype(np.float32)
+        name = f"p{number}"
+        images = {"t1": save(root / f"{name}.nii.gz", image)}
+        cases.append(Case(case=name, subject=name, images=images, label=save(root / f"{name}_label.nii.gz", label)))
+    for name in scans:
+        save(root / "scans" / f"{name}.nii.gz", generator.normal(100, 10, SHAPE).astype(np.float32))
+    session = open_table(root, cases)
+    assemble(session)
+    return session, root / "scans"
 
 
 def predicted(run: Run) -> None:

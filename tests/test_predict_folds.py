@@ -6,12 +6,10 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from assembled_run import SHAPE, assemble, open_table, save, with_one_fold
+from assembled_run import assembled, with_one_fold
 from fault_scene import Done
-from neoseg.data.cases import Case
 from neoseg.errors import ConfigError, StateError
 from neoseg.pipeline.new_scans import UNTUNED, PredictOptions, load_predictor, predict_scans
 from neoseg.pipeline.session import Session
@@ -22,20 +20,7 @@ Command = Callable[..., Done]
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Session, Path]:
     """A run of two folds and a folder with a scan."""
-    root = tmp_path_factory.mktemp("made")
-    generator = np.random.default_rng(0)
-    cases = []
-    for number in range(4):
-        label = np.zeros(SHAPE, np.uint8)
-        label[6:12, 7:13, 5 + number : 10 + number] = 1
-        image = (generator.normal(100, 10, SHAPE) + 60 * label).astype(np.float32)
-        name = f"p{number}"
-        images = {"t1": save(root / f"{name}.nii.gz", image)}
-        cases.append(Case(case=name, subject=name, images=images, label=save(root / f"{name}_label.nii.gz", label)))
-    save(root / "scans" / "a.nii.gz", generator.normal(100, 10, SHAPE).astype(np.float32))
-    session = open_table(root, cases)
-    assemble(session)
-    return session, root / "scans"
+    return assembled(tmp_path_factory.mktemp("made"), ["a"])
 
 
 @pytest.mark.parametrize("index", [0, 1])

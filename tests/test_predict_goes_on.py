@@ -16,9 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from assembled_run import SHAPE, assemble, draw_weights, open_table, predicted, save, with_one_fold
+from assembled_run import SHAPE, assembled, draw_weights, predicted, save, with_one_fold
 from neoseg.atomic import read_json, write_json
-from neoseg.data.cases import Case
 from neoseg.errors import InputError, StateError
 from neoseg.pipeline import new_scans
 from neoseg.pipeline.new_scans import PredictedScan, PredictOptions, load_predictor, predict_scans
@@ -61,21 +60,7 @@ class Listener:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Session, Path]:
     """A run and a folder of three scans."""
-    root = tmp_path_factory.mktemp("made")
-    generator = np.random.default_rng(0)
-    cases = []
-    for number in range(4):
-        label = np.zeros(SHAPE, np.uint8)
-        label[6:12, 7:13, 5 + number : 10 + number] = 1
-        image = (generator.normal(100, 10, SHAPE) + 60 * label).astype(np.float32)
-        name = f"p{number}"
-        images = {"t1": save(root / f"{name}.nii.gz", image)}
-        cases.append(Case(case=name, subject=name, images=images, label=save(root / f"{name}_label.nii.gz", label)))
-    for name in NAMES:
-        save(root / "scans" / f"{name}.nii.gz", generator.normal(100, 10, SHAPE).astype(np.float32))
-    session = open_table(root, cases)
-    assemble(session)
-    return session, root / "scans"
+    return assembled(tmp_path_factory.mktemp("made"), NAMES)
 
 
 @pytest.fixture
