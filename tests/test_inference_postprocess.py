@@ -193,6 +193,58 @@ def test_the_choice_has_the_best_mean_of_its_criterion(criterion):
     assert (chosen.minimum_lesion_mm3, chosen.keep_largest) == (5.0, ()) and f1 == 1.0
 
 
+def scored(dice):
+    """Tables ``(2, thresholds, 1, 1)`` of one row of Dice a case."""
+    return [np.broadcast_to(np.array(row)[None, :, None, None], (2, len(row), 1, 1)) for row in dice]
+
+
+THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
+ONE = PostprocessSearch(thresholds=THRESHOLDS, minimum_lesion_mm3=(0.0,))
+
+
+def test_a_threshold_that_is_best_by_chance_is_not_taken():
+    # some cases gain by a low threshold and others lose as much, but for a little
+    gain = np.array([0.3, -0.25, 0.28, -0.29, 0.27, -0.26])
+    rows = 0.5 + gain[:, None] * (np.array(THRESHOLDS) < 0.35)
+    assert gain.mean() > 0
+    assert best_choice(scored(rows), thresholds=THRESHOLDS, search=ONE, usual=0.5).threshold == 0.5
+    assert best_choice(scored(rows), thresholds=THRESHOLDS, search=ONE).threshold == 0.2
+
+
+def test_a_threshold_that_is_better_in_nearly_every_case_is_taken():
+    gain = np.array([0.1, 0.12, 0.08, -0.01, 0.1, 0.09])
+    rows = 0.5 + gain[:, None] * (np.array(THRESHOLDS) < 0.35)
+    assert best_choice(scored(rows), thresholds=THRESHOLDS, search=ONE, usual=0.5).threshold == 0.2
+
+
+@given(st.integers(0, 10**6), st.integers(2, 8))
+@settings(max_examples=60, deadline=None)
+def test_no_choice_is_worse_than_the_best_by_more_than_a_standard_error(seed, cases):
+    rows = np.random.default_rng(seed).uniform(0, 1, (cases, len(THRESHOLDS)))
+    padded = np.pad(rows, ((0, 0), (1, 1)), mode="edge")
+    smooth = (padded[:, :-2] + padded[:, 1:-1] + padded[:, 2:]) / 3
+    best = smooth[:, smooth.mean(axis=0).argmax()]
+    highest = best_choice(scored(rows), thresholds=THRESHOLDS, search=ONE).threshold
+    assert smooth[:, THRESHOLDS.index(highest)].mean() == pytest.approx(best.mean())
+    chosen = THRESHOLDS.index(best_choice(scored(rows), thresholds=THRESHOLDS, search=ONE, usual=0.5).threshold)
+    for i in range(len(THRESHOLDS)):
+        behind = best - smooth[:, i]
+        good = behind.mean() <= behind.std(ddof=1) / cases**0.5 + 1e-9
+        if i == chosen:
+            assert good
+        elif abs(THRESHOLDS[i] - 0.5) < abs(THRESHOLDS[chosen] - 0.5) - 1e-9:
+            assert not good
+
+
+def test_components_are_not_taken_out_by_chance():
+    search = PostprocessSearch(keep_largest=(0, 1))
+    lucky, clear = np.zeros((6, 2, 1, 2)), np.zeros((6, 2, 1, 2))
+    lucky[:, :, 0, 1] = np.array([0.3, -0.25, 0.28, -0.29, 0.27, -0.26])[:, None]
+    clear[:, :, 0, 1] = 0.1
+    assert best_counts(list(lucky), search=search).keep_largest == (0,)
+    assert best_counts(list(clear), search=search).keep_largest == (1,)
+
+
 def test_f1_may_choose_other_than_dice():
     search = PostprocessSearch(thresholds=(0.5, 0.65), minimum_lesion_mm3=(0.0,), keep_largest=(0, 1))
     picks = {}

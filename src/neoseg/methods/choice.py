@@ -1,4 +1,4 @@
-"""Post-processing, chosen by mean scores on cases that are not scored with it: for networks and rules alike."""
+"""Post-processing, chosen by mean scores on cases that are not scored with it: for networks and rules."""
 
 from __future__ import annotations
 
@@ -82,27 +82,43 @@ def class_table(
 
 
 def best_choice(
-    tables: Sequence[NDArray[np.float64]], *, thresholds: Sequence[float], search: PostprocessSearch
+    tables: Sequence[NDArray[np.float64]],
+    *,
+    thresholds: Sequence[float],
+    search: PostprocessSearch,
+    usual: float | None = None,
 ) -> Choice:
-    """Return the candidate with the highest mean over cases of what ``search.criterion`` names.
+    """Return a candidate by its mean over cases of what ``search.criterion`` names.
 
-    Thresholds are judged by the mean of themselves and their neighbours, so that a lucky single value does not win;
-    of equal ones the smaller volume, all components before some, and the threshold nearer the middle of the list are
-    taken.
+    Thresholds are judged by the mean of themselves and their neighbours, so that a lucky single value does not win.
+    Of a few cases many candidates reach nearly the same mean, and which one is highest is chance. So with ``usual``
+    all candidates count as good whose mean lies within one standard error, over the cases, of the difference from the
+    highest one (Breiman, Friedman, Olshen and Stone, Classification and Regression Trees, 1984, section 3.4.3, in
+    pairs); of these the threshold nearest to the usual one is taken, then the smaller volume, and all components before
+    some. Without it, and of a single case, the highest mean is taken; of equal ones the smaller volume, all components,
+    and the threshold nearer the middle of the list.
 
     Args:
         tables: one of :func:`score_table` a case.
         thresholds: those of the tables.
         search: that of the tables.
+        usual: the threshold that is taken where nothing speaks against it; ``None``: there is none.
     """
     dice, f1 = np.mean(tables, axis=0)
-    padded = np.pad(_judged(dice, f1, search.criterion), ((1, 1), (0, 0), (0, 0)), mode="edge")
-    smooth = (padded[:-2] + padded[1:-1] + padded[2:]) / 3
+    judged = np.stack([_judged(table[0], table[1], search.criterion) for table in tables])
+    padded = np.pad(judged, ((0, 0), (1, 1), (0, 0), (0, 0)), mode="edge")
+    smooth = (padded[:, :-2] + padded[:, 1:-1] + padded[:, 2:]) / 3
     middle = (len(thresholds) - 1) / 2
     volumes, counts = search.minimum_lesion_mm3, search.keep_largest
+    good = _as_good_as_the_best(smooth, standard_errors=0.0 if usual is None else 1.0)
     i, j, k = min(
-        np.ndindex(smooth.shape),
-        key=lambda at: (-round(float(smooth[at]), 9), volumes[at[1]], _fewer(counts[at[2]]), abs(at[0] - middle)),
+        (at for at in np.ndindex(good.shape) if good[at]),
+        key=lambda at: (
+            0.0 if usual is None else round(abs(thresholds[at[0]] - usual), 9),
+            volumes[at[1]],
+            _fewer(counts[at[2]]),
+            abs(at[0] - middle),
+        ),
     )
     return Choice(
         threshold=float(thresholds[i]),
@@ -116,15 +132,21 @@ def best_choice(
 
 
 def best_counts(tables: Sequence[NDArray[np.float64]], *, search: PostprocessSearch) -> Choice:
-    """Return for each foreground class the count of largest components with the highest mean over cases.
+    """Return for each foreground class a count of largest components by its mean over cases.
+
+    As in :func:`best_choice` all counts are good whose mean lies within one standard error of the highest; of these all
+    components are taken before some, and more before fewer.
 
     Args:
         tables: one of :func:`class_table` a case.
         search: that of the tables.
     """
     dice, f1 = np.mean(tables, axis=0)
-    judged, counts = _judged(dice, f1, search.criterion), search.keep_largest
-    picks = [min(range(len(counts)), key=lambda k: (-round(float(row[k]), 9), _fewer(counts[k]))) for row in judged]
+    judged, counts = np.stack([_judged(table[0], table[1], search.criterion) for table in tables]), search.keep_largest
+    picks = []
+    for index in range(judged.shape[1]):
+        good = _as_good_as_the_best(judged[:, index], standard_errors=1.0)
+        picks.append(min(np.flatnonzero(good), key=lambda k: _fewer(counts[k])))
     rows = np.arange(len(picks))
     return Choice(
         threshold=0.5,
@@ -135,6 +157,18 @@ def best_counts(tables: Sequence[NDArray[np.float64]], *, search: PostprocessSea
         lesion_f1=float(f1[rows, picks].mean()),
         criterion=search.criterion,
     )
+
+
+def _as_good_as_the_best(scores: NDArray[np.float64], *, standard_errors: float) -> NDArray[np.bool_]:
+    """Tell which candidates of ``(cases, *candidates)`` have a mean near the highest one.
+
+    Near is within so many standard errors of the mean difference between the two on the same cases.
+    """
+    cases = len(scores)
+    flat = scores.reshape(cases, -1)
+    behind = flat[:, [int(flat.mean(axis=0).argmax())]] - flat
+    error = behind.std(axis=0, ddof=1) / np.sqrt(cases) if cases > 1 else np.zeros(behind.shape[1])
+    return np.asarray(behind.mean(axis=0) <= standard_errors * error + 1e-9).reshape(scores.shape[1:])
 
 
 def _judged(dice: NDArray[np.float64], f1: NDArray[np.float64], criterion: Criterion) -> NDArray[np.float64]:

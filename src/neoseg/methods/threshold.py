@@ -49,7 +49,10 @@ def rule_table(
 
 
 def choose_rule(tables: Sequence[NDArray[np.float64]], rule: RuleConfig, search: PostprocessSearch) -> Choice:
-    """Return the threshold and post-processing with the highest mean score over the cases of the tables."""
+    """Return the threshold and post-processing with the highest mean score over the cases of the tables.
+
+    A rule has no usual threshold that could stand where several are about as good.
+    """
     return best_choice(tables, thresholds=rule_thresholds(rule), search=search)
 
 

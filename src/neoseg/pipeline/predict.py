@@ -182,7 +182,7 @@ def _choices(session: Session, failed: Sequence[str]) -> dict[str, Choice]:
     choose: Callable[[Sequence[NDArray[np.float64]]], Choice] = (
         partial(best_counts, search=search)
         if several
-        else partial(best_choice, thresholds=search.thresholds, search=search)
+        else partial(best_choice, thresholds=search.thresholds, search=search, usual=PostprocessConfig().threshold)
     )
     return choices_by_fold(tables, [f.validation for f in session.folds], choose)
 
