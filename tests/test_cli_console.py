@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from neoseg.cli.console import RichProgress
-from neoseg.cli.run_commands import _show_summary
+from neoseg.cli.results import show_summary
 
 
 def test_bars_side_by_side_end_in_any_order() -> None:
@@ -47,7 +47,7 @@ def test_a_summary_is_told_as_it_is_and_also_where_no_case_holds_anything(capsys
         return {"dice": numbers(mean), "rules": rules, "empty_cases": {"n_false": 1, "n": 3}}
 
     summary = {"cv": part(0.5, -0.05), "held_out": part(None, None), "failed": {}}
-    _show_summary(summary, Path("run"), False)
+    show_summary(summary, Path("run"), False)
     assert capsys.readouterr().out.splitlines() == [
         "Cross-validation: network Dice 0.500 [0.400, 0.600] on 4 cases",
         "  rule z: Dice 0.500 [0.400, 0.600] on 4 cases; network minus rule -0.050 [-0.150, 0.050]",

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from neoseg.cli.run_commands import _show_summary as show_summary
+from neoseg.cli.results import show_summary
 from neoseg.data.cases import Case
 from neoseg.pipeline import summary
 from neoseg.pipeline.evaluate import NETWORK, ScoredRow

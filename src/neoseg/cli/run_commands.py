@@ -28,9 +28,9 @@ from .options import (
     folds_of,
     length_of,
 )
+from .results import show_scans, show_summary
 
 if TYPE_CHECKING:
-    from ..pipeline.new_scans import PredictedScan
     from ..pipeline.session import Session
     from ..plan.reason import Reason
 
@@ -53,7 +53,7 @@ def demo(
 
     more = (*(changes or ()), *((f'device="{device}"',) if device else ()), *_jobs(jobs, "jobs", "fold_jobs"))
     summary = run_demo(folder, progress_for(quiet), changes=more, length=length_of(epochs, steps, time))
-    _show_summary(summary, folder / "runs" / summary["name"], as_json)
+    show_summary(summary, folder / "runs" / summary["name"], as_json)
     if summary["failed"]:
         raise typer.Exit(1)
 
@@ -77,7 +77,7 @@ def run(
     more = [*(changes or ()), *_jobs(jobs, "jobs", "fold_jobs")]
     loaded = configured(config, workspace, more, device, length_of(epochs, steps, time), init_from)
     summary = run_all(loaded, progress_for(quiet))
-    _show_summary(summary, loaded.workspace / "runs" / loaded.name, as_json)
+    show_summary(summary, loaded.workspace / "runs" / loaded.name, as_json)
 
 
 def plan(
@@ -257,30 +257,7 @@ def predict(
         ),
         progress=progress_for(quiet),
     )
-    _show_scans(found, as_json)
-
-
-def _show_scans(found: Iterable[PredictedScan], as_json: bool) -> None:
-    if as_json:
-        print_json([{**vars(scan), "mask": str(scan.mask) if scan.mask else None} for scan in found])
-    else:
-        for scan in found:
-            volumes = ", ".join(_volume(scan, name) for name in scan.volumes_ml)
-            outcome = f"{volumes} -> {scan.mask}" if scan.mask else scan.error or "not a scan of this run"
-            print_lines([f"{scan.case}: {outcome}"])
-            print_lines([f"  note: {w}" for w in scan.warnings])
-        print_lines(["Research use only; not a medical device."])
-    if any(scan.error for scan in found):
-        raise typer.Exit(2)
-
-
-def _volume(scan: PredictedScan, name: str) -> str:
-    digits = ".2f" if scan.unit == "mL" else ".0f"
-    text = f"{name} {scan.volumes_ml[name]:{digits}} {scan.unit}"
-    if name in scan.ranges_ml:
-        low, high = scan.ranges_ml[name]
-        text += f" ({low:{digits}} to {high:{digits}} by the single folds)"
-    return text
+    show_scans(found, as_json)
 
 
 def report(
@@ -293,7 +270,7 @@ def report(
     """Write summary.json and report.html from the scores and predictions that are there."""
     loaded = configured(config, workspace, changes)
     summary = _staged(loaded, "report", quiet=quiet)
-    _show_summary(summary, loaded.workspace / "runs" / loaded.name, as_json)
+    show_summary(summary, loaded.workspace / "runs" / loaded.name, as_json)
 
 
 def reproduce(
@@ -363,49 +340,3 @@ def _staged(loaded: Any, stage: str, *, quiet: bool, folds: list[int] | None = N
 
     session: Session = open_session(loaded, progress_for(quiet))
     return run_stage(session, stage, folds=folds)
-
-
-def _show_summary(summary: dict[str, Any], folder: Path, as_json: bool) -> None:
-    if as_json:
-        print_json(summary)
-        return
-    for split, title in (("cv", "Cross-validation"), ("held_out", "Held-out")):
-        numbers = summary[split]
-        if numbers is None:
-            continue
-        print_lines([f"{title}: network {_dice(numbers['dice'])}", *_by_subject(numbers)])
-        for name, rule in numbers["rules"].items():
-            told = f"  rule {name}: {_dice(rule['dice'])}; {_gap(rule['network_minus_this'])}"
-            print_lines([told, *_by_subject(rule)])
-        empty = numbers["empty_cases"]
-        if empty:
-            print_lines([f"  false alarms on {empty['n_false']} of {empty['n']} cases with nothing to find"])
-    if summary["failed"]:
-        print_lines([f"Not prepared: {', '.join(summary['failed'])}"])
-    print_lines([f"Report: {folder / 'report.html'}"])
-
-
-def _by_subject(numbers: dict[str, Any]) -> list[str]:
-    """Return the line about the means of subjects, where a subject has several cases."""
-    found = numbers.get("dice_by_subject")
-    if found is None:
-        return []
-    gap = numbers.get("network_minus_this_by_subject")
-    against = f"; {_gap(gap)}" if gap is not None else ""
-    return [f"  mean over {found['n']} subjects: Dice {found['mean']:.3f}{_shown_interval(found)}{against}"]
-
-
-def _shown_interval(numbers: dict[str, Any]) -> str:
-    return f" [{numbers['interval'][0]:.3f}, {numbers['interval'][1]:.3f}]" if numbers["interval"] else ""
-
-
-def _dice(numbers: dict[str, Any]) -> str:
-    if numbers["mean"] is None:
-        return "Dice undefined (no scored case holds any of the classes)"
-    return f"Dice {numbers['mean']:.3f}{_shown_interval(numbers)} on {numbers['n']} cases"
-
-
-def _gap(difference: dict[str, Any]) -> str:
-    if difference["mean"] is None:
-        return "network and rule cannot be compared"
-    return f"network minus rule {difference['mean']:.3f}{_shown_interval(difference)}"
