@@ -24,7 +24,7 @@ from .restore import restore
 from .scratch import Scratch
 from .sliding_window import Answer, Call, answer_of, finite_logits, windowed_planes
 
-__all__ = ["Ensemble", "mean_of"]
+__all__ = ["Ensemble", "mean_of", "window_patch"]
 
 
 def mean_of(calls: Sequence[Call], targets: Targets) -> Call:
@@ -123,9 +123,7 @@ class Ensemble:
             raise ConfigError("An ensemble needs at least one network, but none was given; train a fold first.")
         apart = members and count > 1
         result = scratch.array((1 + count if apart else 1, self.targets.channels, *image.shape[1:]))
-        network = self.plan.network
-        multiple, lowest = required_multiple(network), network.lowest_voxels
-        patch = self.window.patch_for(image.shape[1:], self.plan.patch, multiple, lowest)
+        patch = window_patch(self.window, self.plan, image.shape[1:])
         at_once = self.window.windows_at_once(patch)
         window = self.window.model_copy(update={"batch": min(at_once, use.batch or at_once)})
         together = use.networks or count
@@ -180,3 +178,8 @@ def _answers(
         return torch.cat([total.div_(len(answers)), *each], dim=1)
 
     return together
+
+
+def window_patch(window: WindowConfig, plan: Plan, shape: Sequence[int]) -> tuple[int, ...]:
+    """Return the voxels of a window along each axis of a prepared volume, for the network of a plan."""
+    return window.patch_for(shape, plan.patch, required_multiple(plan.network), plan.network.lowest_voxels)

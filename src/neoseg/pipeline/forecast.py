@@ -21,10 +21,10 @@ from ..data.store import digest
 from ..data.units import channel_kind
 from ..errors import NeosegError
 from ..inference.configs import WindowConfig
+from ..inference.ensemble import window_patch
 from ..inference.predictor import Predictor
 from ..inference.sliding_window import window_starts
 from ..io import read_grid
-from ..networks.configs import required_multiple
 from ..plan.budget import FEWEST_STEPS
 from ..plan.cost import step_core_seconds, step_gib
 from ..plan.fingerprint import read_facts
@@ -238,7 +238,7 @@ class Windows:
 
 
 def _windows(shape: Sequence[int], plan: Plan, window: WindowConfig) -> Windows:
-    patch = window.patch_for(shape, plan.patch, required_multiple(plan.network), plan.network.lowest_voxels)
+    patch = window_patch(window, plan, shape)
     passes = math.prod(len(along) for along in window_starts(shape, patch, window.overlap))
     count = int(passes * 2 ** len(window.mirror_axes))
     return Windows(count, count * math.prod(patch) / math.prod(plan.patch))

@@ -11,11 +11,11 @@ from ..data.field_of_view import unlikely_size
 from ..errors import ConfigError, NeosegError
 from ..inference.activations import activation_bytes
 from ..inference.configs import bytes_of, shown_bytes
+from ..inference.ensemble import window_patch
 from ..inference.heap import give_back
 from ..inference.memory import Demand, MemoryUse, fitting, resident_bytes
 from ..inference.predictor import Predictor, Wanted
 from ..io import read_grid
-from ..networks.configs import required_multiple
 from ..plan.plan import Plan
 from ..prepare.configs import ZADC, PrepareConfig
 from ..volume import Grid
@@ -60,11 +60,11 @@ def case_uses(session: Session, members: Mapping[str, int], device: str) -> dict
         return dict.fromkeys(members, MemoryUse())
     plan, targets = session.run_plan, session.targets
     network, one_pass = _network_bytes(load_networks(session.run, plan, targets, [0], device)[0], plan, device)
-    program, demands, multiple = resident_bytes(), {}, required_multiple(plan.network)
+    program, demands = resident_bytes(), {}
     for name, count in members.items():
         case = PreparedCase(session.store, name)
         box = math.prod(case.box.shape)
-        patch = window.patch_for(case.grid.shape, plan.patch, multiple, plan.network.lowest_voxels)
+        patch = window_patch(window, plan, case.grid.shape)
         demands[name] = Demand(
             program=program,
             network=network,
@@ -106,14 +106,14 @@ def scan_uses(
     ensemble = predictor.ensemble
     plan, folds = ensemble.plan, len(ensemble.networks)
     network, one_pass = _network_bytes(ensemble.networks[0], plan, ensemble.device)
-    program, demands, multiple = resident_bytes() - network, {}, required_multiple(plan.network)
+    program, demands = resident_bytes() - network, {}
     maps = (len(ensemble.targets.names) if wanted.probabilities else 0) + (2 if wanted.uncertainty else 0)
     for scan in scans:
         grid = _grid_of(scan)
         if grid is None or grid.ndim != len(plan.spacing_mm):
             continue
         native, prepared = math.prod(grid.shape), prepared_shape(predictor, grid)
-        patch = ensemble.window.patch_for(prepared, plan.patch, multiple, plan.network.lowest_voxels)
+        patch = window_patch(ensemble.window, plan, prepared)
         channels = max(len(plan.channels), len(scan.images))
         preparation = _preparation(predictor, channels, native, math.prod(prepared))
         # images as read and as corrected, the mask, and the network's input
