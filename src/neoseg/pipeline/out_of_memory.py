@@ -72,8 +72,13 @@ class TrainingStep:
         size = as_text(self.largest)
         return f"a step of {self.plan.batch} patches of {size} voxels takes about {self.gib:.2g} GiB"
 
-    def advice(self, free_gib: float | None) -> str:
-        """Return which patch would fit into what is free for one process."""
+    def advice(self, free_gib: float | None, *, begun: bool) -> str:
+        """Return which patch would fit into what is free for one process.
+
+        Args:
+            free_gib: that much; ``None``: not known.
+            begun: whether the run holds a training already, so that another plan needs another name.
+        """
         # every size grows and shrinks with the planned one, and the largest has to fit
         larger = math.prod(self.largest) / math.prod(self.plan.patch)
         free = None if free_gib is None else free_gib / larger / self.share
@@ -85,6 +90,7 @@ class TrainingStep:
         return (
             f"{batch} patches of {as_text(patch)} would take {self.share * size:.2g} GiB: set plan.patch = "
             f"{list(patch)} and training.batch_size = {batch}, or plan.memory_gib = {size:.2g}"
+            f"{', and give the run another `name`' if begun else ''}"
         )
 
 
@@ -108,14 +114,14 @@ def require_memory(step: TrainingStep, devices: Sequence[str], *, beside: int = 
     sure = SURE * step.gib
     if free is None or at_once * sure <= free:
         return
-    advice, name = step.advice(free / at_once), ", and give the run another `name`" if begun else ""
+    advice = step.advice(free / at_once, begun=begun)
     several = f" {beside} folds side by side" if beside > 1 else ""
     fewer = int(free / sure) * len(devices)
     if fewer:
         advice = f"set fold_jobs = {fewer} to train fewer at a time; for all of them, {advice}"
     raise MachineError(
         f"The memory does not suffice to train{several} on {' and '.join(devices[:beside])}: {step.told}"
-        f"{' for each fold' if several else ''}{_told(free)}; {advice}{name}."
+        f"{' for each fold' if several else ''}{_told(free)}; {advice}."
     )
 
 
@@ -140,10 +146,9 @@ def training_in_memory(
         if not is_out_of_memory(error):
             raise
         step, free = TrainingStep(plan, patches, classes), _free_gib(device)
-        advice = step.advice(free)
-        name = ", and give the run another `name`" if "plan.patch" in advice else ""
+        advice = step.advice(free, begun=True)
         raise MachineError(
-            f"The memory does not suffice to train on {device}: {step.told}{_told(free)}; {advice}{name}."
+            f"The memory does not suffice to train on {device}: {step.told}{_told(free)}; {advice}."
         ) from error
 
 
