@@ -15,7 +15,8 @@ chosen: a voxel gets its most probable class.
 
 DATASET: "hippocampus", "nuclei" or "ventricle" with SOURCE the folder of the data, or "heads" with SOURCE a folder to
 make the cohort in. Writes benchmarks/results/equal_time_TABLE_DATASET.json after every run. Killed and started again
-it goes on where it stood; after --hours no further run is started.
+it goes on where it stood, with an empty FOLDER too: the result keeps the steps of each network and what each run
+reached, so a table can be made in parts. After --hours no further run is started.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import cc3d
@@ -251,19 +253,14 @@ def pace(given: argparse.Namespace) -> None:
         write_json(work / "pace.json", {"steps": segments[-1]["last"]})
 
 
-def paces(given: argparse.Namespace, names: Sequence[str]) -> dict[str, int]:
-    """Return the steps of each network: the mean of two timings side by side; timed once and kept."""
-    path = given.folder / given.table / given.dataset / "paces.json"
-    found: dict[str, int] = read_json(path) if path.is_file() else {}
-    for name in names:
-        if name not in found:
-            two = [called(given, name, 0, "--pace", f"pace{i}", wait=False) for i in range(2)]
-            if any(process.wait() for process in two):
-                raise SystemExit(f"{name} could not be timed; see {folder_of(given, name, 'pace0')}/log.txt")
-            own = [read_json(folder_of(given, name, f"pace{i}") / "pace.json")["steps"] for i in range(2)]
-            found[name] = round(sum(own) / 2)
-            write_json(path, found)
-    return found
+def paced(given: argparse.Namespace, name: str) -> int:
+    """Return the steps of one network: the mean of two timings side by side."""
+    two = [called(given, name, 0, "--pace", f"pace{i}", wait=False) for i in range(2)]
+    ended = [process.wait() for process in two]
+    if any(ended):
+        raise SystemExit(f"{name} could not be timed; see {folder_of(given, name, 'pace0')}/log.txt")
+    own = [read_json(folder_of(given, name, f"pace{i}") / "pace.json")["steps"] for i in range(2)]
+    return round(sum(own) / 2)
 
 
 def called(given: argparse.Namespace, name: str, seed: int, *more: str, wait: bool = True) -> subprocess.Popen[bytes]:
@@ -412,26 +409,31 @@ def main() -> None:
     start, runs = time.monotonic(), [(seed, name) for seed in given.seeds for name in names]
     # Once, so that runs side by side find the data and the shared plan made.
     made_data(given.dataset, given.source, given.folder / given.table / given.dataset / "plan", given.tiny)
-    steps = paces(given, names)
-
-    def work(run: tuple[int, str]) -> None:
-        seed, name = run
-        done = (folder_of(given, name, f"seed{seed}") / "entry.json").is_file()
-        if not done and time.monotonic() - start <= 3600 * given.hours:
-            called(given, name, seed, "--steps", str(steps[name]))
-            save()
+    before = read_json(result) if result.is_file() else {"minutes": given.minutes, "steps": {}, "entries": {}}
+    if before["minutes"] != given.minutes:
+        raise SystemExit(f"{result} has runs of {before['minutes']:g} minutes: name another --result")
+    entries, steps, lock = before["entries"], before["steps"], Lock()
 
     def save() -> None:
-        found = {
-            f"seed{seed}/{name}": read_json(folder_of(given, name, f"seed{seed}") / "entry.json")
-            for seed, name in runs
-            if (folder_of(given, name, f"seed{seed}") / "entry.json").is_file()
-        }
+        found = {key: entries[key] for seed, name in runs if (key := f"seed{seed}/{name}") in entries}
         pieces = {key + IN_ONE_PIECE: {**e, **e["whole"]} for key, e in found.items() if "whole" in e}
         rows = [row for name in names for row in (name, name + IN_ONE_PIECE)]
         about = {"what": __doc__, "machine": machine(), "minutes": given.minutes, "dataset": given.dataset}
-        write_json(result, {**about, "table": table_of(rows, found | pieces, kinds_of(given.source)), "entries": found})
+        table = table_of(rows, found | pieces, kinds_of(given.source))
+        write_json(result, {**about, "table": table, "steps": steps, "entries": entries})
 
+    def work(run: tuple[int, str]) -> None:
+        seed, name = run
+        if f"seed{seed}/{name}" not in entries and time.monotonic() - start <= 3600 * given.hours:
+            called(given, name, seed, "--steps", str(steps[name]))
+            with lock:
+                entries[f"seed{seed}/{name}"] = read_json(folder_of(given, name, f"seed{seed}") / "entry.json")
+                save()
+
+    for name in names:
+        if name not in steps:
+            steps[name] = paced(given, name)
+            save()
     with ThreadPoolExecutor(2) as pool:
         for done in [pool.submit(work, run) for run in runs]:
             done.result()
