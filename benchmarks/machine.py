@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 import neoseg
+from neoseg.inference.precision import is_reduced
 
 
 def machine() -> dict[str, Any]:
@@ -19,6 +20,7 @@ def machine() -> dict[str, Any]:
     )
     return {
         "cpu": cpu,
+        "instructions": torch.backends.cpu.get_cpu_capability() + (", bfloat16" if is_reduced("auto", "cpu") else ""),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,

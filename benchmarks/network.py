@@ -1,6 +1,6 @@
 """UNETR++ against a plain transcription of the published code: seconds and peak memory, and cost against tokens.
 
-python benchmarks/network.py                writes benchmarks/results/network.json
+python benchmarks/network.py                writes benchmarks/results/network_CPU.json (CPU: avx2, avx512)
 python benchmarks/network.py --parts step   only this part, beside what the file holds
 python benchmarks/network.py --one KEY      one configuration, in this process; prints JSON
 
@@ -8,8 +8,8 @@ Each configuration runs in a process of its own, and the configurations alternat
 machine does falls on all of them. The median of the rounds' ratios to the plain form is what counts. On a machine that
 others use, seconds of wall time say little; core-seconds of one thread (--threads 1) say more.
 
-Training steps of ours, both kinds of attention, and the forward pass "as_predicted" keep freed memory, as a training
-and a prediction do (inference/heap.py); the other forward passes do not, as in a program of one's own.
+"kept" stands for passes that keep freed memory (inference/heap.py), as our training and prediction do; the others do
+not, as in a program of one's own. Both kinds of attention keep it. bfloat16 is measured on CPUs that compute with it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,8 @@ from torch import Tensor, nn
 from machine import machine
 from neoseg.atomic import read_json, write_json
 from neoseg.inference.heap import kept_heap
-from neoseg.losses.build import build_loss
+from neoseg.inference.precision import FORMATS, autocast, is_reduced
+from neoseg.losses.build import Loss, build_loss
 from neoseg.losses.configs import LossConfig
 from neoseg.networks.blocks.paired_attention_block import PairedAttentionBlock
 from neoseg.networks.build import build_network
@@ -43,24 +45,47 @@ from neoseg.networks.configs import PUBLISHED, UnetrPPConfig
 from neoseg.networks.weights import load_published
 from plain_unetr_pp import VARIANTS, PlainUnetrPP
 
-RESULT = Path(__file__).parent / "results" / "network.json"
+RESULT = Path(__file__).parent / "results" / f"network_{torch.backends.cpu.get_cpu_capability().lower()}.json"
+HAS_BFLOAT16 = is_reduced("auto", "cpu")
 THREADS, BATCH = 2, 2
 PRESET = PUBLISHED["synapse"]
 
-# key: fields of our network; None is the plain form
-FORWARD: dict[str, dict[str, Any] | None] = {
-    "plain": None,
-    "ours_legacy": {"layout": "legacy"},
-    "ours_aligned": {"layout": "aligned"},
-    "ours_aligned_as_predicted": {"layout": "aligned"},
-    "ours_free": {"layout": "aligned", "size": "free"},
+
+@dataclass(frozen=True)
+class Measured:
+    """What is measured: the plain form (``fields`` is ``None``) or our network with these fields, and how."""
+
+    fields: dict[str, Any] | None
+    kept: bool = False
+    dtype: torch.dtype = torch.float32
+
+
+ALIGNED: dict[str, Any] = {"layout": "aligned"}
+TRAINED = {**ALIGNED, "attention_dropout": 0.0}
+FULL_SIZE = {**TRAINED, "checkpointing": "full_size"}
+
+FORWARD = {
+    "plain": Measured(None),
+    "plain, kept": Measured(None, kept=True),
+    "legacy": Measured({"layout": "legacy"}),
+    "aligned": Measured(ALIGNED),
+    "aligned, kept": Measured(ALIGNED, kept=True),
+    "free": Measured({**ALIGNED, "size": "free"}),
+    "plain, bfloat16": Measured(None, dtype=torch.bfloat16),
+    "aligned, bfloat16": Measured(ALIGNED, dtype=torch.bfloat16),
+    "aligned, kept, bfloat16": Measured(ALIGNED, kept=True, dtype=torch.bfloat16),
 }
-STEP: dict[str, dict[str, Any] | None] = {
-    "plain": None,
-    "ours": {"layout": "aligned", "attention_dropout": 0.0},
-    "ours_checkpointing_full_size": {"layout": "aligned", "attention_dropout": 0.0, "checkpointing": "full_size"},
-    "ours_checkpointing_all": {"layout": "aligned", "attention_dropout": 0.0, "checkpointing": "all"},
+STEP = {
+    "plain": Measured(None),
+    "plain, kept": Measured(None, kept=True),
+    "aligned, kept": Measured(TRAINED, kept=True),
+    "aligned, checkpointing full_size, kept": Measured(FULL_SIZE, kept=True),
+    "aligned, checkpointing all, kept": Measured({**TRAINED, "checkpointing": "all"}, kept=True),
+    "plain, bfloat16": Measured(None, dtype=torch.bfloat16),
+    "aligned, kept, bfloat16": Measured(TRAINED, kept=True, dtype=torch.bfloat16),
+    "aligned, checkpointing full_size, kept, bfloat16": Measured(FULL_SIZE, kept=True, dtype=torch.bfloat16),
 }
+LOSS_STEPS, COMPARED_STEPS = 50, 10
 TOKENS = {4096: (16, 16, 16), 8192: (32, 16, 16), 16384: (32, 32, 16), 32768: (32, 32, 32), 65536: (64, 32, 32),
           131072: (64, 64, 32), 262144: (64, 64, 64)}  # fmt: skip
 SELF_ATTENTION_GIB = 12.0
@@ -91,30 +116,61 @@ def timed(call: Callable[[], object], repeats: int) -> dict[str, float]:
 
 
 def forward(key: str, repeats: int) -> dict[str, float]:
-    network, before = build(FORWARD[key]).eval(), peak_gib()
-    x = torch.randn(1, 1, *PRESET.patch)
-    if key != "plain":
-        x = x.to(memory_format=torch.channels_last_3d)
-    with torch.inference_mode(), kept_heap() if key.endswith("as_predicted") else nullcontext():
+    how = FORWARD[key]
+    network, before = build(how.fields).eval(), peak_gib()
+    x = laid_out(torch.randn(1, 1, *PRESET.patch), how)
+    with torch.inference_mode(), heap(how), autocast(how.dtype, x.device):
         return {**timed(lambda: network(x), repeats), "gib": peak_gib() - before}
 
 
+def laid_out(x: Tensor, how: Measured) -> Tensor:
+    return x if how.fields is None else x.to(memory_format=torch.channels_last_3d)
+
+
+def heap(how: Measured) -> AbstractContextManager[None]:
+    return kept_heap() if how.kept else nullcontext()
+
+
 def step(key: str, repeats: int) -> dict[str, float]:
-    network = build(STEP[key]).train()
-    loss, before, kept = build_loss(LossConfig()), peak_gib(), key != "plain"
+    how = STEP[key]
+    network = build(how.fields).train()
+    loss, before = build_loss(LossConfig()), peak_gib()
     optimiser = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.99, nesterov=True)
-    x = torch.randn(BATCH, 1, *PRESET.patch)
-    if key != "plain":
-        x = x.to(memory_format=torch.channels_last_3d)
+    x = laid_out(torch.randn(BATCH, 1, *PRESET.patch), how)
     target = torch.randint(0, PRESET.classes, (BATCH, *PRESET.patch))
+    with heap(how):
+        return {
+            **timed(lambda: train(network, loss, optimiser, x, target, how.dtype), repeats),
+            "gib": peak_gib() - before,
+        }
 
-    def train() -> None:
-        optimiser.zero_grad()
-        loss(network(x), target).backward()
-        optimiser.step()
 
-    with kept_heap() if kept else nullcontext():
-        return {**timed(train, repeats), "gib": peak_gib() - before}
+def train(
+    network: nn.Module, loss: Loss, optimiser: torch.optim.Optimizer, x: Tensor, target: Tensor, dtype: torch.dtype
+) -> float:
+    optimiser.zero_grad()
+    with autocast(dtype, x.device):
+        logits = network(x)
+    value = loss(tuple(head.float() for head in logits), target)
+    value.backward()
+    optimiser.step()
+    return value.item()
+
+
+def losses(dtype: str) -> list[float]:
+    """Train our network on made-up patches, noise that was smoothed and its levels as classes; return each loss."""
+    how = Measured(TRAINED, dtype=FORMATS[dtype])
+    network, loss = build(how.fields).train(), build_loss(LossConfig())
+    optimiser = torch.optim.SGD(network.parameters(), lr=1e-2, momentum=0.99, nesterov=True)
+    generator, found = torch.Generator().manual_seed(0), []
+    with kept_heap():
+        for _ in range(LOSS_STEPS):
+            coarse = torch.randn(BATCH, 1, *(side // 8 for side in PRESET.patch), generator=generator)
+            smooth = nn.functional.interpolate(coarse, size=PRESET.patch, mode="trilinear")
+            levels = torch.linspace(-1.5, 1.5, PRESET.classes - 1)
+            x = laid_out(smooth + 0.1 * torch.randn(smooth.shape, generator=generator), how)
+            found.append(train(network, loss, optimiser, x, torch.bucketize(smooth[:, 0], levels), how.dtype))
+    return found
 
 
 class SelfAttention(nn.Module):
@@ -165,7 +221,7 @@ def equality() -> dict[str, float]:
     return {"relative_rms": max(float((a - b).square().mean().sqrt() / a.square().mean().sqrt()) for a, b in pairs)}
 
 
-def one(key: str, threads: int, repeats: int) -> dict[str, float]:
+def one(key: str, threads: int, repeats: int) -> dict[str, Any]:
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     what, _, name = key.partition(":")
@@ -177,6 +233,8 @@ def one(key: str, threads: int, repeats: int) -> dict[str, float]:
         case "tokens":
             kind, _, count = name.partition(":")
             return tokens(kind, int(count))
+        case "losses":
+            return {"losses": losses(name)}
         case _:
             return equality()
 
@@ -190,11 +248,12 @@ def process(key: str, given: argparse.Namespace) -> dict[str, Any]:
     return {**result, "load": round(os.getloadavg()[0], 1)}
 
 
-def table(what: str, keys: list[str], given: argparse.Namespace) -> dict[str, Any]:
+def table(what: str, rows_of: dict[str, Measured], given: argparse.Namespace) -> dict[str, Any]:
     """Return medians of the rounds, and of the ratios within each round."""
-    found: dict[str, list[dict[str, Any]]] = {key: [] for key in keys}
+    dtypes = (torch.float32, torch.bfloat16) if HAS_BFLOAT16 else (torch.float32,)
+    found: dict[str, list[dict[str, Any]]] = {key: [] for key, how in rows_of.items() if how.dtype in dtypes}
     for _ in range(given.rounds):
-        for key in keys:
+        for key in found:
             found[key].append(process(f"{what}:{key}", given))
     rows = {}
     for key, runs in found.items():
@@ -239,10 +298,21 @@ def against_tokens(given: argparse.Namespace) -> dict[str, Any]:
     return result
 
 
-PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
+def against_float32(given: argparse.Namespace) -> dict[str, Any] | None:
+    """Return the losses of one training in both formats, and their mean relative difference over the last steps."""
+    if not HAS_BFLOAT16:
+        return None
+    found = {dtype: process(f"losses:{dtype}", given)["losses"] for dtype in ("float32", "bfloat16")}
+    pairs = list(zip(found["float32"], found["bfloat16"], strict=True))[-COMPARED_STEPS:]
+    difference = statistics.mean(abs(b - a) / abs(a) for a, b in pairs)
+    return {f"relative_difference_of_last_{COMPARED_STEPS}": difference, **found}
+
+
+PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any] | None]] = {
     "equality": lambda given: process("equality:", given),
-    "forward": lambda given: table("forward", list(FORWARD), given),
-    "step": lambda given: table("step", list(STEP), given),
+    "forward": lambda given: table("forward", FORWARD, given),
+    "step": lambda given: table("step", STEP, given),
+    "losses": against_float32,
     "tokens": against_tokens,
 }
 
@@ -260,16 +330,14 @@ def main() -> None:
         print(json.dumps(one(given.one, given.threads, given.repeats)))
         return
     torch.set_num_threads(given.threads)
-    native = bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
     write_json(
         RESULT,
         {
             **(read_json(RESULT) if RESULT.is_file() else {}),
-            "what": f"synapse variant, {given.threads} threads, float32; forward of 1 patch, steps and tokens of "
-            f"{BATCH}; median of {given.rounds} alternating rounds, a process each",
+            "what": f"synapse variant, {given.threads} threads, float32 unless said otherwise; forward of 1 patch, "
+            f"steps and tokens of {BATCH}; median of {given.rounds} alternating rounds, a process each",
             "machine": machine(),
             "note": given.note,
-            "bfloat16": "measured nowhere here: this CPU does not compute with it natively" if not native else "native",
             **{part: PARTS[part](given) for part in given.parts},
         },
     )

@@ -22,9 +22,9 @@ def kept_heap() -> Iterator[None]:
 
     A pass through a network takes and frees blocks of many MiB. glibc maps each of them anew, and the system clears it
     page by page: a share of every training step and window, see ``benchmarks/results/allocator.json`` and
-    ``network.json``. No number that is computed changes. The heap falls into pieces meanwhile, so the peak is somewhat
-    higher; what shall outlive the block is better made before it. Where the C library is another one than glibc nothing
-    is done.
+    ``network_avx512.json``. No number that is computed changes. The heap falls into pieces meanwhile, so the peak is
+    somewhat higher; what shall outlive the block is better made before it. Where the C library is another one than
+    glibc nothing is done.
     """
     library = _glibc()
     if library is None:

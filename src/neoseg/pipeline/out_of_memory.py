@@ -37,7 +37,7 @@ REDUCED = 0.5
 
 SURE = 0.75
 """Share of its forecast that a step takes at least, since what works must not be refused: of the Synapse variant of
-UNETR++ with its 14 classes it was 0.76 (``benchmarks/results/network.json``)."""
+UNETR++ with its 14 classes it was 0.76 (``benchmarks/results/network_avx2.json``)."""
 
 
 @dataclass(frozen=True)
