@@ -16,7 +16,7 @@ chosen: a voxel gets its most probable class.
 DATASET: "hippocampus", "nuclei" or "ventricle" with SOURCE the folder of the data, or "heads" with SOURCE a folder to
 make the cohort in. Writes benchmarks/results/equal_time_TABLE_DATASET.json after every run. Killed and started again
 it goes on where it stood, with an empty FOLDER too: the result keeps the steps of each network and what each run
-reached, so a table can be made in parts. After --hours no further run is started.
+reached, so a table can be made in parts ("machine" is the one of the timing). After --hours no further run is started.
 """
 
 from __future__ import annotations
@@ -412,13 +412,13 @@ def main() -> None:
     before = read_json(result) if result.is_file() else {"minutes": given.minutes, "steps": {}, "entries": {}}
     if before["minutes"] != given.minutes:
         raise SystemExit(f"{result} has runs of {before['minutes']:g} minutes: name another --result")
-    entries, steps, lock = before["entries"], before["steps"], Lock()
+    entries, steps, timed_on, lock = before["entries"], before["steps"], before.get("machine", machine()), Lock()
 
     def save() -> None:
         found = {key: entries[key] for seed, name in runs if (key := f"seed{seed}/{name}") in entries}
         pieces = {key + IN_ONE_PIECE: {**e, **e["whole"]} for key, e in found.items() if "whole" in e}
         rows = [row for name in names for row in (name, name + IN_ONE_PIECE)]
-        about = {"what": __doc__, "machine": machine(), "minutes": given.minutes, "dataset": given.dataset}
+        about = {"what": __doc__, "machine": timed_on, "minutes": given.minutes, "dataset": given.dataset}
         table = table_of(rows, found | pieces, kinds_of(given.source))
         write_json(result, {**about, "table": table, "steps": steps, "entries": entries})
 
