@@ -199,6 +199,17 @@ def test_the_geometric_mean_of_a_bias_field_is_one_over_all_voxels_inside():
     assert (log.max() - log.min()).item() == pytest.approx(np.log(1.6), rel=1e-4)
 
 
+def test_a_bias_field_of_a_patch_with_a_voxel_or_two_is_finite():
+    for size in (1, 2):
+        image = torch.zeros((20, 1, 40, 40))
+        image[:, :, 3 : 3 + size, 35] = 2.0
+        info = BatchInfo(20, 1, (40, 40), (1.0, 1.0))
+        config = AugmentConfig(bias_field_probability=1.0, bias_field_ratio=(1.8, 1.8), channel_probability=1.0)
+        found, _ = BIAS_FIELD.apply(image, NO_LABEL, BIAS_FIELD.sample(config, np.random.default_rng(0), info), info)
+        assert torch.isfinite(found).all()
+        assert torch.equal(found[image == 0], image[image == 0])
+
+
 def test_an_empty_patch_has_no_bias_field_and_no_ghost():
     image = torch.full((1, 1, 8, 8, 8), -2.0)
     info = BatchInfo(1, 1, (8, 8, 8), (1.0, 1.0, 1.0), fill=-2.0)

@@ -109,6 +109,27 @@ TRACED = [(form, True) for form in FORMS if form != "recomputed"]
 TRACED += [(form, False) for form in ("published", "free", "planes", "printed")]
 
 
+@pytest.mark.parametrize("form", ["published", "flex", "free", "planes", "printed"])
+def test_one_sample_traces_to_one_graph(form: str) -> None:
+    """A single sample without gradients takes a convolution of its own where nothing is traced."""
+    network, x = build(form).eval(), image(form)[:1]
+    torch._dynamo.reset()
+    compiled = torch.compile(copy.deepcopy(network), backend="eager", fullgraph=True)
+    for mode in (torch.no_grad, torch.inference_mode):
+        with mode():
+            torch.testing.assert_close(compiled(x)[0], network(x)[0], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_weights_in_short_formats_compute(form: str, dtype: torch.dtype) -> None:
+    network, x = build(form).eval(), image(form)
+    with torch.inference_mode():
+        expected, found = network(x)[0], network.to(dtype)(x.to(dtype))[0]
+    assert found.dtype == dtype
+    spread = float((found.float() - expected).square().mean().sqrt() / expected.std())
+    assert spread <= (0.1 if dtype == torch.bfloat16 else 0.02), spread
+
+
 @pytest.mark.parametrize(("form", "training"), TRACED)
 def test_it_traces_to_one_graph(form: str, training: bool) -> None:
     network, x = build(form, conv_dropout=0.0, attention_dropout=0.0).train(training), image(form)

@@ -11,6 +11,7 @@ import torch
 from neoseg.networks.configs import PUBLISHED, UnetrPPConfig
 from neoseg.networks.unetr_pp import UnetrPP
 from neoseg.networks.weights import load_published
+from test_networks_unetr_pp_reference import close, load, noise, value
 
 REFERENCES = Path(__file__).parent / "references"
 SMALL = {"dims": (8, 16, 32, 64), "depths": (1, 1, 1, 1), "proj": (6, 6, 6, 3), "decoder_proj": 6, "feature_size": 4}
@@ -37,6 +38,25 @@ def test_the_plain_form_has_the_authors_names(variant: str) -> None:
     assert {name: str(tuple(tensor.shape)) for name, tensor in state.items()} == {
         name: shape for name, shape, *_ in rows
     }
+
+
+@pytest.mark.parametrize("variant", PUBLISHED)
+def test_its_blocks_equal_the_authors(variant: str) -> None:
+    expected, form = load("unit"), PLAIN.VARIANTS[variant]._replace(dropout=0.0)
+    attention, block = PLAIN.Attention(60, 16, 6, form), PLAIN.Block((3, 4, 5), 16, 6, form)
+    for module in (attention, block):
+        state = {name: value(name, tuple(tensor.shape)) for name, tensor in module.state_dict().items()}
+        shared = {
+            name: state[name.replace("F.", "E.")] for name in state if form.projection == "shared" and "F." in name
+        }
+        module.load_state_dict(state | shared)
+        module.double().eval()
+    close(attention(torch.from_numpy(noise("unit.epa.x", 1920)).reshape(2, 60, 16)), expected[f"{variant}.epa.y"])
+    x = torch.from_numpy(noise("unit.block.x", 1920)).reshape(2, 16, 3, 4, 5).requires_grad_()
+    y = block(x)
+    y.backward(torch.from_numpy(noise("unit.block.g", 1920)).reshape(2, 16, 3, 4, 5))
+    close(y, expected[f"{variant}.block.y"])
+    close(x.grad, expected[f"{variant}.block.dx"])
 
 
 @pytest.mark.parametrize("training", [False, True], ids=["evaluation", "training"])

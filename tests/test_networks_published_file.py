@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from typer.testing import CliRunner
 
+from neoseg.cli.app import app
 from neoseg.errors import ConfigError, InputError
 from neoseg.networks import configs
 from neoseg.networks.build import build_network
@@ -158,14 +160,59 @@ def test_another_variant_is_named() -> None:
     for target in ("synapse", "acdc", "lung"):
         with pytest.raises(InputError, match="look like the published variant 'tumor'"):
             load_published(network_like(target), given)
-    with pytest.raises(InputError, match="variant 'acdc'"):
-        load_published(network_like("lung"), published_state(network_like("acdc")))
+    for name, target in (("acdc", "lung"), ("acdc", "synapse"), ("lung", "synapse"), ("synapse", "tumor")):
+        with pytest.raises(InputError, match=f"variant '{name}'"):
+            load_published(network_like(target), published_state(network_like(name)))
     with pytest.raises(InputError, match="variant 'acdc'"):
         network_of(published_state(network_like("acdc")), variant="lung")
     with pytest.raises(InputError, match=r"none of the published variants.*neoseg\.networks\.weights\.load_published"):
         network_of({"a": torch.ones(1)})
     with pytest.raises(ConfigError, match="did you mean 'lung'"):
         network_of(given, variant="lungs")
+
+
+def test_small_files_that_hold_huge_tensors_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.model"
+    huge = torch.ones(1).expand(32, 10**11, 4, 4, 4)
+    torch.save({"state_dict": {"unetr_pp_encoder.downsample_layers.0.0.conv.weight": huge}}, path)
+    assert path.stat().st_size < 10_000
+    with pytest.raises(InputError, match=r"model\.model: the tensor 'unetr_pp_encoder.*fewer values"):
+        read_checkpoint_file(path)
+    torch.save({"state_dict": {"a": torch.ones(3).to_sparse()}}, path)
+    with pytest.raises(InputError, match="'a'"):
+        read_checkpoint_file(path)
+
+
+@pytest.mark.usefixtures("small_presets")
+@pytest.mark.parametrize("change", [{"in_channels": 10**12}, {"classes": 10**12}])
+def test_a_description_of_a_huge_network_takes_no_memory(change: dict[str, int], tmp_path: Path) -> None:
+    write_folder(network_like("synapse"), tmp_path / "ours", variant="synapse", native_orientation="SPL")
+    facts = json.loads((tmp_path / "ours" / "network.json").read_text())
+    (tmp_path / "ours" / "network.json").write_text(json.dumps({**facts, **change}))
+    with pytest.raises(InputError, match=r"model\.safetensors: .*has shape"):
+        read_folder(tmp_path / "ours")
+
+
+@pytest.mark.usefixtures("small_presets")
+def test_what_a_checkpoint_holds_is_shown_and_converted_by_commands(tmp_path: Path) -> None:
+    runner, path = CliRunner(), tmp_path / "model.model"
+    network = network_like("tumor")
+    torch.save(checkpoint(network), path)
+    shown = runner.invoke(app, ["weights", "info", str(path), "--json"])
+    assert (shown.exit_code, json.loads(shown.stdout)["variant"]) == (0, "tumor")
+    done = runner.invoke(app, ["weights", "convert", str(path), str(tmp_path / "ours")])
+    assert done.exit_code == 0
+    assert (tmp_path / "ours" / "model.safetensors").is_file()
+    state = published_state(network)
+    for name in ("out1.conv.conv.weight", "unetr_pp_encoder.downsample_layers.0.0.conv.weight"):
+        torch.save({"state_dict": {**state, name: torch.tensor(1.0)}}, path)
+        assert runner.invoke(app, ["weights", "info", str(path)]).exit_code == 0
+    with pytest.raises(InputError, match="this is a folder"):
+        describe(tmp_path / "ours")
+    (tmp_path / "scan.nii.gz").write_text("mine")
+    with pytest.raises(InputError, match="not replaced"):
+        convert_weights(tmp_path / "ours", tmp_path / "scan.nii.gz")
+    assert (tmp_path / "scan.nii.gz").read_text() == "mine"
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,8 @@ from neoseg.errors import ConfigError, GeometryError
 from neoseg.inference.configs import WindowConfig
 from neoseg.inference.sliding_window import predict_probabilities
 from neoseg.networks.blocks.paired_attention import PairedAttention
+from neoseg.networks.blocks.paired_attention_block import PairedAttentionBlock
+from neoseg.networks.blocks.printed_attention import PrintedAttention
 from neoseg.networks.blocks.token_grid import TokenShape, pool_tokens, resize_rows, resize_table
 from neoseg.networks.build import build_network
 from neoseg.networks.configs import PUBLISHED, UnetrPPConfig
@@ -114,37 +116,58 @@ def test_tables_and_projections_keep_what_they_mean_on_another_grid() -> None:
     assert torch.equal(resize_rows(rows, old, old), rows)
 
 
+GRID, FINE = (6, 6, 6), (12, 12, 12)
+WAVES = torch.randn(16, 4, generator=torch.Generator().manual_seed(0))
+
+
+def smooth_tokens(sizes: tuple[int, ...]) -> torch.Tensor:
+    """Return one smooth field at the cell centres of a grid."""
+    axes = [(torch.arange(n) + 0.5) / n for n in sizes]
+    places = torch.stack([torch.ones(sizes), *torch.meshgrid(*axes, indexing="ij")], dim=-1).reshape(-1, 4)
+    return torch.sin(2 * places @ WAVES.T)[None].double()
+
+
+def on_both_grids(attention: torch.nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what an attention makes of the field on a grid, and the means over its cells on the finer one."""
+    finer = attention(smooth_tokens(FINE), FINE).reshape(6, 2, 6, 2, 6, 2, 16).mean(dim=(1, 3, 5))
+    return attention(smooth_tokens(GRID), GRID).reshape(*GRID, 16), finer
+
+
 @pytest.mark.parametrize("size", ["flex", "free"])
 def test_attention_of_a_finer_grid_is_the_attention_of_the_field(size: str) -> None:
     """On smooth fields twice the tokens along each axis give nearly the same values."""
-    grid, fine = (6, 6, 6), (12, 12, 12)
-    generator = torch.Generator().manual_seed(0)
-    waves = torch.randn(16, 4, generator=generator)
-
-    def tokens(sizes: tuple[int, ...]) -> torch.Tensor:
-        axes = [(torch.arange(n) + 0.5) / n for n in sizes]
-        places = torch.stack([torch.ones(sizes), *torch.meshgrid(*axes, indexing="ij")], dim=-1).reshape(-1, 4)
-        return torch.sin(2 * places @ waves.T)[None].double()
-
+    generator = torch.Generator().manual_seed(1)
     torch.manual_seed(0)
     more = {"pool_cells": 3} if size == "free" else {}
     config = config_of(size=size, fusion="sum", branches="spatial", **more)
-    attention = PairedAttention(TokenShape(216, 16, 8, grid), config).double().eval()
-    smooth = resize_rows(torch.randn(8, 27, dtype=torch.float64, generator=generator), (3, 3, 3), grid)
+    attention = PairedAttention(TokenShape(216, 16, 8, GRID), config).double().eval()
+    smooth = resize_rows(torch.randn(8, 27, dtype=torch.float64, generator=generator), (3, 3, 3), GRID)
     with torch.no_grad():
         attention.temperature_spatial.fill_(10.0)
         attention.qkvv.weight.copy_(torch.randn(48, 16, generator=generator) / 4)
         if size == "flex":
             attention.project_keys.weight.copy_(smooth / 3)
-        coarse = attention(tokens(grid), grid).reshape(*grid, 16)
-        finer = attention(tokens(fine), fine).reshape(6, 2, 6, 2, 6, 2, 16).mean(dim=(1, 3, 5))
+        coarse, finer = on_both_grids(attention)
         spread = (coarse - coarse.mean(dim=(0, 1, 2))).square().mean().sqrt()
         error = (finer - coarse).square().mean().sqrt() / spread
         assert error < 0.15
         attention.native_tokens = 12**3  # without the temperature's term the same comparison fails
-        plain = attention(tokens(fine), fine).reshape(6, 2, 6, 2, 6, 2, 16).mean(dim=(1, 3, 5))
+        _, plain = on_both_grids(attention)
         if size == "flex":
             assert (plain - coarse).square().mean().sqrt() / spread > 3 * error
+
+
+@pytest.mark.parametrize("size", ["flex", "free"])
+def test_printed_channel_maps_of_a_finer_grid_are_those_of_the_field(size: str) -> None:
+    config = config_of(size=size, as_printed=True, heads=1, fusion="sum", branches="channel")
+    attention = PrintedAttention(TokenShape(216, 16, 8, GRID), config).double().eval()
+    with torch.no_grad():
+        attention.qkvv.weight.copy_(torch.randn(48, 16, generator=torch.Generator().manual_seed(1)) / 16)
+        coarse, finer = on_both_grids(attention)
+        assert (finer - coarse).square().mean().sqrt() / coarse.std() < 0.1
+        attention.native_tokens = 12**3  # sums over eight times the tokens are eight times as large
+        _, plain = on_both_grids(attention)
+        assert (plain - coarse).square().mean().sqrt() / coarse.std() > 0.3
 
 
 def test_pooling_is_the_mean_in_cells() -> None:
@@ -190,19 +213,23 @@ def test_planes(size: str, fields: dict[str, object]) -> None:
         assert network(torch.randn(1, 3, 21, 40))[0].shape == (1, 2, 21, 40)
 
 
-def test_a_plane_of_one_voxel_depth_is_the_same_plane() -> None:
-    """A volume whose kernels see one slice computes what the network of planes does."""
-    flat = UnetrPP(config_of(spatial_dims=2, stem=(2, 2)), in_channels=1, classes=2, patch=(16, 16)).eval()
-    with pytest.raises(ConfigError, match="spatial_dims"):
-        UnetrPP(config_of(), in_channels=1, classes=2, patch=(16, 16, 8)).config.model_copy(
-            update={"spatial_dims": 2}
-        ) and build_network(config_of().model_copy(update={"spatial_dims": 2}), in_channels=1, classes=2, patch=PATCH)
-    x = image(16, 16)
+@pytest.mark.parametrize("fields", [{}, {"conv_blocks": 2, "token_projection": "separate"}], ids=["one", "two"])
+def test_a_block_of_planes_is_a_block_of_volumes_one_voxel_deep(fields: dict[str, object]) -> None:
+    """Of 3 x 3 x 3 kernels such a volume meets the middle slice alone."""
+    torch.manual_seed(0)
+    planes = PairedAttentionBlock(8, (5, 6), 4, config_of(spatial_dims=2, stem=(2, 2), **fields)).double().eval()
+    volumes = PairedAttentionBlock(8, (5, 6, 1), 4, config_of(**fields)).double().eval()
+    for parameter in planes.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    state, flat = volumes.state_dict(), planes.state_dict()
+    for name, tensor in flat.items():
+        if state[name].ndim == 5:
+            state[name][..., state[name].shape[-1] // 2] = tensor
+        else:
+            state[name].copy_(tensor)
+    x = torch.randn(2, 8, 5, 6, dtype=torch.float64)
     with torch.inference_mode():
-        y = flat(x)[0]
-        flipped = flat(x.transpose(2, 3))[0].transpose(2, 3)
-    assert y.shape == (2, 2, 16, 16)
-    assert not torch.allclose(y, flipped)
+        torch.testing.assert_close(volumes(x[..., None])[..., 0], planes(x), rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("size", ["flex", "free"])

@@ -1,5 +1,6 @@
 """Weights under the authors' names: what is taken and what is refused."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -38,6 +39,20 @@ def test_supervised_weights_load_without_supervision() -> None:
         assert torch.equal(source.eval()(x)[0], single.eval()(x)[0])
 
 
+def test_weights_that_are_no_numbers_load() -> None:
+    """What a training that went wrong left can be looked at; a shared projection is the same under both names."""
+    source, copy = network(), network()
+    with torch.no_grad():
+        source.encoder[0][0].attention.project_keys.weight.fill_(torch.nan)
+    load_published(copy, authors(source))
+    assert copy.encoder[0][0].attention.project_keys.weight.isnan().all()
+
+
+def test_a_single_output_drops_the_weights_of_supervision_alone() -> None:
+    with pytest.raises(InputError, match=r"out2\.nonsense"):
+        load_published(network(deep_supervision=False), {**authors(network()), "out2.nonsense": torch.ones(1)})
+
+
 def test_wrong_weights_change_nothing() -> None:
     target = network()
     before = {name: tensor.clone() for name, tensor in target.state_dict().items()}
@@ -48,6 +63,16 @@ def test_wrong_weights_change_nothing() -> None:
         "no place": {**weights, "decoder9.weight": torch.zeros(1)},
         "shape": {**weights, f"{block}.pos_embed": torch.zeros(1, 1, 8)},
         "separate": {**weights, f"{block}.epa_block.F.bias": torch.ones(8)},
+        "first 'unetr_pp_encoder.stages.0.0.epa_block.E.weight'": {
+            name: t for name, t in weights.items() if name != f"{block}.epa_block.E.weight"
+        },
+        "F.other": {**weights, f"{block}.epa_block.F.other": torch.ones(8)},
+        "'module.out1.conv.conv.bias' and a weight": {**weights, "module.out1.conv.conv.bias": torch.ones(2)},
+        "an entry 'state_dict'": {"epoch": 3, "state_dict": weights},
+        "of the type list": [1],
+        "'out1.conv.conv.bias' is of the type ndarray": {**weights, "out1.conv.conv.bias": np.ones(2)},
+        "not named by a text": {**weights, 3: torch.ones(2)},
+        "without values": {**weights, "out1.conv.conv.bias": torch.ones(2, device="meta")},
     }
     for message, given in wrong.items():
         with pytest.raises(InputError, match=message):

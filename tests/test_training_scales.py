@@ -25,7 +25,7 @@ from neoseg.networks.configs import MedNeXtConfig, UnetrPPConfig
 from neoseg.pipeline.evaluate import read_rows
 from neoseg.pipeline.forecast import forecast_training
 from neoseg.pipeline.import_data import import_folder
-from neoseg.pipeline.out_of_memory import training_in_memory
+from neoseg.pipeline.out_of_memory import TrainingStep, training_in_memory
 from neoseg.pipeline.run import run_stage
 from neoseg.pipeline.session import open_session
 from neoseg.plan.budget import Demand, PlanConfig, StepSettings, fit
@@ -140,7 +140,7 @@ def test_want_of_memory_is_told_of_the_largest_size() -> None:
     plan: Any = SimpleNamespace(network=FLEX, patch=(16, 16, 16), batch=2)
 
     def told(*patches: tuple[int, ...]) -> tuple[str, list[float]]:
-        with pytest.raises(MachineError) as caught, training_in_memory(plan, "cpu", patches):
+        with pytest.raises(MachineError) as caught, training_in_memory(TrainingStep(plan, patches), "cpu"):
             raise MemoryError
         text = str(caught.value)
         return text, [float(gib) for gib in re.findall(r"(?:takes about|would take) ([\d.]+) GiB", text)]

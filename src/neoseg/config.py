@@ -361,6 +361,11 @@ def _first_problem(error: ValidationError) -> str:
         case "union_tag_invalid":
             tag = str(first["ctx"]["tag"])
             return f"{key}.kind = {tag!r} is not known{nearest(tag, map(_kind, models))}; correct it."
+        case "model_type" | "model_attributes_type" | "dict_type":
+            kind = " It has a key 'kind', which names one of several." if any(map(_kind, models)) else ""
+            return f"{key} = {first['input']!r}: a table is wanted here, [{key}].{kind}"
+        case "tuple_type" | "list_type" if isinstance(first["input"], Mapping):
+            return f"{key}: this is one table, but a list of tables is wanted; write [[{key}]] in place of [{key}]."
     message = first["msg"].removeprefix("Value error, ")
     given = repr(first["input"])
     shown = f"{key} = {given if len(given) <= LONGEST else given[:LONGEST] + ' ...'}: " if key else ""

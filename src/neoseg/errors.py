@@ -85,6 +85,9 @@ class StateError(UserError):
 def nearest(given: str, valid: Iterable[str]) -> str:
     """Return the valid name closest to the given one, or all of them when none is close: " (did you mean 'x'?)"."""
     names = sorted(valid)
+    spelt = {given.lower().replace("-", "_").replace("++", plus) for plus in ("_plus_plus", "_pp")}
+    if meant := [name for name in names if name in spelt and name != given]:
+        return f" (did you mean {meant[0]!r}?)"
     close = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
     if close:
         return f" (did you mean {close[0]!r}?)"

@@ -120,7 +120,8 @@ def _apply_bias_field(image: Tensor, label: Tensor, parameters: Parameters, info
     for i, j in np.argwhere(ratio != 1):
         if not outside[i].all():
             field = log_field(parameters["coefficients"][i, j], ~outside[i], float(ratio[i, j]))
-            image[i, j] += _signal(image[i, j], outside[i]) * torch.expm1(field)
+            # a polynomial that is flat over a few voxels inside may be beyond all numbers outside, where nothing is
+            image[i, j] += _signal(image[i, j], outside[i]) * torch.expm1(field).masked_fill(outside[i], 0.0)
     return image, label
 
 

@@ -26,8 +26,10 @@ class AugmentConfig(BaseModel, frozen=True, extra="forbid"):
     """Probability and range of each transform; probability 0 switches one off.
 
     A probability counts for a sample of the batch; ranges are drawn for each channel where the text says so. The
-    defaults follow nnU-Net v2 except for smaller rotations out of the slice plane. Elastic deformation, anisotropy,
-    ghosting, bias field and dropped modality are off by default: whether they help hangs on how the scans were made.
+    defaults follow nnU-Net v2 but for these: rotations out of the slice plane are smaller, and 2-D images and thick
+    slices turn by up to 30 degrees in place of 180; gamma has one probability, a quarter of it for the inverted image,
+    and is drawn log-uniformly. Elastic deformation, anisotropy, ghosting, bias field and dropped modality are off by
+    default: whether they help hangs on how the scans were made.
 
     Where slices are more than three times as thick as the finest voxel side, rotation, zoom, deformation and low
     resolution stay in their plane.

@@ -21,7 +21,7 @@ def boundary_loss(logits: Tensor, target: Tensor, config: BoundaryTerm) -> Tenso
     d p alone and drops d g, which does not depend on p; it is kept here, so that a perfect prediction costs 0. The
     gradient is the same. Their code, and MONAI's BoundaryLoss, let the boundary run through the outermost voxels
     inside, which then cost nothing when they are missed; here it runs between the voxels. A class that is absent, or
-    fills the patch, has d = 0.5 or -0.5; theirs is 0, which teaches nothing there.
+    fills the patch, has d = 0.5 or -0.5; MONAI's has 0, which teaches nothing there, and theirs too where it is absent.
 
     Args:
         logits: (B, K, ...), of class indices K at least 2; computed in float32 or wider.

@@ -23,7 +23,8 @@ class AttentionUNet(UShaped):
     """U-Net whose skips are weighed voxel by voxel, for images of any size.
 
     The gate of a level sees the encoder's features there and the decoder's of the level below, before they are brought
-    to its size. All skips have one; the authors' code leaves the first as it is.
+    to its size. All skips have one; the authors' code leaves the first as it is. With deep supervision each level has
+    an output of its own, where that code joins all levels at full size to one.
 
     Args:
         config: the network; its widths and strides have to be set.

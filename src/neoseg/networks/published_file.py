@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +23,7 @@ from .build import build_network
 from .configs import PUBLISHED, UnetrPPConfig, check_orientation
 from .orientation import Turn
 from .unetr_pp import UnetrPP
-from .weights import load_published, published_state, variant_of, without_prefix
+from .weights import load_published, published_state, require_tensors, same_tensor, variant_of, without_prefix
 
 __all__ = ["MODEL", "NETWORK", "Checkpoint", "Description", "describe", "network_of", "read_checkpoint_file",
            "read_description", "read_folder", "write_checkpoint_file", "write_folder"]  # fmt: skip
@@ -109,7 +110,8 @@ def read_checkpoint_file(path: Path) -> Checkpoint:
         InputError: the file is missing, damaged, holds something else, or holds what would run code.
     """
     if not path.is_file():
-        raise InputError(f"{path}: there is no such file; give a checkpoint such as model_final_checkpoint.model.")
+        found = "this is a folder" if path.is_dir() else "there is no such file"
+        raise InputError(f"{path}: {found}; give a checkpoint file such as model_final_checkpoint.model.")
     try:
         with torch.serialization.safe_globals(NUMPY_NUMBERS), warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -127,6 +129,12 @@ def read_checkpoint_file(path: Path) -> Checkpoint:
             f"{path}: the file holds {found}, but a dict with 'state_dict', tensors by name, is wanted; give a "
             "checkpoint of the authors' code."
         )
+    for name, value in state.items():
+        if not _has_its_values(value):
+            raise InputError(
+                f"{path}: the tensor {name!r} of shape {tuple(value.shape)} has fewer values in the file than its "
+                "shape says; dense tensors are wanted: get the file from its authors again."
+            )
     epoch = content.get("epoch") if state is not content else None
     weights = without_prefix(state)
     return Checkpoint(weights, int(epoch) if isinstance(epoch, (int, np.integer)) else None, set(weights) != set(state))
@@ -163,6 +171,7 @@ def network_of(weights: Mapping[str, Tensor], *, variant: str | None = None) -> 
         ConfigError: there is no such variant.
         InputError: the weights look like no published variant, or do not fit the one that is named.
     """
+    require_tensors(weights)
     if variant is not None and variant not in PUBLISHED:
         raise ConfigError(f"There is no published variant {variant!r} of UNETR++{nearest(variant, PUBLISHED)}.")
     name = variant or variant_of(weights)
@@ -172,16 +181,15 @@ def network_of(weights: Mapping[str, Tensor], *, variant: str | None = None) -> 
             "parts are known; name the variant, or build the network of these weights in Python and load them with "
             "neoseg.networks.weights.load_published."
         )
-    preset, given = PUBLISHED[name], without_prefix(weights)
-    stem, head = (given.get(key) for key in ("unetr_pp_encoder.downsample_layers.0.0.conv.weight",
-                                             "out1.conv.conv.weight"))  # fmt: skip
+    preset = PUBLISHED[name]
+    channels, classes = _channels_and_classes(without_prefix(weights))
     network = UnetrPP(
         preset.config,
-        in_channels=stem.shape[1] if stem is not None and stem.ndim == 5 else preset.in_channels,
-        classes=head.shape[0] if head is not None and head.ndim == 5 else preset.classes,
+        in_channels=preset.in_channels if channels is None else channels,
+        classes=preset.classes if classes is None else classes,
         patch=preset.patch,
     )
-    load_published(network, given)
+    load_published(network, weights)
     return network
 
 
@@ -223,14 +231,21 @@ def read_folder(folder: Path, *, native_orientation: str | None = None, as_store
         ConfigError: it is not known where the axes of the weights lead.
         InputError: a file is missing or damaged, or the weights do not fit.
     """
-    from safetensors import SafetensorError
+    from safetensors import SafetensorError, safe_open
     from safetensors.torch import load_file
 
     found = read_description(folder)
     config, patch = (found.config, found.patch) if as_stored else found.turned(native_orientation)
-    network = build_network(config, in_channels=found.in_channels, classes=found.classes, patch=patch)
-    assert isinstance(network, UnetrPP)
+    build = partial(build_network, config, in_channels=found.in_channels, classes=found.classes, patch=patch)
+    with torch.device("meta"):  # where a size in the description that is far too large takes no memory
+        wanted = build().state_dict()
     try:
+        with safe_open(folder / MODEL, framework="pt") as file:
+            there = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        if name := next((n for n, tensor in wanted.items() if there.get(n) != tuple(tensor.shape)), None):
+            raise RuntimeError(f"{name} has shape {there.get(name)}, where {NETWORK} wants {tuple(wanted[name].shape)}")
+        network = build()
+        assert isinstance(network, UnetrPP)
         network.load_state_dict(load_file(folder / MODEL))
     except (OSError, SafetensorError, RuntimeError) as error:
         raise InputError(
@@ -275,20 +290,19 @@ def describe(path: Path) -> dict[str, Any]:
     """
     weights, epoch, prefixed = read_checkpoint_file(path)
     name = variant_of(weights)
-    aliases = [n for n in weights if ".epa_block.F." in n
-               and torch.equal(weights[n], weights.get(n.replace(".F.", ".E."), torch.empty(0)))]  # fmt: skip
+    pairs = {n: weights.get(n.replace(".F.", ".E.")) for n in weights if ".epa_block.F." in n}
+    aliases = [n for n, twin in pairs.items() if twin is not None and same_tensor(weights[n], twin)]
     buffers = ("running_mean", "running_var", "num_batches_tracked")
     counted = [t.numel() for n, t in weights.items() if n not in aliases and not n.endswith(buffers)]
     preset = PUBLISHED[name] if name is not None else None
-    head = weights.get("out1.conv.conv.weight")
-    stem = weights.get("unetr_pp_encoder.downsample_layers.0.0.conv.weight")
+    channels, classes = _channels_and_classes(weights)
     return {
         "variant": name or "none of the published",
         "tensors": len(weights),
         "second_names": len(aliases),
         "parameters": sum(counted),
-        "in_channels": stem.shape[1] if stem is not None else None,
-        "classes": head.shape[0] if head is not None else None,
+        "in_channels": channels,
+        "classes": classes,
         "outputs": sum(f"out{i}.conv.conv.weight" in weights for i in (1, 2, 3)),
         "patch": list(preset.patch) if preset else None,
         "epoch": epoch,
@@ -296,6 +310,23 @@ def describe(path: Path) -> dict[str, Any]:
         "native_orientation": preset.native_orientation if preset else None,
         "orientation_source": preset.orientation_source if preset else None,
     }
+
+
+def _channels_and_classes(weights: Mapping[str, Tensor]) -> tuple[int | None, int | None]:
+    """Return channels of the input and of the output; None where the weights do not say."""
+    stem, head = (weights.get(f"{layer}.weight") for layer in ("unetr_pp_encoder.downsample_layers.0.0.conv",
+                                                               "out1.conv.conv"))  # fmt: skip
+    return (
+        stem.shape[1] if stem is not None and stem.ndim == 5 else None,
+        head.shape[0] if head is not None and head.ndim == 5 else None,
+    )
+
+
+def _has_its_values(tensor: Tensor) -> bool:
+    """Tell whether a tensor is dense and stores as many values as it has, so that a small file stays small."""
+    if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized:
+        return False
+    return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
 
 
 def _why_not(path: Path, error: Exception) -> str:

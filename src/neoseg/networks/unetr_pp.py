@@ -17,7 +17,7 @@ from neoseg.networks.blocks.recompute import recomputed
 from neoseg.networks.blocks.residual_conv import ResidualConv
 from neoseg.networks.blocks.stem import step_down
 from neoseg.networks.blocks.tokens import conv_of, step_up_of
-from neoseg.networks.configs import PUBLISHED, UnetrPPConfig, required_multiple, times, token_grids
+from neoseg.networks.configs import PUBLISHED, UnetrPPConfig, longer, required_multiple, times, token_grids
 from neoseg.networks.orientation import Turn
 
 __all__ = ["UnetrPP", "published"]
@@ -127,7 +127,8 @@ class UnetrPP(nn.Module):
         if alone and tuple(patch) == self.multiple:
             raise GeometryError(
                 f"The patch {times(patch)} leaves a single token at the lowest level, and nothing to normalise there: "
-                "use a larger patch, fewer levels (network.dims), or network.norm = 'group'."
+                f"use a larger patch, such as {times(longer(patch))}, fewer levels (network.dims), or network.norm = "
+                "'group'."
             )
 
 

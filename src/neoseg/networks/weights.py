@@ -13,10 +13,18 @@ from neoseg.errors import ConfigError, InputError, nearest
 from neoseg.networks.configs import PUBLISHED, Published, token_grids
 from neoseg.networks.unetr_pp import UnetrPP
 
-__all__ = ["load_published", "published_name", "published_state", "variant_of", "without_prefix"]
+__all__ = [
+    "load_published",
+    "published_name",
+    "published_state",
+    "require_tensors",
+    "same_tensor",
+    "variant_of",
+    "without_prefix",
+]
 
 PREFIX = "module."
-SUPERVISED_HEADS = ("out2.", "out3.")
+SUPERVISED_HEADS = {f"out{i}.conv.conv.{part}" for i in (2, 3) for part in ("weight", "bias")}
 
 # Parts of our names and the authors' own, in order; levels are counted from the highest resolution, 0.
 BLOCK_NAMES = (
@@ -78,20 +86,24 @@ def load_published(network: UnetrPP, weights: Mapping[str, Tensor]) -> None:
 
     Raises:
         ConfigError: a network that the authors' code has no weights for.
-        InputError: names that are missing or unknown, or a tensor of another shape; where the weights look like those
-            of a published variant, it is named.
+        InputError: no tensors by name, names that are missing or unknown, or a tensor of another shape; where the
+            weights look like those of a published variant, it is named.
     """
     _refuse_other_parts(network)
+    require_tensors(weights)
     given = without_prefix(weights)
     own = {published_name(name): tensor for name, tensor in network.state_dict().items()}
     for name in [name for name in given if ".epa_block.F." in name and name not in own]:
-        if not torch.equal(given.pop(name), given.get(name.replace(".F.", ".E."), torch.empty(0))):
+        first = name.replace(".F.", ".E.")
+        if first in own and first in given and not same_tensor(given[name], given[first]):
             raise InputError(
-                f"Weight {name!r} differs from its twin E, but this network has one projection for both: "
-                "set network.token_projection = 'separate'."
+                f"Weight {name!r} differs from its twin E, but this network has one projection for both: give weights "
+                f"of the same variant, or set network.token_projection = 'separate'.{_looks_like(weights)}"
             )
+        if first in own:
+            del given[name]
     if len(network.heads) == 1:
-        given = {name: tensor for name, tensor in given.items() if not name.startswith(SUPERVISED_HEADS)}
+        given = {name: tensor for name, tensor in given.items() if name not in SUPERVISED_HEADS}
     if missing := [name for name in own if name not in given]:
         raise InputError(
             f"{len(missing)} of {len(own)} weights are missing, first {missing[0]!r}"
@@ -140,8 +152,46 @@ def published_state(network: UnetrPP) -> dict[str, Tensor]:
 
 
 def without_prefix(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return weights without the "module." that training on several GPUs puts before their names."""
+    """Return weights without the "module." that training on several GPUs puts before their names.
+
+    Raises:
+        InputError: a name is there with and without it.
+    """
+    for name in weights:
+        if name.startswith(PREFIX) and name.removeprefix(PREFIX) in weights:
+            raise InputError(
+                f"There is a weight {name!r} and a weight {name.removeprefix(PREFIX)!r}: give one of the two, since "
+                f"{PREFIX!r} before a name says nothing."
+            )
     return {name.removeprefix(PREFIX): tensor for name, tensor in weights.items()}
+
+
+def require_tensors(weights: object) -> None:
+    """Refuse what is not a mapping of names to dense tensors that have values.
+
+    Raises:
+        InputError: says what was given.
+    """
+    if not isinstance(weights, Mapping):
+        raise InputError(f"The weights are of the type {type(weights).__name__}; a dict of tensors by name is wanted.")
+    if "state_dict" in weights:
+        raise InputError(
+            "The dict has an entry 'state_dict', so it is a whole checkpoint and not its weights: give that entry, or "
+            "read the file with neoseg.networks.published_file.read_checkpoint_file."
+        )
+    for name, value in weights.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            given = f"of the type {type(value).__name__}" if isinstance(name, str) else "not named by a text"
+        elif value.layout != torch.strided or value.is_meta or value.is_quantized:
+            given = "sparse, quantized, or without values"
+        else:
+            continue
+        raise InputError(f"Weight {name!r} is {given}; dense tensors by name are wanted.")
+
+
+def same_tensor(one: Tensor, other: Tensor) -> bool:
+    """Tell whether two tensors have the same shape and values, where both may hold the same NaN."""
+    return one.shape == other.shape and torch.allclose(one, other, rtol=0, atol=0, equal_nan=True)
 
 
 def variant_of(weights: Mapping[str, Tensor]) -> str | None:
@@ -151,9 +201,8 @@ def variant_of(weights: Mapping[str, Tensor]) -> str | None:
     position = given.get(f"{first}pos_embed")
     if position is None or position.ndim != 3:
         return None
-    separate = f"{first}epa_block.F.weight" in given and not torch.equal(
-        given[f"{first}epa_block.F.weight"], given.get(f"{first}epa_block.E.weight", torch.empty(0))
-    )
+    one, other = (given.get(f"{first}epa_block.{name}.weight") for name in "EF")
+    separate = one is not None and other is not None and not same_tensor(one, other)
     projection = "matrix" if f"{first}epa_block.EF" in given else "separate" if separate else "shared"
     blocks = 2 if f"{first}conv52.conv1.conv.weight" in given else 1
     for name, preset in PUBLISHED.items():

@@ -36,6 +36,8 @@ def convert_weights(
 
         if target.is_dir():
             raise InputError(f"{target}: {source} is a folder of ours, so a file is written; give a file's name.")
+        if target.exists():
+            raise InputError(f"{target}: there is such a file already, and it is not replaced; give another name.")
         network = _network_in(source)
         write_checkpoint_file(network, target)
         return {"written": str(target), "parameters": _count(network), "variant": None}
@@ -50,7 +52,10 @@ def convert_weights(
     if target.is_dir() and any(target.iterdir()) and not (target / "network.json").is_file():
         raise InputError(f"{target}: this folder holds other things; give a new folder.")
     weights = read_checkpoint_file(source).weights
-    network = network_of(weights, variant=variant)
+    try:
+        network = network_of(weights, variant=variant)
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from error
     name = variant or variant_of(weights)
     known = PUBLISHED[name].native_orientation if name is not None else None
     write_folder(network, target, variant=name, native_orientation=native_orientation or known)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ..cluster.processes import run_side_by_side
-from ..errors import MachineError
+from ..errors import MachineError, UserError
 from ..machine import free_memory_gib, is_out_of_memory
 from ..networks.configs import required_multiple
 from ..plan.cost import step_gib
@@ -19,6 +19,7 @@ from ..progress import Progress, Silent
 
 __all__ = [
     "REDUCED",
+    "Replan",
     "TrainingStep",
     "patch_that_fits",
     "predicting_in_memory",
@@ -26,11 +27,17 @@ __all__ = [
     "training_in_memory",
 ]
 
+Replan = Callable[[tuple[int, ...], int], Plan]
+"""What returns the plan that another patch and batch would get: with them the planner may take another network."""
+
 LESS = 0.7
 """A patch that is proposed takes at most this share of what the one that failed takes."""
 
 SPARE = 0.9
 """Share of the free memory that a proposed patch may take."""
+
+STEP_DOWN = 0.9
+"""How much less the next patch takes when the planner would give the one before another network."""
 
 REDUCED = 0.5
 """Share of the memory of float32 that a step in a number format of two bytes takes at least."""
@@ -49,12 +56,14 @@ class TrainingStep:
         patches: sizes of the patches, where there are several.
         classes: channels of each output of the network.
         share: of what the step takes in float32 that one process has to hold.
+        replan: for a patch and batch that are proposed; ``None``: the network stays as it is.
     """
 
     plan: Plan
     patches: Sequence[tuple[int, ...]] = ()
     classes: int = 2
     share: float = 1.0
+    replan: Replan | None = None
 
     @property
     def largest(self) -> tuple[int, ...]:
@@ -82,14 +91,13 @@ class TrainingStep:
         # every size grows and shrinks with the planned one, and the largest has to fit
         larger = math.prod(self.largest) / math.prod(self.plan.patch)
         free = None if free_gib is None else free_gib / larger / self.share
-        fits = patch_that_fits(self.plan, free, self.classes)
+        fits = patch_that_fits(self.plan, free, self.classes, self.replan)
         if fits is None:
             return "not even the smallest patch would fit: plan for another network, or use a machine with more of it"
-        patch, batch = fits
-        size = step_gib(self.plan.network, patch, batch, self.classes) * larger
+        patch, batch, gib = fits
         return (
-            f"{batch} patches of {as_text(patch)} would take {self.share * size:.2g} GiB: set plan.patch = "
-            f"{list(patch)} and training.batch_size = {batch}, or plan.memory_gib = {size:.2g}"
+            f"{batch} patches of {as_text(patch)} would take {self.share * gib * larger:.2g} GiB: set plan.patch = "
+            f"{list(patch)} and training.batch_size = {batch}"
             f"{', and give the run another `name`' if begun else ''}"
         )
 
@@ -126,16 +134,12 @@ def require_memory(step: TrainingStep, devices: Sequence[str], *, beside: int = 
 
 
 @contextmanager
-def training_in_memory(
-    plan: Plan, device: str, patches: Sequence[tuple[int, ...]] = (), classes: int = 2
-) -> Iterator[None]:
+def training_in_memory(step: TrainingStep, device: str) -> Iterator[None]:
     """Say which patch would fit when the memory does not suffice for a training step.
 
     Args:
-        plan: with patch and batch.
-        device: where the training runs.
-        patches: sizes of the patches, where there are several.
-        classes: channels of each output of the network.
+        step: of the training.
+        device: where it runs.
 
     Raises:
         MachineError: in place of whatever PyTorch, NumPy or Python raised about memory.
@@ -145,7 +149,7 @@ def training_in_memory(
     except (MemoryError, RuntimeError, OSError) as error:
         if not is_out_of_memory(error):
             raise
-        step, free = TrainingStep(plan, patches, classes), _free_gib(device)
+        free = _free_gib(device)
         advice = step.advice(free, begun=True)
         raise MachineError(
             f"The memory does not suffice to train on {device}: {step.told}{_told(free)}; {advice}."
@@ -174,14 +178,33 @@ def predicting_in_memory(plan: Plan, device: str) -> Iterator[None]:
         ) from error
 
 
-def patch_that_fits(plan: Plan, free_gib: float | None, classes: int = 2) -> tuple[tuple[int, ...], int] | None:
-    """Return patch and batch of a step that takes clearly less than the plan's and no more than is free.
+def patch_that_fits(
+    plan: Plan, free_gib: float | None, classes: int = 2, replan: Replan | None = None
+) -> tuple[tuple[int, ...], int, float] | None:
+    """Return patch, batch and GiB of a step that takes clearly less than the plan's and no more than is free.
 
     One patch a step is tried before the patch is made smaller than half; ``None`` when not even the smallest fits.
+    The GiB are those of the network that the patch would get.
     """
-    most = LESS * step_gib(plan.network, plan.patch, plan.batch, classes)
+    wanted = LESS * step_gib(plan.network, plan.patch, plan.batch, classes)
     if free_gib is not None:
-        most = min(most, SPARE * free_gib)
+        wanted = min(wanted, SPARE * free_gib)
+    most = wanted
+    while (found := _fitting(plan, most, classes)) is not None:
+        patch, batch = found
+        try:
+            network = plan.network if replan is None else replan(patch, batch).network
+            gib = step_gib(network, patch, batch, classes)
+        except UserError:  # the levels that such a patch gets do not divide it
+            gib = math.inf
+        if gib <= wanted:
+            return patch, batch, gib
+        most = STEP_DOWN * step_gib(plan.network, patch, batch, classes)
+    return None
+
+
+def _fitting(plan: Plan, most: float, classes: int) -> tuple[tuple[int, ...], int] | None:
+    """Return patch and batch of a step of the plan's network that takes at most so many GiB."""
     multiple, lowest = required_multiple(plan.network), plan.network.lowest_voxels
     for batch in sorted({plan.batch, min(plan.batch, 2), 1}, reverse=True):
         voxels = most / step_gib(plan.network, (1, 1, 1), batch, classes)

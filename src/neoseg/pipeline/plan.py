@@ -25,7 +25,7 @@ from .prepare import template_of
 from .session import Session
 from .train import resolved_device
 
-__all__ = ["compared", "is_planned", "plan", "plan_key"]
+__all__ = ["compared", "is_planned", "plan", "plan_key", "planned_with"]
 
 FEWEST_CASES = 3
 """Labelled training cases: one to train on, one to choose the epoch with, one to score."""
@@ -75,22 +75,7 @@ def plan(session: Session) -> Plan:
         if old.inputs == keys.inputs:
             return old
     template = template_of(session)
-    from ..inference.precision import is_reduced
-
-    made = make_plan(
-        facts if template is None else _as_in_template(facts, template, config.plan),
-        channels=session.channels,
-        network=config.network,
-        normalise=config.prepare.normalise,
-        config=config.plan,
-        step=StepSettings(
-            _batch(session),
-            is_reduced(config.training.precision, resolved_device(config.device)),
-            PatchScales.of(config.training.patch_scales, len(facts[0].spacing_mm)),
-            session.labels.count,  # not of regions: a plan does not depend on them
-        ),
-        inputs=keys.inputs,
-    )
+    made = _made(session, facts, template, config.plan, _batch(session), keys.inputs)
     if template is not None:
         reason = Reason(what="space", value="template", why="prepare.space; every case has the template's grid")
         own = {"spacing": f"{len(facts)} training cases, as in native space", "size": "the template with a margin"}
@@ -103,6 +88,41 @@ def plan(session: Session) -> Plan:
         made = made.model_copy(update={"reasons": (reason, *made.reasons)})
     write_plan(made, workspace.plan)
     return made
+
+
+def planned_with(session: Session, patch: tuple[int, ...], batch: int) -> Plan:
+    """Return the plan that the same cases get when patch and batch are given; nothing is written.
+
+    Raises:
+        ConfigError, GeometryError: these do not suit the network.
+    """
+    keys = _keys(session)
+    facts = list(_fingerprint(session, keys.data).cases)
+    config = session.config.plan.model_copy(update={"patch": patch})
+    return _made(session, facts, template_of(session), config, batch, keys.inputs)
+
+
+def _made(
+    session: Session, facts: list[CaseFacts], template: Template | None, config: PlanConfig, batch: int | None, key: str
+) -> Plan:
+    """Return the plan of the facts, as it would be in a workspace."""
+    from ..inference.precision import is_reduced
+
+    settings = session.config
+    return make_plan(
+        facts if template is None else _as_in_template(facts, template, config),
+        channels=session.channels,
+        network=settings.network,
+        normalise=settings.prepare.normalise,
+        config=config,
+        step=StepSettings(
+            batch,
+            is_reduced(settings.training.precision, resolved_device(settings.device)),
+            PatchScales.of(settings.training.patch_scales, len(facts[0].spacing_mm)),
+            session.labels.count,  # not of regions: a plan does not depend on them
+        ),
+        inputs=key,
+    )
 
 
 def compared(session: Session) -> tuple[Reason, ...]:

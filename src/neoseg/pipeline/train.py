@@ -72,7 +72,7 @@ def train(session: Session, *, key: str, folds: Sequence[int] | None = None, fai
     launch = launched()
     devices = _devices(config.device) if launch.world == 1 else [_device_of(launch, config)]
     if indices:
-        _require_memory(session, plan, settings, patches, devices, min(config.fold_jobs, len(indices)), launch.world)
+        _require_memory(session, settings, patches, devices, min(config.fold_jobs, len(indices)), launch.world)
     if launch.rank == 0:
         make_self_contained(session, plan, failed)
     if moved is not None:
@@ -199,7 +199,7 @@ def _train_fold(index: int, slot: int, progress: Progress, *, work: _FoldWork, r
     begin, before = time.time(), torch.get_num_threads()
     torch.set_num_threads(work.threads)
     try:
-        with training_in_memory(plan, where.device, work.patches, session.targets.channels):
+        with training_in_memory(_step(session, work.patches), where.device):
             loss = build_loss(config.loss, session.targets)
             result = train_fold(network, loss, data=data, config=settings, run=where, progress=progress)
     finally:
@@ -250,7 +250,6 @@ def _require_all(indices: Sequence[int], outcomes: Sequence[Outcome[None]]) -> N
 
 def _require_memory(
     session: Session,
-    plan: Plan,
     settings: TrainingConfig,
     patches: Sequence[tuple[int, ...]],
     devices: Sequence[str],
@@ -261,7 +260,6 @@ def _require_memory(
 
     Args:
         session: the run.
-        plan: of the run.
         settings: of the training.
         patches: sizes of the patches, where there are several.
         devices: that the folds are dealt to.
@@ -274,9 +272,16 @@ def _require_memory(
     from ..inference.precision import is_reduced
 
     share = (REDUCED if is_reduced(settings.precision, devices[0]) else 1.0) / world
-    step = TrainingStep(plan, patches, session.targets.channels, share)
+    step = _step(session, patches, share)
     begun = any(session.run.folder.glob("fold*/training.json"))
     require_memory(step, devices, beside=beside, begun=begun)
+
+
+def _step(session: Session, patches: Sequence[tuple[int, ...]], share: float = 1.0) -> TrainingStep:
+    """Return what is known of a step's memory, with the planner for a patch that is proposed in its place."""
+    from .plan import planned_with
+
+    return TrainingStep(session.plan, patches, session.targets.channels, share, partial(planned_with, session))
 
 
 def wanted_folds(session: Session, folds: Sequence[int] | None) -> list[int]:

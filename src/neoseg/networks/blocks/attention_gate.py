@@ -19,8 +19,8 @@ class AttentionGate(nn.Module):
 
     On the grid of the level below the factors are sigmoid(psi relu(W_x x + W_g g + b_g) + b_psi), equations 1 and 2 of
     the paper; W_x brings x to that grid by a convolution whose kernel is its stride, as in the authors' code. Linear
-    interpolation makes them as many as x has voxels. The authors' last 1x1x1 convolution, which is in their code and
-    not in the equations, is left out: the convolution of the decoder follows.
+    interpolation makes them as many as x has voxels. What the authors' code has behind the gate and the equations do
+    not, a 1x1x1 convolution with batch norm and ReLU, is left out: the convolutions of the decoder follow.
 
     Args:
         channels: channels of the skip x.

@@ -30,10 +30,11 @@ def _is_slow_by_default(x: Tensor) -> bool:
     """Whether torch would convolve without oneDNN, though that is several times faster.
 
     For a single sample torch (2.13) leaves oneDNN out where channels times the first axes are few; gradients are not
-    defined for the operator that always takes it.
+    defined for the operator that always takes it, and `torch.compile`, which chooses for itself, cannot trace it.
     """
     return (
-        len(x) == 1
+        not torch.compiler.is_compiling()
+        and len(x) == 1
         and x.dtype == torch.float32
         and not torch.is_grad_enabled()
         and not torch.is_autocast_enabled("cpu")

@@ -101,7 +101,8 @@ class PairedAttention(nn.Module):
             cosines = (q @ shared @ k.mT) * _inverse_norm(q, shared) * _inverse_norm(k, shared).mT
             channel_map = torch.softmax(cosines * self.temperature_channel, dim=-1)
         channel_map = functional.dropout(channel_map, self.dropout, self.training)
-        return (channel_map @ self._rows(weights["v"], weights["v"].dtype)).flatten(1, 2)
+        values = self._rows(weights["v"], weights["v"].dtype)
+        return (channel_map.to(values.dtype) @ values).flatten(1, 2)
 
     def _spatial(self, x: Tensor, weights: dict[str, Tensor], gram: Tensor, grid: Sequence[int] | None) -> Tensor:
         """Return the spatial branch, (B, N, C)."""

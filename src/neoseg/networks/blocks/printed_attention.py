@@ -29,7 +29,8 @@ class PrintedAttention(nn.Module):
         channel  X_c = V_channel softmax(Q^T K / sqrt(d))        map (C, C), each of its rows sums to 1
         fusion   X_s + X_c
 
-    The paper's figure has the same; the code's norms, temperatures, heads and joined halves are not in it.
+    The paper's figure has the same; the code's norms, temperatures, heads and joined halves are not in it. Q^T K is a
+    sum over the N tokens, so on another grid than the one built for it is multiplied by N built for / N.
 
     Args:
         shape: as for `PairedAttention`.
@@ -38,7 +39,7 @@ class PrintedAttention(nn.Module):
 
     def __init__(self, shape: TokenShape, config: UnetrPPConfig) -> None:
         super().__init__()
-        self.dropout = config.attention_dropout
+        self.dropout, self.native_tokens = config.attention_dropout, shape.tokens
         channel, spatial = config.branches != "spatial", config.branches != "channel"
         self.images = ("q", "k", *["v"] * channel, *["u"] * spatial)
         self.qkvv = nn.Linear(shape.dim, len(self.images) * shape.dim, bias=False)
@@ -91,7 +92,10 @@ class PrintedAttention(nn.Module):
             # A sum over tens of thousands of tokens that no norm keeps small.
             wide = x.to(torch.promote_types(x.dtype, torch.float32))
             q, k = weights["q"].to(wide.dtype), weights["k"].to(wide.dtype)
-            channel_map = torch.softmax(q @ (wide.mT @ wide) @ k.mT / math.sqrt(x.shape[-1]), dim=-1)
+            logits = q @ (wide.mT @ wide) @ k.mT / math.sqrt(x.shape[-1])
+            if x.shape[1] != self.native_tokens:
+                logits = logits * (self.native_tokens / x.shape[1])
+            channel_map = torch.softmax(logits, dim=-1)
         channel_map = functional.dropout(channel_map, self.dropout, self.training)
         return functional.linear(x, weights["v"]) @ channel_map.to(x.dtype)
 

@@ -30,7 +30,8 @@ class TokenShape(NamedTuple):
 class GridCache:
     """Results of resizing parameters, kept for each grid as long as the parameters stay what they were.
 
-    Nothing is kept while gradients are recorded, since every step changes the parameters and needs their graph.
+    Nothing is kept while gradients are recorded, since every step changes the parameters and needs their graph. torch
+    counts changes in place, but not those through ``parameter.data``: change the parameter itself under ``no_grad``.
     """
 
     def __init__(self) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import Discriminator, Tag
 
 from .adopted import MEDNEXT_SIZES, DynUNetConfig, MedNeXtConfig, SegResNetConfig, SwinUnetrConfig
-from .base import NetworkBase, check_lowest, check_patch, required_multiple, times
+from .base import NetworkBase, check_lowest, check_patch, longer, required_multiple, times
 from .light import LIGHT_ENCODERS, LightEncoder
 from .published import PUBLISHED, Published
 from .unetr import UnetrConfig, step_sizes
@@ -43,6 +43,7 @@ __all__ = [
     "check_lowest",
     "check_orientation",
     "check_patch",
+    "longer",
     "required_multiple",
     "step_sizes",
     "times",

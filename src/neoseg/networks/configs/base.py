@@ -19,6 +19,7 @@ __all__ = [
     "Widths",
     "check_lowest",
     "check_patch",
+    "longer",
     "lowest_voxels_of",
     "required_multiple",
     "times",
@@ -127,7 +128,7 @@ def check_lowest(config: NetworkBase, sizes: Sequence[int], least: int | None = 
         ]
         raise GeometryError(
             f"The patch {times(sizes)} leaves a single voxel at the lowest level, and nothing to normalise there: "
-            f"{_either('use a larger patch', *others)}."
+            f"{_either(f'use a larger patch, such as {times(longer(sizes))}', *others)}."
         )
 
 
@@ -135,6 +136,12 @@ def _either(*choices: str) -> str:
     """Return choices as they are read aloud."""
     *first, last = choices
     return f"{', '.join(first)}{',' * (len(first) > 1)} or {last}" if first else last
+
+
+def longer(sizes: Sequence[int]) -> tuple[int, ...]:
+    """Return sizes with the shortest axis doubled, so that what the lowest level leaves is doubled too."""
+    shortest = min(range(len(sizes)), key=lambda axis: sizes[axis])
+    return tuple(size * 2 if axis == shortest else size for axis, size in enumerate(sizes))
 
 
 def times(sizes: Sequence[int]) -> str:

@@ -295,6 +295,8 @@ class UNetPlusPlusConfig(ConvUNet, frozen=True, extra="forbid"):
             probabilities of all heads, followed by the single heads, or "fast", the deepest head alone, followed by the
             others. Training compares every output with the truth, the first with half of all weight, each further one
             with half as much as the one before.
+        deep_supervision: one output for each level of decoders, all at full size, and with `heads` "accurate" their
+            mean before them, in place of one.
         prune: levels that are built: 4 is the whole network of five levels, 1 only nodes (0, 0), (1, 0) and (0, 1).
             Weights of a whole network fit a pruned one. Patches remain those of the whole network. Omitted: all.
     """
@@ -348,7 +350,7 @@ class AttentionUNetConfig(ConvUNet, frozen=True, extra="forbid"):
 
     Attributes:
         down: "max" pooling as in the paper, or a convolution with a stride, "stride".
-        gate_width: channels inside a gate as a share of those of its skip.
+        gate_width: channels inside a gate as a share of those of its skip; the authors' networks have 1.
     """
 
     kind: Literal["attention_unet"] = "attention_unet"
