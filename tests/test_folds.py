@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -15,16 +16,18 @@ from neoseg.errors import InputError
 
 @settings(deadline=None, max_examples=50)
 @given(
-    subjects=st.lists(st.integers(0, 30), min_size=12, max_size=60),
+    subjects=st.lists(st.integers(0, 30), min_size=1, max_size=60),
     count=st.integers(2, 5),
     seed=st.integers(0, 99),
 )
 def test_no_subject_on_two_sides_and_every_case_scored_once(subjects: list[int], count: int, seed: int) -> None:
     groups = {f"case{i}": f"subject{s}" for i, s in enumerate(subjects)}
-    if len(set(groups.values())) < max(6, 2 * count):
-        return
     burden = {case: (i / len(groups)) ** 2 for i, case in enumerate(groups)}
-    folds = make_folds(groups, burden, FoldsConfig(count=count), np.random.default_rng(seed))
+    too_few = len(set(subjects)) < (4 if count == 2 else count)
+    with pytest.raises(InputError, match="need at least") if too_few else nullcontext():
+        folds = make_folds(groups, burden, FoldsConfig(count=count), np.random.default_rng(seed))
+    if too_few:
+        return
     scored = sorted(c for f in folds for c in f.validation)
     assert scored == sorted(groups)
     for fold in folds:
@@ -51,9 +54,13 @@ def test_same_seed_same_folds_and_another_seed_others() -> None:
 
 
 def test_too_few_subjects_are_refused() -> None:
-    with pytest.raises(InputError, match=r"2 subjects.*folds\.count"):
-        cases = {"a": "s1", "b": "s2", "c": "s2"}
-        make_folds(cases, dict.fromkeys(cases, 0.0), FoldsConfig(count=2), np.random.default_rng(0))
+    cases = {"a": "s1", "b": "s2", "c": "s2"}
+    for more, words in ({}, "2 subjects.*need at least 4; add cases"), ({"d": "s3"}, r"set folds\.count = 3 or add"):
+        with pytest.raises(InputError, match=words):
+            make_folds(cases | more, dict.fromkeys(cases | more, 0.0), FoldsConfig(count=2), np.random.default_rng(0))
+    assert (
+        len(make_folds(cases | more, dict.fromkeys("abcd", 0.0), FoldsConfig(count=3), np.random.default_rng(0))) == 3
+    )
 
 
 def test_an_edited_file_that_splits_a_subject_is_refused(tmp_path: Path) -> None:

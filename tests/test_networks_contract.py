@@ -167,6 +167,18 @@ def test_a_seed_gives_the_same_bits(kind: str) -> None:
     assert any(not torch.equal(first[name], other[name]) for name in first)
 
 
+def test_the_same_step_gives_the_same_bits(kind: str) -> None:
+    config = small(kind)
+    passes = []
+    for _ in range(2):
+        network = build(config)
+        torch.manual_seed(1)  # of dropout
+        outputs = network(image(config))
+        sum(output.square().mean() for output in outputs).backward()
+        passes.append([*outputs, *(p.grad for p in network.parameters()), *network.buffers()])
+    assert all(torch.equal(one, two) for one, two in zip(*passes, strict=True))
+
+
 def test_weights_survive_safetensors(kind: str) -> None:
     config = small(kind)
     one, two = build(config, seed=1).eval(), build(config, seed=2).eval()

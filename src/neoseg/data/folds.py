@@ -51,15 +51,18 @@ def make_folds(
         generator: all randomness.
 
     Raises:
-        InputError: fewer subjects than ``count``, or fewer than 3: one each to train with, to choose with and to score.
+        InputError: too few subjects: each fold needs one to train with, one to choose with and one to score.
     """
     members: dict[str, list[str]] = {}
     for case, subject in subjects.items():
         members.setdefault(subject, []).append(case)
-    if len(members) < max(3, config.count):
+    # of three subjects a half is two, and one alone is left for training and for choosing
+    least = 4 if config.count == 2 else config.count
+    if len(members) < least:
+        fewer = f"set folds.count = {len(members)} or " if len(members) >= 3 else ""
         raise InputError(
             f"folds: {len(members)} subjects with a label were given, but {config.count} folds with an inner split "
-            f"need at least {max(3, config.count)}; set folds.count to a smaller number or add cases."
+            f"need at least {least}; {fewer}add cases."
         )
     weight = {subject: float(np.mean([burden[c] for c in cases])) for subject, cases in members.items()}
     groups = _deal(sorted(members), weight, config.count, generator)
