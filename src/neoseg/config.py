@@ -25,6 +25,7 @@ from .targets import Targets
 from .training.configs import TrainingConfig
 
 __all__ = [
+    "DEVICES",
     "LENGTHS",
     "EvaluateConfig",
     "RunConfig",
@@ -37,6 +38,9 @@ __all__ = [
 
 LENGTHS = {"epochs": "--epochs", "steps": "--steps", "time_budget_s": "--time"}
 """Fields of [training] that set its length, the weakest first, each with its option on the command line."""
+
+DEVICES = r"auto|cpu|cuda(:\d+)?"
+"""A pattern of the names that `device` takes."""
 
 
 class EvaluateConfig(BaseModel, frozen=True, extra="forbid"):
@@ -91,7 +95,7 @@ class RunConfig(BaseModel, frozen=True, extra="forbid"):
     jobs: int = Field(0, ge=0)
     fold_jobs: int = Field(1, ge=1)
     threads: int | None = Field(None, ge=1)
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    device: str = Field("auto", pattern=rf"^({DEVICES})$")
     labels: dict[str, int | list[float]]
     regions: dict[str, tuple[str, ...]] | None = None
     label_tolerance: float = Field(0.0, ge=0, lt=0.5)

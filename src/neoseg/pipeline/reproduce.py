@@ -21,6 +21,7 @@ from .report import notice_in
 from .run import run_stage, scores_are_of_predictions, weights_of
 from .session import Session, open_session
 from .start_source import read_fold_rows
+from .train import resolved_device
 
 __all__ = ["Reproduction", "reproduce"]
 
@@ -80,6 +81,7 @@ def reproduce(
     config = given_config(run)
     if device is None:
         device = "cpu" if devices == {"cpu"} else config.device
+    resolved_device(device)  # before anything is written
     config = config.model_copy(update={"workspace": place, "threads": threads[-1], "device": device})
     session = open_session(config, heard)
     _require_same_data(run, manifest, manifest_of(session))
