@@ -457,7 +457,13 @@ def test_another_number_of_modalities_is_refused(tmp_path: Path, modalities: int
         ({"labels": {"0": "background"}}, "only the background"),
         ({"labels": {"background": 0, "tumour": [1, 2]}}, "one whole number"),
         ({"training": []}, '"training" must list'),
+        ({"labels": {"background": 0, "t": 1.5}}, "one whole number"),
+        ({"labels": {"background": 0, "t": True}}, "one whole number"),
         ({"training": ["a.nii.gz"]}, "an entry must be"),
+        ({"training": [{"image": "imagesTr/p1.nii.gz", "label": 5}]}, "an entry must be"),
+        ({"training": [{"image": "imagesTr/p1.nii.gz", "label": ["a"]}]}, "an entry must be"),
+        ({"test": 5}, '"test" must list images'),
+        ({"test": {"a": 1}}, '"test" must list images'),
     ],
 )
 def test_bad_dataset_json(tmp_path: Path, change: dict[str, object], told: str) -> None:
@@ -469,6 +475,14 @@ def test_bad_dataset_json(tmp_path: Path, change: dict[str, object], told: str) 
     path.write_text("{'a': 1}", encoding="utf-8")
     with pytest.raises(InputError, match="not readable JSON"):
         import_data(tmp_path, "decathlon")
+
+
+def test_no_test_images_may_be_written_as_null(tmp_path: Path) -> None:
+    tree_decathlon(tmp_path)
+    path = tmp_path / "dataset.json"
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"test": None}), encoding="utf-8")
+    data = import_data(tmp_path, "decathlon")
+    assert len(data.cases) == 2 and data.notes == []
 
 
 def test_an_unreadable_image_is_left_to_the_checks(tmp_path: Path) -> None:
