@@ -11,16 +11,17 @@ from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
 from ..atomic import read_record
-from ..config import RunConfig, load_resolved
+from ..config import RunConfig
 from ..errors import InputError, StateError
 from ..io import read_volume, strip_ending
 from ..networks.configs import NETWORKS
-from ..plan.plan import Plan, read_plan
+from ..plan.plan import Plan
 from ..report.comparison_table import RunCost
 from ..targets import inside
 from ..training.log import read_log
 from ..workspace import Run
 from .evaluate import NETWORK, read_rows
+from .made_with import config_of, plan_of
 from .manifest import read_manifest
 from .run import scores_are_of_predictions, weights_of
 
@@ -199,11 +200,11 @@ def read_finished(folder: Path) -> FinishedRun:
             scores.setdefault(row.split, {})[row.case, row.label, row.metric] = Value(row.value, row.worst, row.unit)
     known = read_manifest(run)["cases"]
     files = {name: facts.get("files", {}) for name, facts in known.items()}
-    config = load_resolved(run.config)
+    config = config_of(run)
     return FinishedRun(
         run=run,
         config=config,
-        plan=read_plan(run.plan),
+        plan=plan_of(run),
         scores=scores,
         truth={name: hashes["label"] for name, hashes in files.items() if "label" in hashes},
         failed=dict((run.stage_record("prepare") or {}).get("failed", {})),

@@ -12,7 +12,6 @@ import numpy as np
 from .. import __version__
 from ..atomic import read_json, read_record
 from ..cluster.local import Outcome
-from ..config import load_resolved
 from ..data.cases import Case
 from ..data.headers import orientation_doubt
 from ..data.store import digest, file_digest, files_digest
@@ -23,7 +22,6 @@ from ..inference.predictor import Prediction, Predictor, Wanted
 from ..inference.scratch import Scratch
 from ..io import strip_ending, write_volume
 from ..methods.choice import Choice
-from ..plan.plan import read_plan
 from ..prepare.atlas import Atlas
 from ..prepare.configs import ZADC, channels_read
 from ..prepare.standardise import Template
@@ -34,6 +32,7 @@ from .ahead import ReadyScan, ready_scans
 from .disk_space import require_writable
 from .forecast import forecast_new_scans
 from .kept_predictions import KeptPredictions, KeptScan, scan_key
+from .made_with import config_of, plan_of
 from .manifest import usual_units
 from .networks import FoldNetworks, load_networks, load_pruned, pruned_plan
 from .out_of_memory import predicting_in_memory
@@ -165,7 +164,7 @@ def _load(folder: Path, device: str, folds: Sequence[int] | None, prune: int | N
             f"{folder}: this run has not predicted its own cases yet, on which its post-processing is chosen; finish "
             "it with `neoseg run CONFIG`, or name the folds that are trained, such as --folds 0, to predict without."
         )
-    config, plan = load_resolved(run.config), read_plan(run.plan)
+    config, plan = config_of(run), plan_of(run)
     where = resolved_device(device)
     atlas = Atlas.load(run.atlas) if run.atlas.is_dir() else None
     template = Template.load(run.template) if config.prepare.space == "template" else None

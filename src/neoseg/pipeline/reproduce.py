@@ -10,12 +10,13 @@ from typing import Any
 from ..atomic import read_json, read_record, write_json
 from ..data.store import digest
 from ..errors import InputError, StateError
-from ..plan.plan import read_plan, write_plan
+from ..plan.plan import write_plan
 from ..progress import Progress, Silent
 from ..workspace import Run
 from .comparison import Compared, compare_runs, surroundings
 from .environment import environment
 from .fine_tune import fold_starts
+from .made_with import plan_of
 from .manifest import given_config, manifest_of, read_manifest
 from .report import notice_in
 from .run import run_stage, scores_are_of_predictions, weights_of
@@ -240,7 +241,7 @@ def _plan_as_then(session: Session, run: Run) -> list[str]:
     """Plan, then put the plan and the folds of the run in the place of those made now; say where they differ."""
     run_stage(session, "plan")
     workspace, notes = session.workspace, []
-    then, now = read_plan(run.plan), session.plan
+    then, now = plan_of(run), session.plan
     if then.decisions() != now.decisions():
         notes.append("The plan is that of the run; planned anew it would be another: it was edited, or code differs.")
         write_plan(then.model_copy(update={"inputs": now.inputs}), workspace.plan)
