@@ -244,7 +244,7 @@ def predict_scans(
     options: PredictOptions | None = None,
     progress: Progress | None = None,
 ) -> list[PredictedScan]:
-    """Segment every scan of a file or folder, one after the other; one bad scan loses no other.
+    """Segment every scan of a file or folder, one after the other; one that is bad or incomplete loses no other.
 
     Called again after it was stopped it goes on: a scan is not predicted again whose files, run and options are the
     same as those of an earlier result, and whose results are still there (``predictions.json`` beside them says so).
@@ -283,6 +283,7 @@ def predict_scans(
     scans = files.scans
     inputs = {p.resolve() for scan in scans for p in (*scan.images.values(), *([scan.mask] if scan.mask else []))}
     inputs |= {(source / name).resolve() for name in files.left_out}
+    inputs |= {path.resolve() for one in files.incomplete for path in one.images}
     masks = {scan.case: output / f"{scan.case}{_ending(scan)}" for scan in scans}
     for mask in masks.values():
         if mask.resolve() in inputs:
@@ -313,7 +314,8 @@ def predict_scans(
                 if (key := keys[scan.case]) is not None and written:
                     kept.keep(scan.case, _to_keep(one, key), written)
                 advance(1, scan.case)
-    results += [done[scan.case] for scan in scans]
+    done |= {one.case: PredictedScan(one.case, None, {}, (), one.why) for one in files.incomplete}
+    results += [done[case] for case in sorted(done)]
     return results if options.brain_masks is None else [_without_mask(one, scans) for one in results]
 
 
