@@ -273,6 +273,13 @@ def test_a_scan_that_failed_is_tried_again_and_ends_no_other(place: Path) -> Non
     assert set(json.loads((place / "out" / "predictions.json").read_text())["scans"]) == {"a", "c"}
 
 
+def test_what_the_preparation_refuses_names_the_file(place: Path) -> None:
+    save(place / "in" / "b.nii.gz", np.zeros(SHAPE, np.float32))
+    for jobs in (0, 1):
+        bad = again(place, Listener(), options=PredictOptions(jobs=jobs))[1]
+        assert str(bad.error).startswith(f"{place / 'in' / 'b.nii.gz'}: the image holds only zeros")
+
+
 def test_masks_do_not_go_among_the_scans_of_one_channel(place: Path) -> None:
     (place / "in" / "a.nii.gz").rename(place / "in" / "a_0000.nii.gz")
     for name in ("b", "c"):
