@@ -125,6 +125,13 @@ def test_every_layout_keeps_its_contract(tmp_path: Path, layout) -> None:
     assert layout.matches(tmp_path) is None
 
 
+def test_a_file_in_the_place_of_a_folder_is_called_one(tmp_path: Path) -> None:
+    file = image(tmp_path / "images" / "a.nii.gz")
+    for layout in (None, "folders"):
+        with pytest.raises(InputError, match=r"a\.nii\.gz: this is a file, and a folder of data is wanted"):
+            import_folder(file, tmp_path / "work", layout)
+
+
 def test_guessing_says_what_it_looked_for(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"1ADC_ss/.*dataset\.json.*images/.*--layout"):
         guess_layout(tmp_path)

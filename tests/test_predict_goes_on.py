@@ -290,6 +290,13 @@ def test_masks_do_not_go_among_the_scans_of_one_channel(place: Path) -> None:
     assert found.mask == place / "in" / "a.nii.gz" and found.mask.is_file()
 
 
+def test_a_workspace_in_the_place_of_a_run_is_told_its_runs(made: tuple[Session, Path], place: Path) -> None:
+    with pytest.raises(StateError, match=r"not the folder of a finished run; give one of its runs \(default\)"):
+        predict_scans(made[0].workspace.root, place / "in", place / "out", device="cpu")
+    with pytest.raises(StateError, match=r"give the folder of a finished run, runs/<name> of a workspace"):
+        predict_scans(place / "in", place / "in", place / "out", device="cpu")
+
+
 # The weights that a run predicts with.
 
 

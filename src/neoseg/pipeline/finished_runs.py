@@ -170,18 +170,18 @@ def read_finished(folder: Path) -> FinishedRun:
     """Read a run that was evaluated.
 
     Raises:
-        InputError: there is no such folder, or the scores are damaged.
+        InputError: there is no such folder, it is a file, or the scores are damaged.
         StateError: it is no finished run, or its scores are not those of its weights and predictions.
         ConfigError: its configuration or plan is damaged or of another version.
     """
+    if folder.is_file():
+        raise InputError(f"{folder}: this is a file; give folders of finished runs, such as work/runs/first.")
     if not folder.is_dir():
         raise InputError(f"{folder}: there is no such folder; give folders of finished runs, such as work/runs/first.")
     run = Run(folder)
     missing = [p.name for p in (run.config, run.plan, run.manifest, run.scores) if not p.is_file()]
     if missing:
-        inside = sorted(p.name for p in folder.glob("runs/*") if p.is_dir())
-        hint = f"give one of its runs ({', '.join(inside)})" if inside else "give the folder of a finished run"
-        raise StateError(f"{folder}: this is no finished run ({', '.join(missing)} not there); {hint}.")
+        raise StateError(f"{folder}: this is no finished run ({', '.join(missing)} not there); {run.instead}.")
     record = run.need("evaluate")
     scored_with, there = record.get("weights", {}), weights_of(run)
     if any(there.get(fold, known) != known for fold, known in scored_with.items()):

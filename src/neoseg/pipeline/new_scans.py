@@ -157,7 +157,7 @@ def _load(folder: Path, device: str, folds: Sequence[int] | None, prune: int | N
     """Load a finished run; see :func:`load_predictor`."""
     run = Run(folder)
     if not run.config.is_file() or not run.plan.is_file():
-        raise StateError(f"{folder}: this is not the folder of a finished run (runs/<name> of a workspace).")
+        raise StateError(f"{folder}: this is not the folder of a finished run; {run.instead}.")
     tuned = run.postprocess.is_file()
     if not tuned and folds is None:
         raise StateError(

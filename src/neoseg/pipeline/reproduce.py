@@ -125,7 +125,7 @@ def _lengths(run: Run) -> list[dict[str, Any]]:
             segments.
     """
     if not run.config.is_file() or not run.plan.is_file() or not (run.folder / "folds.json").is_file():
-        raise StateError(f"{run.folder}: this is not the folder of a run (runs/<name> of a workspace).")
+        raise StateError(f"{run.folder}: this is not the folder of a run; {run.instead}.")
     folds = len(read_fold_rows(run))
     for index in range(folds):
         if not (run.fold(index) / "finished.json").is_file() or index not in run.fold_records():
