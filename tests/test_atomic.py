@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from neoseg.atomic import discard_unfinished, finish_exchange, read_json, replacing, replacing_folder, write_json
+from neoseg.errors import InputError
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -18,6 +19,14 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
         raise RuntimeError
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["a.nii.gz"]
+
+
+def test_a_folder_in_the_place_of_a_file_is_called_one(tmp_path: Path) -> None:
+    target = tmp_path / "scores"
+    target.mkdir()
+    with pytest.raises(InputError, match=r"scores: this is a folder, and a file is to be written"):
+        write_json(target, {})
+    assert [p.name for p in tmp_path.iterdir()] == ["scores"]
 
 
 def test_a_failed_folder_leaves_the_old_one_and_nothing_else(tmp_path: Path) -> None:

@@ -129,6 +129,17 @@ def test_an_image_that_is_never_read_stops_nothing(tmp_path: Path, channels: lis
         assert ["no image for the channel 'adc'" in p.told for p in found if p.severity == "error"] == [True]
 
 
+def test_a_scan_that_lacks_a_channel_does_not_lose_the_others(tmp_path: Path) -> None:
+    run = assemble(open_table(tmp_path, cases_of(tmp_path)))
+    t2, adc, _ = head(7)
+    for name in ("a_t2", "b_t2", "b_adc", "c_adc"):
+        save(tmp_path / "in" / f"{name}.nii.gz", t2 if name.endswith("t2") else adc)
+    found = predict_scans(run.folder, tmp_path / "in", tmp_path / "out", device="cpu")
+    assert [(scan.case, scan.mask is not None) for scan in found] == [("a", False), ("b", True), ("c", False)]
+    assert "'a' lacks ['adc']" in str(found[0].error) and "'c' lacks ['t2']" in str(found[2].error)
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["b.nii.gz", "predictions.json"]
+
+
 def test_of_the_healthy_group_adc_is_read_where_an_atlas_is_built_of_it(tmp_path: Path) -> None:
     cases = cases_of(tmp_path)
     healthy = replace(cases[0], case="h", subject="h", group="healthy", label=None)

@@ -329,6 +329,7 @@ def test_a_run_alone_twice_or_unfinished_is_refused(neoseg: Neoseg, first: Path,
     assert "two or more" in refused(neoseg, first)
     assert "given twice" in refused(neoseg, first, second, first / ".." / "default")
     assert "there is no such folder" in refused(neoseg, first, first / "nowhere")
+    assert "this is a file; give folders of finished runs" in refused(neoseg, first, first / "plan.json")
     assert "give one of its runs (default, second)" in refused(neoseg, first, first.parents[1])
     assert "no finished run" in refused(neoseg, first, first / "fold0")
     assert "did you mean 'dice'" in refused(neoseg, first, second, "--metric", "dize")

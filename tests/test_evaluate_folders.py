@@ -106,6 +106,25 @@ def test_other_grids_and_other_values_are_told(folders: tuple[Path, Path]) -> No
         evaluate_folders(*folders, progress=Silent())
 
 
+def test_one_class_that_is_1_here_and_255_there_is_refused(tmp_path: Path) -> None:
+    truth, prediction = tmp_path / "truth", tmp_path / "prediction"
+    masks = {"a": ball((6, 11, 6), 4), "b": ball((14, 11, 6), 4) * 255, "none": ball((6, 11, 6), 4) * 0}
+    for name, mask in masks.items():
+        write(truth / f"{name}.mha", mask)
+        write(prediction / f"{name}.mha", (mask > 0) * np.uint8(255))
+    with pytest.raises(InputError, match=r"1 references hold only the value 1 \(a\.mha\) and 1 only the value 255"):
+        evaluate_folders(truth, prediction, progress=Silent())
+    write(truth / "c.mha", masks["a"] + masks["b"])  # both in one mask are two classes
+    write(prediction / "c.mha", masks["a"] + masks["b"])
+    assert evaluate_folders(truth, prediction, progress=Silent())["cases"]["c"]["dice.255"] == 1
+
+
+def test_a_file_in_the_place_of_a_folder_is_called_one(folders: tuple[Path, Path]) -> None:
+    file = folders[0] / "MGHNICU_010-VISIT_01_lesion.mha"
+    with pytest.raises(InputError, match=r"this is a file, and a folder of masks is wanted; give its folder"):
+        evaluate_folders(file, folders[1], progress=Silent())
+
+
 def test_a_class_is_scored_in_every_case_also_where_the_reference_lacks_it(tmp_path: Path) -> None:
     truth, prediction = tmp_path / "truth", tmp_path / "prediction"
     one, two = ball((6, 11, 6), 4), ball((14, 11, 6), 4)

@@ -74,7 +74,10 @@ def test_colours_are_three_volumes_and_come_back(ending: str, seed: int, shape: 
         assert volumes_in(path) == 3
         for index in range(3):
             np.testing.assert_array_equal(read_volume(path, volume_index=index).array, array[index : index + 1])
-        with pytest.raises(InputError, match=r"in colour, but one number a pixel .*#0, #1 and #2"):
+        with pytest.raises(
+            InputError,
+            match=r"in colour, but one number a pixel .*; convert it .*training.*#0, #1 and #2",
+        ):
             read_volume(path)
         with pytest.raises(InputError, match="label is in colour"):
             read_label(path)

@@ -125,6 +125,13 @@ def test_every_layout_keeps_its_contract(tmp_path: Path, layout) -> None:
     assert layout.matches(tmp_path) is None
 
 
+def test_a_file_in_the_place_of_a_folder_is_called_one(tmp_path: Path) -> None:
+    file = image(tmp_path / "images" / "a.nii.gz")
+    for layout in (None, "folders"):
+        with pytest.raises(InputError, match=r"a\.nii\.gz: this is a file, and a folder of data is wanted"):
+            import_folder(file, tmp_path / "work", layout)
+
+
 def test_guessing_says_what_it_looked_for(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"1ADC_ss/.*dataset\.json.*images/.*--layout"):
         guess_layout(tmp_path)
@@ -457,7 +464,13 @@ def test_another_number_of_modalities_is_refused(tmp_path: Path, modalities: int
         ({"labels": {"0": "background"}}, "only the background"),
         ({"labels": {"background": 0, "tumour": [1, 2]}}, "one whole number"),
         ({"training": []}, '"training" must list'),
+        ({"labels": {"background": 0, "t": 1.5}}, "one whole number"),
+        ({"labels": {"background": 0, "t": True}}, "one whole number"),
         ({"training": ["a.nii.gz"]}, "an entry must be"),
+        ({"training": [{"image": "imagesTr/p1.nii.gz", "label": 5}]}, "an entry must be"),
+        ({"training": [{"image": "imagesTr/p1.nii.gz", "label": ["a"]}]}, "an entry must be"),
+        ({"test": 5}, '"test" must list images'),
+        ({"test": {"a": 1}}, '"test" must list images'),
     ],
 )
 def test_bad_dataset_json(tmp_path: Path, change: dict[str, object], told: str) -> None:
@@ -469,6 +482,14 @@ def test_bad_dataset_json(tmp_path: Path, change: dict[str, object], told: str) 
     path.write_text("{'a': 1}", encoding="utf-8")
     with pytest.raises(InputError, match="not readable JSON"):
         import_data(tmp_path, "decathlon")
+
+
+def test_no_test_images_may_be_written_as_null(tmp_path: Path) -> None:
+    tree_decathlon(tmp_path)
+    path = tmp_path / "dataset.json"
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"test": None}), encoding="utf-8")
+    data = import_data(tmp_path, "decathlon")
+    assert len(data.cases) == 2 and data.notes == []
 
 
 def test_an_unreadable_image_is_left_to_the_checks(tmp_path: Path) -> None:

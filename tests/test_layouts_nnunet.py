@@ -97,6 +97,13 @@ def test_names_that_no_file_can_have_are_changed_and_values_of_one_name_are_one_
         LabelSet.of({"a/b": 1})
 
 
+@pytest.mark.parametrize("value", [1.5, True, None, "one", float("nan")])
+def test_a_value_that_is_no_whole_number_is_not_rounded(value: object) -> None:
+    found = declared({"labels": {"background": 0, "tumour": value}})
+    assert found.labels == {} and "no whole numbers" in found.notes[0]
+    assert declared({"labels": {"background": 0, "tumour": 1.0, "edge": "2"}}).labels == {"tumour": 1, "edge": 2}
+
+
 def test_the_older_dataset_json_lists_files_without_the_suffix(tmp_path: Path) -> None:
     described = {
         "modality": {"0": "T2", "1": "ADC"},

@@ -92,8 +92,13 @@ def test_one_place_is_claimed_once(tmp_path: Path) -> None:
 
 def test_a_scan_that_lacks_a_channel_is_told(tmp_path: Path) -> None:
     write(tmp_path, "a_flair.nii.gz", "a_t1.nii.gz", "b_t1.nii.gz")
+    found = scans_in(tmp_path, TWO)
+    assert [scan.case for scan in found.scans] == ["a"] and not found.left_out
+    (lacking,) = found.incomplete
+    assert (lacking.case, lacking.images) == ("b", (tmp_path / "b_t1.nii.gz",))
+    assert "the scan 'b' lacks ['flair']; add b_flair" in lacking.why
     with pytest.raises(InputError, match=r"the scan 'b' lacks \['flair'\]"):
-        scans_in(tmp_path, TWO)
+        scans_in(tmp_path / "b_t1.nii.gz", TWO)
 
 
 def test_a_channel_called_as_the_end_of_another_is_not_taken_for_it(tmp_path: Path) -> None:

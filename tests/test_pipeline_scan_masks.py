@@ -48,6 +48,12 @@ def test_scans_of_several_channels_have_one_mask(tmp_path: Path) -> None:
     assert list(files.left_out) == ["note.nii.gz"]
 
 
+def test_one_mask_for_a_whole_scan_and_one_that_lacks_a_channel_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, "a_adc.nii.gz", "b_adc.nii.gz", "b_t1.nii.gz", "brain.nii.gz")
+    with pytest.raises(InputError, match="one mask was given for 2 scans"):
+        given(tmp_path, tmp_path / "brain.nii.gz", TWO)
+
+
 def test_one_file_is_the_mask_of_one_scan(tmp_path: Path) -> None:
     write(tmp_path, "a.nii.gz", "brain.nii.gz")
     assert given(tmp_path / "a.nii.gz", tmp_path / "brain.nii.gz") == {"a": "brain.nii.gz"}

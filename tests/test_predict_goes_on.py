@@ -273,6 +273,13 @@ def test_a_scan_that_failed_is_tried_again_and_ends_no_other(place: Path) -> Non
     assert set(json.loads((place / "out" / "predictions.json").read_text())["scans"]) == {"a", "c"}
 
 
+def test_what_the_preparation_refuses_names_the_file(place: Path) -> None:
+    save(place / "in" / "b.nii.gz", np.zeros(SHAPE, np.float32))
+    for jobs in (0, 1):
+        bad = again(place, Listener(), options=PredictOptions(jobs=jobs))[1]
+        assert str(bad.error).startswith(f"{place / 'in' / 'b.nii.gz'}: the image holds only zeros")
+
+
 def test_masks_do_not_go_among_the_scans_of_one_channel(place: Path) -> None:
     (place / "in" / "a.nii.gz").rename(place / "in" / "a_0000.nii.gz")
     for name in ("b", "c"):
@@ -281,6 +288,13 @@ def test_masks_do_not_go_among_the_scans_of_one_channel(place: Path) -> None:
         predict_scans(place / "run", place / "in", place / "in", device="cpu")
     (found,) = predict_scans(place / "run", place / "in" / "a_0000.nii.gz", place / "in", device="cpu")
     assert found.mask == place / "in" / "a.nii.gz" and found.mask.is_file()
+
+
+def test_a_workspace_in_the_place_of_a_run_is_told_its_runs(made: tuple[Session, Path], place: Path) -> None:
+    with pytest.raises(StateError, match=r"not the folder of a finished run; give one of its runs \(default\)"):
+        predict_scans(made[0].workspace.root, place / "in", place / "out", device="cpu")
+    with pytest.raises(StateError, match=r"give the folder of a finished run, runs/<name> of a workspace"):
+        predict_scans(place / "in", place / "in", place / "out", device="cpu")
 
 
 # The weights that a run predicts with.

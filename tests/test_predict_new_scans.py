@@ -162,6 +162,7 @@ def test_one_bad_scan_does_not_lose_the_others_and_mistakes_are_told(
         (["--input", str(tmp_path / "nowhere"), "--output", str(tmp_path)], "no such file or folder"),
         (["--input", str(source)], "all three"),
         (["--input", str(source), "--output", str(tmp_path), "--device", "cuda:7"], "device = 'cuda:7'"),
+        (["--input", str(source), "--output", str(tmp_path), "--device", "gpu"], "device = 'gpu'"),
     ]:
         done = neoseg("predict", str(moved), *arguments)
         assert (done.code, words in done.err) == (2, True), done.err

@@ -204,6 +204,18 @@ def test_what_cannot_be_made_again_is_told(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("device", ["gpu", "CPU", "meta", "cuda:x", "cuda:99"])
+def test_a_device_that_is_not_there_leaves_no_workspace(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], device: str
+) -> None:
+    again = tmp_path / "again"
+    assert reproduced(monkeypatch, finished / "runs" / "default", "--output", str(again), "--device", device) == 2
+    told = capsys.readouterr().err
+    assert f"device = {device!r}" in told and "Traceback" not in told
+    assert not again.exists()
+
+
+@pytest.mark.slow
 def test_a_folder_with_something_else_is_left_alone(
     finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -25,6 +25,7 @@ from .targets import Targets
 from .training.configs import TrainingConfig
 
 __all__ = [
+    "DEVICES",
     "LENGTHS",
     "EvaluateConfig",
     "RunConfig",
@@ -37,6 +38,9 @@ __all__ = [
 
 LENGTHS = {"epochs": "--epochs", "steps": "--steps", "time_budget_s": "--time"}
 """Fields of [training] that set its length, the weakest first, each with its option on the command line."""
+
+DEVICES = r"auto|cpu|cuda(:\d+)?"
+"""A pattern of the names that `device` takes."""
 
 
 class EvaluateConfig(BaseModel, frozen=True, extra="forbid"):
@@ -91,7 +95,7 @@ class RunConfig(BaseModel, frozen=True, extra="forbid"):
     jobs: int = Field(0, ge=0)
     fold_jobs: int = Field(1, ge=1)
     threads: int | None = Field(None, ge=1)
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    device: str = Field("auto", pattern=rf"^({DEVICES})$")
     labels: dict[str, int | list[float]]
     regions: dict[str, tuple[str, ...]] | None = None
     label_tolerance: float = Field(0.0, ge=0, lt=0.5)
@@ -234,8 +238,13 @@ def load_config(
     return config.model_copy(update=update)
 
 
-def config_from(tree: Mapping[str, Any], source: str) -> RunConfig:
+def config_from(tree: Mapping[str, Any], source: str, *, remedy: str | None = None) -> RunConfig:
     """Validate a tree of values.
+
+    Args:
+        tree: the values.
+        source: where they come from, for the error.
+        remedy: what to do when they are wrong; by default it follows from the mistake.
 
     Raises:
         ConfigError: the first wrong key or value, by its full path.
@@ -244,14 +253,19 @@ def config_from(tree: Mapping[str, Any], source: str) -> RunConfig:
         config = RunConfig.model_validate(tree)
         _ = config.targets
     except ValidationError as error:
-        raise ConfigError(f"{source}: {_first_problem(error)}") from error
+        problem, correction = _first_problem(error)
+        raise ConfigError(f"{source}: {problem}; {remedy or correction}.") from error
     except ConfigError as error:
         raise ConfigError(f"{source}: {error}") from error
     return config
 
 
-def load_resolved(path: Path) -> RunConfig:
+def load_resolved(path: Path, *, remedy: str = "restore the file") -> RunConfig:
     """Read the resolved ``config.json`` of a run.
+
+    Args:
+        path: the file.
+        remedy: what to do when it cannot be read.
 
     Raises:
         ConfigError: it was damaged or written by another version.
@@ -260,8 +274,10 @@ def load_resolved(path: Path) -> RunConfig:
         config = RunConfig.model_validate_json(path.read_text(encoding="utf-8"))
         _ = config.targets
     except (OSError, UnicodeDecodeError, ValidationError, ConfigError) as error:
-        reason = _first_problem(error) if isinstance(error, ValidationError) else str(error)
-        raise ConfigError(f"{path}: this is not the configuration of a run of this version: {reason}") from error
+        reason = _first_problem(error)[0] if isinstance(error, ValidationError) else str(error).rstrip(".")
+        raise ConfigError(
+            f"{path}: this is not the configuration of a run of this version: {reason}; {remedy}."
+        ) from error
     return config
 
 
@@ -345,7 +361,8 @@ LONGEST = 200
 """Characters of a wrong value that are shown."""
 
 
-def _first_problem(error: ValidationError) -> str:
+def _first_problem(error: ValidationError) -> tuple[str, str]:
+    """Return what is wrong, and what to do about it in a file that the user writes."""
     # A misspelt key is often the cause of a missing one, so it is told first.
     first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
     parts, models = _follow([str(part) for part in first["loc"]])
@@ -353,23 +370,23 @@ def _first_problem(error: ValidationError) -> str:
     match first["type"]:
         case "extra_forbidden":
             fields = [field for model in models for field in model.model_fields]
-            return f"the key {key!r} is not known{nearest(parts[-1], fields)}; correct or remove it."
+            return f"the key {key!r} is not known{nearest(parts[-1], fields)}", "correct or remove it"
         case "missing":
-            return f"the key {key!r} is missing; add it."
+            return f"the key {key!r} is missing", "add it"
         case "union_tag_not_found":
-            return f"the key '{key}.kind' is missing{nearest('', map(_kind, models))}; add it."
+            return f"the key '{key}.kind' is missing{nearest('', map(_kind, models))}", "add it"
         case "union_tag_invalid":
             tag = str(first["ctx"]["tag"])
-            return f"{key}.kind = {tag!r} is not known{nearest(tag, map(_kind, models))}; correct it."
+            return f"{key}.kind = {tag!r} is not known{nearest(tag, map(_kind, models))}", "correct it"
         case "model_type" | "model_attributes_type" | "dict_type":
-            kind = " It has a key 'kind', which names one of several." if any(map(_kind, models)) else ""
-            return f"{key} = {first['input']!r}: a table is wanted here, [{key}].{kind}"
+            kind = ", whose key 'kind' names one of several" if any(map(_kind, models)) else ""
+            return f"{key} = {first['input']!r}: a table is wanted here, [{key}]{kind}", "write one"
         case "tuple_type" | "list_type" if isinstance(first["input"], Mapping):
-            return f"{key}: this is one table, but a list of tables is wanted; write [[{key}]] in place of [{key}]."
+            return f"{key}: a list of tables is wanted, and this is one table", f"write [[{key}]] in place of [{key}]"
     message = first["msg"].removeprefix("Value error, ")
     given = repr(first["input"])
     shown = f"{key} = {given if len(given) <= LONGEST else given[:LONGEST] + ' ...'}: " if key else ""
-    return f"{shown}{message[:1].lower()}{message[1:]}; correct it."
+    return f"{shown}{message[:1].lower()}{message[1:]}", "correct it"
 
 
 def _follow(parts: Iterable[str]) -> tuple[list[str], list[type[BaseModel]]]:

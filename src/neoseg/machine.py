@@ -39,6 +39,10 @@ def refused_writing(path: Path, error: OSError) -> NeosegError | None:
         return MachineError(f"{path}: the disk does not take this ({reason}); look after the disk: {again}.")
     if error.errno is None or is_out_of_memory(error):
         return None
+    if error.errno == errno.EISDIR:
+        return InputError(
+            f"{path}: this is a folder, and a file is to be written; give the name of a file, or move the folder away."
+        )
     return InputError(f"{path}: this cannot be written ({reason}); give a folder that exists and may be written.")
 
 

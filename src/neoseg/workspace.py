@@ -44,6 +44,14 @@ class Run:
         self.report = folder / "report.html"
         self.stages = folder / "stages"
 
+    @property
+    def instead(self) -> str:
+        """What to give where this is not the folder of a run: where it is a workspace, one of its runs."""
+        inside = sorted(path.name for path in self.folder.glob("runs/*") if path.is_dir())
+        if inside:
+            return f"give one of its runs ({', '.join(inside)})"
+        return "give the folder of a finished run, runs/<name> of a workspace"
+
     def fold(self, index: int) -> Path:
         """Folder of one fold's training."""
         return self.folder / f"fold{index}"

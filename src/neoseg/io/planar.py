@@ -65,8 +65,8 @@ def read(path: Path, volume_index: int | None) -> Volume:
     if volume_index is None:
         if not _is_grey(values):
             raise InputError(
-                f"{path}: the picture is in colour, but one number a pixel is wanted; name its channels in cases.csv "
-                f"({path.name}#0, #1 and #2 for {', '.join(COLOURS)}), or convert it to grey."
+                f"{path}: the picture is in colour, but one number a pixel is wanted; convert it to grey, or, before a "
+                f"training, name its channels in cases.csv ({path.name}#0, #1 and #2 for {', '.join(COLOURS)})."
             )
         volume_index = 0
     if not 0 <= volume_index < len(COLOURS):

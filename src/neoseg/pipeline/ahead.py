@@ -13,7 +13,7 @@ from ..cluster.local import Outcome
 from ..cluster.main_guard import require_main_guard
 from ..data.cases import Case
 from ..data.loading import load_images
-from ..errors import MachineError, UserError
+from ..errors import InputError, MachineError, UserError
 from ..inference.heap import give_back
 from ..inference.predictor import Ready, Steps
 
@@ -99,7 +99,11 @@ def _remembered(scan: Case) -> Outcome[ReadyScan]:
 def _ready(steps: Steps, scan: Case, channels: Sequence[str], usual: Mapping[str, str]) -> Outcome[ReadyScan]:
     try:
         loaded = load_images(scan, channels, usual=usual)
-        ready = steps.ready(loaded.image, loaded.channels, loaded.origin, loaded.mask)
+        try:
+            ready = steps.ready(loaded.image, loaded.channels, loaded.origin, loaded.mask)
+        except UserError as error:  # of the arrays, whose files the steps do not know
+            files = ", ".join(dict.fromkeys(str(path) for path in scan.images.values()))
+            raise InputError(f"{files}: {error}") from error
         return Outcome(ReadyScan(ready, loaded.notes), None)
     except UserError as error:
         return Outcome(None, str(error), user_error=True)

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, InputError
+from ..workspace import Run
+from .made_with import plan_of
 
 if TYPE_CHECKING:
     from ..networks.unetr_pp import UnetrPP
@@ -73,15 +75,14 @@ def _network_in(folder: Path) -> UnetrPP:
     from ..networks.build import build_network
     from ..networks.configs import UnetrPPConfig
     from ..networks.unetr_pp import UnetrPP
-    from ..plan.plan import read_plan
     from ..training.checkpoint import read_weights
 
-    plan_file, model = folder.parent.parent / "plan.json", folder / "model.safetensors"
-    if not plan_file.is_file() or not model.is_file():
+    run, model = Run(folder.parent.parent), folder / "model.safetensors"
+    if not run.plan.is_file() or not model.is_file():
         raise InputError(
             f"{folder}: neither a folder of converted weights, with network.json, nor fold0/best of a run; give one."
         )
-    plan = read_plan(plan_file)
+    plan = plan_of(run)
     if not isinstance(plan.network, UnetrPPConfig):
         raise ConfigError(
             f"{folder}: the network of this run is {plan.network.kind}; only unetr_pp of layout legacy has such a file."

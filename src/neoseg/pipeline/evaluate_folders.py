@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +50,8 @@ def evaluate_folders(
 
     Raises:
         ConfigError: there is no such preset, or it was given together with a tolerance.
-        InputError: a prediction is missing, a mask holds values that are not whole, or references and predictions have
-            no class in common.
+        InputError: a prediction is missing, a mask holds values that are not whole, references and predictions have no
+            class in common, or some references hold only 1 and the others only 255.
         GeometryError: the grids of a pair differ, with a preset their shapes.
     """
     chosen = preset_named(preset) if preset else None
@@ -107,6 +107,10 @@ def pair_masks(truth: Path, prediction: Path) -> tuple[dict[str, tuple[Path, Pat
 
 
 def _masks_in(folder: Path) -> dict[str, Path]:
+    if folder.is_file():
+        raise InputError(
+            f"{folder}: this is a file, and a folder of masks is wanted; give its folder, {folder.parent}."
+        )
     if not folder.is_dir():
         raise InputError(f"{folder}: there is no such folder; correct the path.")
     files: dict[str, Path] = {}
@@ -126,9 +130,13 @@ def _classes(pairs: Mapping[str, tuple[Path, Path]], notes: list[str]) -> list[f
     """Return the values that the masks hold, without 0, and note those that only predictions hold.
 
     Raises:
-        InputError: references and predictions have none in common, or a value is not whole.
+        InputError: references and predictions have none in common, a value is not whole, or the references write one
+            class as 1 here and as 255 there.
     """
-    true, mine = (_values(pair[side] for pair in pairs.values()) for side in (0, 1))
+    references = {truth: _values(truth) for truth, _ in pairs.values()}
+    _require_one_coding(references)
+    true = set().union(*references.values())
+    mine = set().union(*(_values(prediction) for _, prediction in pairs.values()))
     if true and mine and not true & mine:
         folder = next(iter(pairs.values()))[1].parent
         raise InputError(
@@ -140,17 +148,34 @@ def _classes(pairs: Mapping[str, tuple[Path, Path]], notes: list[str]) -> list[f
     return sorted(true | mine) or [1.0]
 
 
-def _values(files: Iterable[Path]) -> set[float]:
-    found: set[float] = set()
-    for file in files:
-        values = np.unique(read_label(file).array)
-        unfit = values[~np.isfinite(values) | (values != np.trunc(values))]
-        if unfit.size:
-            raise InputError(
-                f"{file}: this file holds the value {unfit[0]!s}, but a mask holds whole numbers; threshold it first."
-            )
-        found.update(float(value) for value in values)
-    return found - {0.0}
+def _require_one_coding(references: Mapping[Path, set[float]]) -> None:
+    """Refuse references that hold 0 and 1 in some files and 0 and 255 in others: two codings of one class.
+
+    Raises:
+        InputError: they do.
+    """
+    marked = {file: values for file, values in references.items() if values}
+    ones, full = ([file for file, values in marked.items() if values == {value}] for value in (1.0, 255.0))
+    if ones and full and len(ones) + len(full) == len(marked):
+        raise InputError(
+            f"{ones[0].parent}: {len(ones)} references hold only the value 1 ({ones[0].name}) and {len(full)} only the "
+            f"value 255 ({full[0].name}), so that one class would be scored as two; write it with one value in all."
+        )
+
+
+def _values(file: Path) -> set[float]:
+    """Return the values that a mask holds, without 0.
+
+    Raises:
+        InputError: one is not whole.
+    """
+    values = np.unique(read_label(file).array)
+    unfit = values[~np.isfinite(values) | (values != np.trunc(values))]
+    if unfit.size:
+        raise InputError(
+            f"{file}: this file holds the value {unfit[0]!s}, but a mask holds whole numbers; threshold it first."
+        )
+    return {float(value) for value in values} - {0.0}
 
 
 def _scores(

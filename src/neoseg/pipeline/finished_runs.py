@@ -11,16 +11,17 @@ from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
 from ..atomic import read_record
-from ..config import RunConfig, load_resolved
+from ..config import RunConfig
 from ..errors import InputError, StateError
 from ..io import read_volume, strip_ending
 from ..networks.configs import NETWORKS
-from ..plan.plan import Plan, read_plan
+from ..plan.plan import Plan
 from ..report.comparison_table import RunCost
 from ..targets import inside
 from ..training.log import read_log
 from ..workspace import Run
 from .evaluate import NETWORK, read_rows
+from .made_with import config_of, plan_of
 from .manifest import read_manifest
 from .run import scores_are_of_predictions, weights_of
 
@@ -169,18 +170,18 @@ def read_finished(folder: Path) -> FinishedRun:
     """Read a run that was evaluated.
 
     Raises:
-        InputError: there is no such folder, or the scores are damaged.
+        InputError: there is no such folder, it is a file, or the scores are damaged.
         StateError: it is no finished run, or its scores are not those of its weights and predictions.
         ConfigError: its configuration or plan is damaged or of another version.
     """
+    if folder.is_file():
+        raise InputError(f"{folder}: this is a file; give folders of finished runs, such as work/runs/first.")
     if not folder.is_dir():
         raise InputError(f"{folder}: there is no such folder; give folders of finished runs, such as work/runs/first.")
     run = Run(folder)
     missing = [p.name for p in (run.config, run.plan, run.manifest, run.scores) if not p.is_file()]
     if missing:
-        inside = sorted(p.name for p in folder.glob("runs/*") if p.is_dir())
-        hint = f"give one of its runs ({', '.join(inside)})" if inside else "give the folder of a finished run"
-        raise StateError(f"{folder}: this is no finished run ({', '.join(missing)} not there); {hint}.")
+        raise StateError(f"{folder}: this is no finished run ({', '.join(missing)} not there); {run.instead}.")
     record = run.need("evaluate")
     scored_with, there = record.get("weights", {}), weights_of(run)
     if any(there.get(fold, known) != known for fold, known in scored_with.items()):
@@ -199,11 +200,11 @@ def read_finished(folder: Path) -> FinishedRun:
             scores.setdefault(row.split, {})[row.case, row.label, row.metric] = Value(row.value, row.worst, row.unit)
     known = read_manifest(run)["cases"]
     files = {name: facts.get("files", {}) for name, facts in known.items()}
-    config = load_resolved(run.config)
+    config = config_of(run)
     return FinishedRun(
         run=run,
         config=config,
-        plan=read_plan(run.plan),
+        plan=plan_of(run),
         scores=scores,
         truth={name: hashes["label"] for name, hashes in files.items() if "label" in hashes},
         failed=dict((run.stage_record("prepare") or {}).get("failed", {})),

@@ -12,6 +12,7 @@ from ..data.store import files_digest
 from ..data.units import UNITS_OF_ADC, channel_kind, factor_to_micro
 from ..errors import StateError
 from ..workspace import Run, write_if_changed
+from .made_with import remedy_of
 from .session import Session
 
 __all__ = ["case_facts", "given_config", "keep_given", "manifest_of", "read_manifest", "usual_units"]
@@ -65,7 +66,7 @@ def given_config(run: Run) -> RunConfig:
         StateError: there is no whole manifest.
         ConfigError: it was written by another version.
     """
-    return config_from(read_manifest(run)["given"], str(run.manifest))
+    return config_from(read_manifest(run)["given"], str(run.manifest), remedy=remedy_of(run))
 
 
 def keep_given(run: Run, config: RunConfig) -> None:

@@ -12,7 +12,6 @@ import numpy as np
 from .. import __version__
 from ..atomic import read_json, read_record
 from ..cluster.local import Outcome
-from ..config import load_resolved
 from ..data.cases import Case
 from ..data.headers import orientation_doubt
 from ..data.store import digest, file_digest, files_digest
@@ -23,7 +22,6 @@ from ..inference.predictor import Prediction, Predictor, Wanted
 from ..inference.scratch import Scratch
 from ..io import strip_ending, write_volume
 from ..methods.choice import Choice
-from ..plan.plan import read_plan
 from ..prepare.atlas import Atlas
 from ..prepare.configs import ZADC, channels_read
 from ..prepare.standardise import Template
@@ -34,6 +32,7 @@ from .ahead import ReadyScan, ready_scans
 from .disk_space import require_writable
 from .forecast import forecast_new_scans
 from .kept_predictions import KeptPredictions, KeptScan, scan_key
+from .made_with import config_of, plan_of
 from .manifest import usual_units
 from .networks import FoldNetworks, load_networks, load_pruned, pruned_plan
 from .out_of_memory import predicting_in_memory
@@ -158,14 +157,14 @@ def _load(folder: Path, device: str, folds: Sequence[int] | None, prune: int | N
     """Load a finished run; see :func:`load_predictor`."""
     run = Run(folder)
     if not run.config.is_file() or not run.plan.is_file():
-        raise StateError(f"{folder}: this is not the folder of a finished run (runs/<name> of a workspace).")
+        raise StateError(f"{folder}: this is not the folder of a finished run; {run.instead}.")
     tuned = run.postprocess.is_file()
     if not tuned and folds is None:
         raise StateError(
             f"{folder}: this run has not predicted its own cases yet, on which its post-processing is chosen; finish "
             "it with `neoseg run CONFIG`, or name the folds that are trained, such as --folds 0, to predict without."
         )
-    config, plan = load_resolved(run.config), read_plan(run.plan)
+    config, plan = config_of(run), plan_of(run)
     where = resolved_device(device)
     atlas = Atlas.load(run.atlas) if run.atlas.is_dir() else None
     template = Template.load(run.template) if config.prepare.space == "template" else None
@@ -245,7 +244,7 @@ def predict_scans(
     options: PredictOptions | None = None,
     progress: Progress | None = None,
 ) -> list[PredictedScan]:
-    """Segment every scan of a file or folder, one after the other; one bad scan loses no other.
+    """Segment every scan of a file or folder, one after the other; one that is bad or incomplete loses no other.
 
     Called again after it was stopped it goes on: a scan is not predicted again whose files, run and options are the
     same as those of an earlier result, and whose results are still there (``predictions.json`` beside them says so).
@@ -284,6 +283,7 @@ def predict_scans(
     scans = files.scans
     inputs = {p.resolve() for scan in scans for p in (*scan.images.values(), *([scan.mask] if scan.mask else []))}
     inputs |= {(source / name).resolve() for name in files.left_out}
+    inputs |= {path.resolve() for one in files.incomplete for path in one.images}
     masks = {scan.case: output / f"{scan.case}{_ending(scan)}" for scan in scans}
     for mask in masks.values():
         if mask.resolve() in inputs:
@@ -314,7 +314,8 @@ def predict_scans(
                 if (key := keys[scan.case]) is not None and written:
                     kept.keep(scan.case, _to_keep(one, key), written)
                 advance(1, scan.case)
-    results += [done[scan.case] for scan in scans]
+    done |= {one.case: PredictedScan(one.case, None, {}, (), one.why) for one in files.incomplete}
+    results += [done[case] for case in sorted(done)]
     return results if options.brain_masks is None else [_without_mask(one, scans) for one in results]
 
 

@@ -10,17 +10,19 @@ from typing import Any
 from ..atomic import read_json, read_record, write_json
 from ..data.store import digest
 from ..errors import InputError, StateError
-from ..plan.plan import read_plan, write_plan
+from ..plan.plan import write_plan
 from ..progress import Progress, Silent
 from ..workspace import Run
 from .comparison import Compared, compare_runs, surroundings
 from .environment import environment
 from .fine_tune import fold_starts
+from .made_with import plan_of
 from .manifest import given_config, manifest_of, read_manifest
 from .report import notice_in
 from .run import run_stage, scores_are_of_predictions, weights_of
 from .session import Session, open_session
 from .start_source import read_fold_rows
+from .train import resolved_device
 
 __all__ = ["Reproduction", "reproduce"]
 
@@ -80,6 +82,7 @@ def reproduce(
     config = given_config(run)
     if device is None:
         device = "cpu" if devices == {"cpu"} else config.device
+    resolved_device(device)  # before anything is written
     config = config.model_copy(update={"workspace": place, "threads": threads[-1], "device": device})
     session = open_session(config, heard)
     _require_same_data(run, manifest, manifest_of(session))
@@ -122,7 +125,7 @@ def _lengths(run: Run) -> list[dict[str, Any]]:
             segments.
     """
     if not run.config.is_file() or not run.plan.is_file() or not (run.folder / "folds.json").is_file():
-        raise StateError(f"{run.folder}: this is not the folder of a run (runs/<name> of a workspace).")
+        raise StateError(f"{run.folder}: this is not the folder of a run; {run.instead}.")
     folds = len(read_fold_rows(run))
     for index in range(folds):
         if not (run.fold(index) / "finished.json").is_file() or index not in run.fold_records():
@@ -238,7 +241,7 @@ def _plan_as_then(session: Session, run: Run) -> list[str]:
     """Plan, then put the plan and the folds of the run in the place of those made now; say where they differ."""
     run_stage(session, "plan")
     workspace, notes = session.workspace, []
-    then, now = read_plan(run.plan), session.plan
+    then, now = plan_of(run), session.plan
     if then.decisions() != now.decisions():
         notes.append("The plan is that of the run; planned anew it would be another: it was edited, or code differs.")
         write_plan(then.model_copy(update={"inputs": now.inputs}), workspace.plan)

@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from .. import __version__
-from ..config import LENGTHS, RunConfig, load_resolved
+from ..config import LENGTHS, RunConfig
 from ..data.store import digest, file_digest
 from ..errors import StateError
 from ..prepare.atlas import Atlas
@@ -18,6 +18,7 @@ from .evaluate import evaluate
 from .fine_tune import fold_starts, start_key
 from .forecast import forecast_predict, forecast_prepare
 from .lengths import length_words, lengths_in
+from .made_with import config_of
 from .manifest import given_config
 from .plan import is_planned, plan, plan_key
 from .predict import mask_path, predict
@@ -183,7 +184,7 @@ def _require_same_length(session: Session) -> None:
         StateError: it was.
     """
     run, now = session.run, session.config
-    before = load_resolved(run.config)
+    before = config_of(run)
     by_plan = run.manifest.is_file() and not set(LENGTHS) & given_config(run).training.model_fields_set
     trained = now.model_copy(update={"training": now.training.model_copy(update=lengths_in(before.training))})
     asked, done = length_words(now.training), length_words(before.training)

@@ -10,16 +10,16 @@ from pathlib import Path
 import numpy as np
 
 from ..atomic import replacing
-from ..config import load_resolved
 from ..data.cases import Case
 from ..data.store import file_digest
 from ..errors import StateError
 from ..io import COLOURS, is_planar, volumes_in
-from ..plan.plan import Plan, read_plan
+from ..plan.plan import Plan
 from ..prepare.standardise import Template
 from ..workspace import write_if_changed
 from .environment import environment
 from .lengths import without_length
+from .made_with import config_of, plan_of
 from .manifest import keep_given, manifest_of
 from .prepare import registrations, template_of
 from .scan_files import Stacked
@@ -44,7 +44,7 @@ def keep_config(session: Session) -> None:
     """
     run, now = session.run, session.config.model_dump(mode="json")
     if run.config.is_file() and any(run.folder.glob("fold*/training.json")):
-        before = load_resolved(run.config).model_dump(mode="json")
+        before = config_of(run).model_dump(mode="json")
         for tree in (before, now):
             tree["training"] = without_length(tree["training"])
         changed = [key for key in TRAINED_WITH if before[key] != now[key]]
@@ -64,7 +64,7 @@ def make_self_contained(session: Session, plan: Plan, failed: Sequence[str]) -> 
     """Put into the run folder what prediction needs besides the weights."""
     run = session.run
     trained = run.plan.is_file() and any(run.folder.glob("fold*/training.json"))
-    if trained and read_plan(run.plan).decisions() != plan.decisions():
+    if trained and plan_of(run).decisions() != plan.decisions():
         raise StateError(
             f"{run.folder}: this run was trained with another plan; choose another `name` in the configuration, or "
             "delete this folder to train anew."

@@ -10,7 +10,7 @@ from ..data.cases import Case
 from ..errors import InputError
 from ..io import endings, is_planar, strip_ending, volumes_in
 
-__all__ = ["ScanFiles", "Stacked", "scans_in", "without_index"]
+__all__ = ["Incomplete", "ScanFiles", "Stacked", "scans_in", "without_index"]
 
 INDEX = "_0000"
 """End of the name of the first channel's file in nnU-Net's folders."""
@@ -36,16 +36,33 @@ class Stacked:
 
 
 @dataclass(frozen=True)
+class Incomplete:
+    """A scan that lacks a channel.
+
+    Attributes:
+        case: its name.
+        images: the files that are there.
+        why: the sentence that says what is missing.
+    """
+
+    case: str
+    images: tuple[Path, ...]
+    why: str
+
+
+@dataclass(frozen=True)
 class ScanFiles:
     """What was found in a file or folder.
 
     Attributes:
         scans: by name, in order.
         left_out: name of each image file that belongs to no scan to the sentence that says why.
+        incomplete: scans that cannot be predicted, by name, in order.
     """
 
     scans: tuple[Case, ...]
     left_out: dict[str, str]
+    incomplete: tuple[Incomplete, ...] = ()
 
 
 def scans_in(
@@ -66,8 +83,8 @@ def scans_in(
         axes: of the images of the training; pictures in a folder of volumes are previews, and left alone.
 
     Raises:
-        InputError: nothing is there, no image is among it or belongs to a scan, a scan lacks a channel, or two files
-            claim one place.
+        InputError: nothing is there, no image is among it or belongs to a scan, every scan lacks a channel, or two
+            files claim one place.
     """
     source, scans = Path(source), dict[str, Case]()
     named: dict[str, dict[str, Path]] = {}
@@ -84,20 +101,25 @@ def scans_in(
             other = named.setdefault(scan, {}).setdefault(channel, path)
             if other != path:
                 raise InputError(f"{path}: {other.name} is the channel {channel!r} of {scan!r} too; keep one of them.")
-    for scan, images in named.items():
-        missing = [c for c in channels if c not in images]
-        if missing:
-            raise InputError(f"{source}: the scan {scan!r} lacks {missing}; add {scan}_{missing[0]} with its ending.")
+    incomplete = []
+    for scan, images in sorted(named.items()):
         if scan in scans:
             raise InputError(f"{source}: two scans are called {scan!r}, one of them a 4-D file; rename one of them.")
-        scans[scan] = Case(case=scan, subject=scan, images=images)
+        missing = [c for c in channels if c not in images]
+        if missing:
+            why = f"{source}: the scan {scan!r} lacks {missing}; add {scan}_{missing[0]} with its ending."
+            incomplete.append(Incomplete(scan, tuple(images.values()), why))
+        else:
+            scans[scan] = Case(case=scan, subject=scan, images=images)
+    if not scans and incomplete:
+        raise InputError(incomplete[0].why)
     if not scans:
         raise InputError(
             f"{source}: no image there is a scan of this run, which needs the channels {list(channels)}; name the "
             f"files <scan>_{channels[0]} and so on. {next(iter(left_out.values()))}"
         )
     found = tuple(scans[name] for name in sorted(scans))
-    return ScanFiles(without_index(found) if len(channels) == 1 else found, left_out)
+    return ScanFiles(without_index(found) if len(channels) == 1 else found, left_out, tuple(incomplete))
 
 
 def without_index(scans: Sequence[Case]) -> tuple[Case, ...]:

@@ -43,9 +43,9 @@ def with_masks(files: ScanFiles, source: Path | str, channels: Sequence[str]) ->
         raise InputError(f"{source}: there is no such file or folder; correct --mask.")
     elif strip_ending(source.name) is None:
         raise InputError(f"{source}: this is no image of a known format ({', '.join(endings())}); correct --mask.")
-    elif len(scans) > 1:
+    elif (count := len(scans) + len(files.incomplete)) > 1:
         raise InputError(
-            f"{source}: one mask was given for {len(scans)} scans; give a folder that holds one for each, called "
+            f"{source}: one mask was given for {count} scans; give a folder that holds one for each, called "
             f"{scans[0].case}_mask and so on."
         )
     elif scans:
@@ -57,7 +57,7 @@ def with_masks(files: ScanFiles, source: Path | str, channels: Sequence[str]) ->
         raise InputError(f"{source}: no mask here belongs to a scan; call that of {first} {first}_mask.")
     left_out = {name: why for name, why in files.left_out.items() if not any(p.name == name for p in found.values())}
     masked = tuple(replace(scan, mask=found.get(scan.case)) for scan in scans)
-    return ScanFiles(without_index(masked) if len(channels) == 1 else masked, left_out)
+    return replace(files, scans=without_index(masked) if len(channels) == 1 else masked, left_out=left_out)
 
 
 def _mask_of(scan: Case, candidates: Sequence[Path], images: set[Path], channels: Sequence[str]) -> Path | None:

@@ -26,6 +26,7 @@ from ..prepare.configs import ADC, ZADC, PrepareSettings, channels_read, referen
 from ..progress import Progress, Silent
 from ..targets import Targets
 from ..workspace import Run, Workspace, write_if_changed
+from .made_with import plan_of
 
 __all__ = ["CV", "HELD_OUT", "Session", "open_session"]
 
@@ -145,7 +146,7 @@ class Session:
         """
         if not self.run.plan.is_file():
             raise StateError(f"{self.run.folder}: this run is not trained; run `neoseg train` or `neoseg run` first.")
-        mine, theirs = read_plan(self.run.plan), self.plan
+        mine, theirs = plan_of(self.run), self.plan
         if mine.decisions() != theirs.decisions():
             raise StateError(
                 f"{self.workspace.plan}: this plan is not the one that {self.run.folder} was trained with; give each "

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from ..atomic import read_json, read_record
-from ..config import RunConfig, load_resolved
+from ..config import RunConfig
 from ..data.folds import Fold
 from ..data.store import file_digest
 from ..errors import ConfigError, InputError, StateError
-from ..plan.plan import Plan, read_plan
+from ..plan.plan import Plan
 from ..workspace import Run
+from .made_with import config_of, plan_of
 from .published_start import MODEL, Converted, read_converted
 
 __all__ = ["WEIGHTS", "RunSource", "read_fold_rows", "read_source"]
@@ -72,7 +73,7 @@ def read_source(folder: Path, own: Run) -> RunSource | Converted:
         )
     folds = [Fold(*(tuple(row[side]) for side in ("train", "inner", "validation"))) for row in read_fold_rows(run)]
     cases = read_record(run.manifest, "train that run again").get("cases", {}) if run.manifest.is_file() else {}
-    return RunSource(run, load_resolved(run.config), read_plan(run.plan), weights, folds, cases)
+    return RunSource(run, config_of(run), plan_of(run), weights, folds, cases)
 
 
 def read_fold_rows(run: Run) -> list[dict[str, list[str]]]:

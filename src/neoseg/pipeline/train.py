@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..cluster.local import Outcome
 from ..cluster.processes import run_here, run_side_by_side
-from ..config import RunConfig
+from ..config import DEVICES, RunConfig
 from ..data.folds import Fold
 from ..data.store import digest
 from ..errors import ConfigError, NeosegError, UserError
@@ -358,10 +359,14 @@ def resolved_device(wanted: str) -> str:
     """Return the device that "auto" means here, or the wanted one when it exists.
 
     Raises:
-        ConfigError: a GPU is wanted that this torch cannot see.
+        ConfigError: it is no name of a device, or a GPU is wanted that this torch cannot see.
     """
     import torch
 
+    if not re.fullmatch(DEVICES, wanted):
+        raise ConfigError(
+            f"device = {wanted!r}: 'auto', 'cpu', 'cuda' or one GPU such as 'cuda:1' is wanted; correct it."
+        )
     if wanted == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if wanted.startswith("cuda"):

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from ..atomic import read_json, write_json
 from ..errors import ConfigError, InputError, UserError, nearest
-from ..networks.configs import NetworkBase, NetworkConfig, check_lowest, check_patch, required_multiple
+from ..networks.configs import NETWORKS, NetworkBase, NetworkConfig, check_lowest, check_patch, required_multiple
 from .budget import FEWEST_STEPS, Demand, Fitted, PlanConfig, StepSettings, fit
 from .candidates import PLANNERS, Decided, Voxels
 from .fingerprint import CaseFacts, pooled_labelled, pooled_statistics
@@ -152,8 +152,12 @@ def write_plan(plan: Plan, path: Path) -> None:
     write_json(path, plan.model_dump(mode="json"))
 
 
-def read_plan(path: Path) -> Plan:
+def read_plan(path: Path, *, remedy: str = "correct it or delete the file to plan anew") -> Plan:
     """Read plan.json.
+
+    Args:
+        path: the file.
+        remedy: what to do when it cannot be read.
 
     Raises:
         ConfigError: a key or value that is not valid, or parts that do not fit; the message names it.
@@ -161,9 +165,9 @@ def read_plan(path: Path) -> Plan:
     try:
         return Plan.model_validate(read_json(path))
     except ValidationError as error:
-        raise ConfigError(f"{path}: {_first_problem(error)}; correct it or delete the file to plan anew.") from error
+        raise ConfigError(f"{path}: {_first_problem(error)}; {remedy}.") from error
     except ValueError as error:
-        raise ConfigError(f"{path}: this is not JSON ({error}); correct it or delete the file.") from error
+        raise ConfigError(f"{path}: this is not JSON ({error}); {remedy}.") from error
 
 
 def _spacing(facts: Sequence[CaseFacts], config: PlanConfig, decided: Decided) -> tuple[float, ...]:
@@ -337,7 +341,10 @@ def _first_problem(error: ValidationError) -> str:
     # Below "network" pydantic names the kind, which is no key of the file.
     place = [part for i, part in enumerate(first["loc"]) if not (i == 1 and first["loc"][0] == "network")]
     key = ".".join(str(part) for part in place)
-    if first["type"] == "extra_forbidden" and len(first["loc"]) == 1:
-        return f"the key {key!r} is not known{nearest(key, Plan.model_fields)}"
+    if first["type"] == "extra_forbidden":
+        return f"the key {key!r} is not known{nearest(key, Plan.model_fields) if len(place) == 1 else ''}"
+    if first["type"] == "union_tag_invalid":
+        tag = str(first["ctx"]["tag"])
+        return f"{key}.kind = {tag!r} is not known{nearest(tag, NETWORKS)}"
     message = first["msg"].removeprefix("Value error, ")
     return f"{key}: {message}" if key else message

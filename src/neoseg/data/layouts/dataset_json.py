@@ -89,7 +89,7 @@ def declared(content: dict[str, Any]) -> Declared:
     values: dict[str, list[int]] = {}
     for name, value in pairs:
         try:
-            found = [int(one) for one in (value if isinstance(value, list) else [value])]
+            found = [_whole(one) for one in (value if isinstance(value, list) else [value])]
         except (TypeError, ValueError):
             return Declared(notes=["The labels of dataset.json are no whole numbers, so the label files were scanned."])
         if name.lower() == IGNORE:
@@ -103,6 +103,17 @@ def declared(content: dict[str, Any]) -> Declared:
         return Declared({name: own[0] if len(own) == 1 else own for name, own in values.items()}, {}, notes)
     labels, regions = _classes_and_regions(values, content.get("regions_class_order"))
     return Declared(labels, regions, notes)
+
+
+def _whole(value: Any) -> int:
+    """Return a stored value, which may be written as a whole number, as 1.0, or as text.
+
+    Raises:
+        TypeError, ValueError: it is none of them; true and 1.5 are none.
+    """
+    if isinstance(value, bool) or (isinstance(value, float) and not value.is_integer()):
+        raise ValueError(value)
+    return int(value)
 
 
 def _classes_and_regions(

@@ -52,7 +52,9 @@ def decathlon(root: Path) -> ImportedData:
     if not isinstance(training, list) or not training:
         raise InputError(f'{path}: the key "training" must list at least one image, but it holds {training!r}.')
     cases = [_case(root, entry, modalities, "train", notes) for entry in training]
-    test = content.get("test", [])
+    test = content.get("test") or []
+    if not isinstance(test, list):
+        raise InputError(f'{path}: the key "test" must list images, or be left out, but it holds {test!r}.')
     labelled = [entry for entry in test if isinstance(entry, dict) and entry.get("label")]
     cases += [_case(root, entry, modalities, "test", notes) for entry in labelled]
     if len(test) > len(labelled):
@@ -99,12 +101,13 @@ def _labels(path: Path, content: dict[str, Any], notes: list[str]) -> dict[str, 
 
 
 def _case(root: Path, entry: Any, modalities: list[str], split: str, notes: list[str]) -> Case:
-    if not isinstance(entry, dict) or not isinstance(entry.get("image"), str):
+    label = entry.get("label") if isinstance(entry, dict) else None
+    sound = isinstance(entry, dict) and isinstance(entry.get("image"), str) and isinstance(label, str | None)
+    if not sound:
         raise InputError(
             f'{root / "dataset.json"}: an entry must be {{"image": file, "label": file}}, but {entry!r} was given.'
         )
     image = Path(os.path.abspath(root / entry["image"]))
-    label = entry.get("label")
     name = strip_ending(image.name) or image.name
     index: dict[str, int] = {}
     if _volumes(image, len(modalities), notes) > 1:

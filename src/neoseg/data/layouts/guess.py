@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ...errors import InputError
-from .registry import LAYOUTS
+from .registry import LAYOUTS, require_folder
 
 __all__ = ["guess_layout"]
 
@@ -16,8 +16,7 @@ def guess_layout(root: Path) -> tuple[str, str]:
     Raises:
         InputError: the folder does not exist, or no layout fits; the message says what each one looks for.
     """
-    if not root.is_dir():
-        raise InputError(f"{root}: this folder does not exist; correct the path.")
+    require_folder(root)
     for layout in LAYOUTS:
         if reason := layout.matches(root):
             return layout.name, reason

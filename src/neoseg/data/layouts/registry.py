@@ -13,7 +13,7 @@ from . import bonbid, decathlon, folders, planar_folders
 from .files import describe_some
 from .imported import ImportedData, ImportOptions
 
-__all__ = ["LAYOUTS", "Layout", "import_data", "layout_named"]
+__all__ = ["LAYOUTS", "Layout", "import_data", "layout_named", "require_folder"]
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,18 @@ def layout_named(name: str) -> Layout:
     raise ConfigError(f"The layout {name!r} is not known{nearest(name, [layout.name for layout in LAYOUTS])}.")
 
 
+def require_folder(root: Path) -> None:
+    """Refuse what is no folder.
+
+    Raises:
+        InputError: it is a file, or is not there.
+    """
+    if root.is_file():
+        raise InputError(f"{root}: this is a file, and a folder of data is wanted; give the folder of the data set.")
+    if not root.is_dir():
+        raise InputError(f"{root}: this folder does not exist; correct the path.")
+
+
 def import_data(root: Path, layout: str, options: ImportOptions | None = None) -> ImportedData:
     """Import a folder with the layout of that name.
 
@@ -65,8 +77,7 @@ def import_data(root: Path, layout: str, options: ImportOptions | None = None) -
         InputError: the folder does not exist or is not of that layout.
     """
     chosen, options = layout_named(layout), options or ImportOptions()
-    if not root.is_dir():
-        raise InputError(f"{root}: this folder does not exist; correct the path.")
+    require_folder(root)
     if options.masks is not None and not chosen.asks:
         takes = ", ".join(other.name for other in LAYOUTS if other.asks)
         raise ConfigError(f"--masks {options.masks}: the layout {layout!r} does not take this option ({takes} does).")
