@@ -348,13 +348,37 @@ def test_one_file_an_instance_becomes_one_mask(tmp_path: Path) -> None:
     done = import_folder(root, tmp_path / "work")
     first, second = read_cases(done.cases)
     assert second.label is None
-    assert first.label == tmp_path / "work" / "labels" / "a.png"
+    assert first.label == tmp_path / "work" / "merged_masks" / "a.png"
     assert read_volume(first.label).array[0].T.ravel()[:4].tolist() == [255, 0, 255, 0]
     assert load_config(done.config).labels == {"foreground": 255}
     picture(root / "masks" / "a" / "n3.png", 1, shape=(6, 5))
     with pytest.raises(GeometryError, match=r"n3\.png: .*\(6, 5\) pixels, but n1\.png beside it has \(6, 4\)"):
         import_folder(root, tmp_path / "again")
-    assert not (tmp_path / "again" / "cases.csv").exists()
+    assert list((tmp_path / "again").iterdir()) == []
+
+
+def test_merged_masks_replace_no_file_of_the_data(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        picture(tmp_path / "images" / f"{name}.png", shape=(6, 4))
+        picture(tmp_path / "masks" / name / "n1.png", 255, shape=(6, 4))
+    own = picture(tmp_path / "labels" / "a.png", 7, shape=(6, 4))
+    before = own.read_bytes()
+    import_folder(tmp_path, tmp_path)
+    assert own.read_bytes() == before
+    (tmp_path / "cases.csv").unlink()
+    (tmp_path / "neoseg.toml").unlink()
+    with pytest.raises(InputError, match=r"merged_masks exist; give --overwrite"):
+        import_folder(tmp_path, tmp_path)
+    done = import_folder(tmp_path, tmp_path, overwrite=True)  # what an import wrote is no input of the next
+    assert [c.label for c in read_cases(done.cases)] == [tmp_path / "merged_masks" / f"{n}.png" for n in ("a", "b")]
+
+
+def test_a_mask_and_a_folder_of_masks_for_one_picture_are_named(tmp_path: Path) -> None:
+    picture(tmp_path / "images" / "a.png")
+    picture(tmp_path / "masks" / "a.png", 255)
+    picture(tmp_path / "masks" / "a" / "n1.png", 255)
+    with pytest.raises(InputError, match=r"masks: a\.png and a/ are all masks of a\.png; keep one\."):
+        planar(tmp_path)
 
 
 def test_one_picture_in_colour_makes_all_red_green_and_blue(tmp_path: Path) -> None:

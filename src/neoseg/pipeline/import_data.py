@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ..atomic import replacing
+from ..atomic import replacing, replacing_folder
 from ..config import recipe_text
 from ..data.cases import write_cases
 from ..data.layouts import guess_layout, import_data
 from ..data.layouts.imported import ImportedData, ImportOptions
-from ..data.layouts.planar_folders import MERGED
+from ..data.layouts.planar_folders import MERGED, MERGED_MASKS
 from ..errors import ConfigError, GeometryError, InputError
 from ..io import read_label, write_volume
 from ..labels import LabelSet
@@ -58,7 +58,7 @@ def import_folder(
 ) -> Imported:
     """Write ``cases.csv`` and ``neoseg.toml`` into the workspace; the images stay where they are.
 
-    Masks that lie as one file an instance are merged to ``labels/<case>.png`` in the workspace.
+    Masks that lie as one file an instance are merged to ``merged_masks/<case>.png`` in the workspace.
 
     Args:
         root: the data.
@@ -80,15 +80,16 @@ def import_folder(
     if not data.cases:
         raise InputError(f"{root}: the layout {name!r} found no image there; check the folder.")
     cases, config = workspace / "cases.csv", workspace / "neoseg.toml"
-    there = [str(p) for p in (cases, config) if p.exists()]
+    written = [cases, config, *([workspace / MERGED_MASKS] if data.merged else [])]
+    there = [str(p) for p in written if p.exists()]
     if there and not overwrite:
         raise InputError(f"{' and '.join(there)} exist; give --overwrite or another --workspace.")
-    data = _with_merged(_with_sound_regions(data), workspace / "labels")
+    data = _with_merged(_with_sound_regions(data), workspace / MERGED_MASKS)
     write_cases(data.cases, cases)
     with replacing(config) as temporary:
-        written = _with_labels(text, data) if text else _config_text(data)
-        temporary.write_text(written, encoding="utf-8")
-    return Imported(data, name, reason, cases, config, tomllib.loads(written).get("labels", {}))
+        content = _with_labels(text, data) if text else _config_text(data)
+        temporary.write_text(content, encoding="utf-8")
+    return Imported(data, name, reason, cases, config, tomllib.loads(content).get("labels", {}))
 
 
 def _with_sound_regions(data: ImportedData) -> ImportedData:
@@ -104,12 +105,14 @@ def _with_sound_regions(data: ImportedData) -> ImportedData:
 
 
 def _with_merged(data: ImportedData, folder: Path) -> ImportedData:
-    """Write the masks that are one file an instance as one file a case."""
-    made = {}
-    for name, files in data.merged.items():
-        made[name] = folder / f"{name}.png"
-        write_volume(_merged(files), made[name])
-    return replace(data, cases=[replace(c, label=made[c.case]) if c.case in made else c for c in data.cases])
+    """Write the masks that are one file an instance as one file a case: all of them, or none where one is unfit."""
+    if not data.merged:
+        return data
+    with replacing_folder(folder) as temporary:
+        for name, files in data.merged.items():
+            write_volume(_merged(files), temporary / f"{name}.png")
+    made = {name: folder / f"{name}.png" for name in data.merged}
+    return replace(data, cases=[replace(c, label=made.get(c.case, c.label)) for c in data.cases])
 
 
 def _merged(files: Sequence[Path]) -> Volume:

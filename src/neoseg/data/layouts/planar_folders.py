@@ -21,13 +21,16 @@ from ..cases import Case
 from .files import describe_some, find_folder, images_in, refuse_unclear
 from .imported import ImportedData, ImportOptions, Meaning
 
-__all__ = ["LOOKS_FOR", "MERGED", "matches", "planar_folders"]
+__all__ = ["LOOKS_FOR", "MERGED", "MERGED_MASKS", "matches", "planar_folders"]
 
 LOOKS_FOR = "a folder images/ (also inside train/) with .png, .tif or .tiff files"
 GREY = "grey"
 
 MERGED = 255
 """What a mask that is merged from one file an instance holds where there is one; white in every viewer."""
+
+MERGED_MASKS = "merged_masks"
+"""Folder of the workspace for such masks; no name of a folder that any layout looks for, so that no import reads it."""
 
 _IMAGES = {"train": ("images", "imagesTr", "image", "train_images"), "test": ("imagesTs", "test_images", "images_test")}
 _INSTANCES = ("instance_labels", "instance_masks", "instances")
@@ -136,8 +139,9 @@ def _paired(part: _Part, merged: dict[str, list[Path]]) -> list[Case]:
     labels: dict[str, Path] = {}
     for name in images:
         found = [name + suffix for suffix in _SUFFIXES if name + suffix in files or name + suffix in folders]
-        if len(found) > 1 or (found and found[0] in files and found[0] in folders):
-            raise InputError(f"{part.images / name}: {len(found)} masks are called like it; keep one of {found}.")
+        alike = [files[one].name for one in found if one in files] + [f"{one}/" for one in found if one in folders]
+        if len(alike) > 1:
+            raise InputError(f"{part.masks}: {' and '.join(alike)} are all masks of {images[name].name}; keep one.")
         if found and found[0] in files:
             labels[name] = files.pop(found[0])
         elif found:
