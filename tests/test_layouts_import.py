@@ -257,7 +257,8 @@ def test_hippocampus() -> None:
     assert len(data.cases) == 182
     assert all(case.label is not None and case.label.name == case.images["image"].name for case in data.cases)
     assert data.labels == {"label_1": 1, "label_2": 2}
-    assert data.notes == []
+    (note,) = data.notes
+    assert note.startswith("Images in unpaired_negatives/ were not imported")
 
 
 @needs_data
@@ -379,6 +380,60 @@ def test_a_mask_and_a_folder_of_masks_for_one_picture_are_named(tmp_path: Path) 
     picture(tmp_path / "masks" / "a" / "n1.png", 255)
     with pytest.raises(InputError, match=r"masks: a\.png and a/ are all masks of a\.png; keep one\."):
         planar(tmp_path)
+
+
+def test_files_of_other_kinds_are_told(tmp_path: Path) -> None:
+    for name in ("images/p1.png", "images/j.jpg", "images/l.BMP", "masks/p1.png", "masks/j.jpg", "masks/p3/a.gif"):
+        picture(tmp_path / name)
+    told = "(images/j.jpg, images/l.BMP, masks/j.jpg, masks/p3/a.gif); convert them to PNG."
+    assert any(
+        note.startswith("4 files of kinds") and note.endswith(told) for note in planar(tmp_path, masks="classes").notes
+    )
+    (tmp_path / "images" / "p1.png").unlink()
+    for attempt in (lambda: guess_layout(tmp_path), lambda: planar(tmp_path)):
+        with pytest.raises(InputError, match=r"4 files of kinds .*j\.jpg.*convert them to PNG\.$"):
+            attempt()
+
+
+def test_an_instance_of_another_kind_is_refused(tmp_path: Path) -> None:
+    picture(tmp_path / "images" / "p3.png")
+    picture(tmp_path / "masks" / "p3" / "a.jpg")
+    picture(tmp_path / "masks" / "p3" / "b.png", 255)
+    with pytest.raises(InputError, match=r"p3/a\.jpg: this file lies among masks of one instance each.*to PNG\."):
+        planar(tmp_path)
+
+
+def test_volumes_of_other_kinds_and_pictures_as_labels_of_volumes_are_told(tmp_path: Path) -> None:
+    image(tmp_path / "images" / "a.mha")
+    for name in ("b.hdr", "b.img", "c.mgz", "a.jpg"):
+        (tmp_path / "images" / name).write_bytes(b"x")
+    picture(tmp_path / "labels" / "a.png", 1)
+    notes = import_data(tmp_path, "folders").notes
+    told = "3 files of kinds that are not read here were left out (images/b.hdr, images/c.mgz, labels/a.png); convert"
+    assert any(note.startswith(told) and note.endswith("NIfTI.") for note in notes)
+    label(tmp_path / "labels" / "a.nrrd", 1)  # then the pictures are previews
+    assert any("(images/b.hdr, images/c.mgz)" in note for note in import_data(tmp_path, "folders").notes)
+
+
+def test_folders_beside_the_chosen_ones_are_named(tmp_path: Path) -> None:
+    for part in ("", "train", "val", "valid", "images"):
+        picture(tmp_path / part / "images" / f"x{part}.png")
+        picture(tmp_path / part / "masks" / f"x{part}.png", 255)
+    (tmp_path / "docs").mkdir()
+    told = "Images in images/images/, images/masks/, train/, val/, valid/ were not imported; move those"
+    assert any(note.startswith(told) for note in planar(tmp_path).notes)
+    volumes = tmp_path / "volumes"
+    for name in ("images/a", "imagesVal/b", "test/images/c"):
+        image(volumes / f"{name}.nii.gz")
+    told = "Images in imagesVal/, test/ were not imported; move those"
+    assert any(note.startswith(told) for note in import_data(volumes, "folders").notes)
+
+
+def test_images_beside_folders_of_channels_are_refused(tmp_path: Path) -> None:
+    for name in ("t1/a", "t2/a", "stray"):
+        image(tmp_path / "images" / f"{name}.nii.gz")
+    with pytest.raises(InputError, match=r"images: images \(stray\.nii\.gz\) lie beside folders of images \(t1, t2\)"):
+        import_data(tmp_path, "folders")
 
 
 def test_one_picture_in_colour_makes_all_red_green_and_blue(tmp_path: Path) -> None:

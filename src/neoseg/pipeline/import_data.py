@@ -16,7 +16,8 @@ from ..config import recipe_text
 from ..data.cases import write_cases
 from ..data.layouts import guess_layout, import_data
 from ..data.layouts.imported import ImportedData, ImportOptions
-from ..data.layouts.planar_folders import MERGED, MERGED_MASKS
+from ..data.layouts.left_out import MERGED_MASKS
+from ..data.layouts.planar_folders import MERGED
 from ..errors import ConfigError, GeometryError, InputError
 from ..io import read_label, write_volume
 from ..labels import LabelSet

@@ -20,17 +20,15 @@ from ...io import COLOURS, read_label, read_volume, volumes_in
 from ..cases import Case
 from .files import describe_some, find_folder, images_in, refuse_unclear
 from .imported import ImportedData, ImportOptions, Meaning
+from .left_out import convert_to, files_of_other_kinds, told_left_out, unused_folders
 
-__all__ = ["LOOKS_FOR", "MERGED", "MERGED_MASKS", "matches", "planar_folders"]
+__all__ = ["LOOKS_FOR", "MERGED", "matches", "planar_folders"]
 
 LOOKS_FOR = "a folder images/ (also inside train/) with .png, .tif or .tiff files"
 GREY = "grey"
 
 MERGED = 255
 """What a mask that is merged from one file an instance holds where there is one; white in every viewer."""
-
-MERGED_MASKS = "merged_masks"
-"""Folder of the workspace for such masks; no name of a folder that any layout looks for, so that no import reads it."""
 
 _IMAGES = {"train": ("images", "imagesTr", "image", "train_images"), "test": ("imagesTs", "test_images", "images_test")}
 _INSTANCES = ("instance_labels", "instance_masks", "instances")
@@ -84,7 +82,9 @@ def planar_folders(root: Path, options: ImportOptions | None = None) -> Imported
             continue
         cases += _paired(part, merged)
     if not any(case.images for case in cases):
-        raise InputError(f"{root}: no picture was found; this layout needs {LOOKS_FOR}.")
+        others = files_of_other_kinds(root, planar=True, deep=2)
+        told = f" {told_left_out(others, root)}" if others else ""
+        raise InputError(f"{root}: no picture was found; this layout needs {LOOKS_FOR}.{told}")
     twice = [name for name, count in Counter(case.case for case in cases).items() if count > 1]
     if twice:
         raise InputError(f"{root}: {describe_some(twice)} stands in training and test; rename or remove one.")
@@ -94,6 +94,7 @@ def planar_folders(root: Path, options: ImportOptions | None = None) -> Imported
     if instances and options.masks is None and not merged:
         names = sorted({part.masks.name for part in parts if part.masks is not None})
         notes.append(f"By the name {', '.join(names)}/ the values number instances; each above 0 is the one class.")
+    notes += _left_out(root, parts)
     if alone := [case.case for case in cases if case.label is None and case.case not in merged]:
         notes.append(f"{len(alone)} images have no mask: {describe_some(alone)}.")
     if alone := [case.case for case in cases if not case.images]:
@@ -128,6 +129,15 @@ def _parts(root: Path) -> Iterator[_Part]:
             break
 
 
+def _left_out(root: Path, parts: Sequence[_Part]) -> list[str]:
+    """Return notes about the files and folders that are not read."""
+    used = [folder for part in parts for folder in (part.images, part.masks) if folder is not None]
+    others = [file for folder in used for file in files_of_other_kinds(folder, planar=True, deep=1)]
+    instances = [f for part in parts if part.masks is not None for f in part.masks.iterdir() if f.is_dir()]
+    notes = [told_left_out(others, root)] if others else []
+    return notes + unused_folders(root, used + instances, planar=True)
+
+
 def _paired(part: _Part, merged: dict[str, list[Path]]) -> list[Case]:
     """Return the cases of a split; one whose mask is a folder is entered in ``merged``."""
     images = images_in(part.images, planar=True)
@@ -136,6 +146,11 @@ def _paired(part: _Part, merged: dict[str, list[Path]]) -> list[Case]:
     for folder in sorted(part.masks.iterdir()) if part.masks is not None else []:
         if folder.is_dir() and (inside := list(images_in(folder, planar=True).values())):
             folders[folder.name] = inside
+            if others := files_of_other_kinds(folder, planar=True):
+                raise InputError(
+                    f"{others[0]}: this file lies among masks of one instance each, but files of its kind are not "
+                    f"read, and the mask of the picture would lack it; convert it to {convert_to(others[:1])}."
+                )
     labels: dict[str, Path] = {}
     for name in images:
         found = [name + suffix for suffix in _SUFFIXES if name + suffix in files or name + suffix in folders]
