@@ -436,6 +436,36 @@ def test_images_beside_folders_of_channels_are_refused(tmp_path: Path) -> None:
         import_data(tmp_path, "folders")
 
 
+def test_names_that_no_case_may_have_are_changed_and_told(tmp_path: Path) -> None:
+    for name in ("img (1)", "img _1_", "a,b", "-x", "good"):
+        picture(tmp_path / "images" / f"{name}.png")
+        picture(tmp_path / "masks" / f"{name}.png", 255)
+    picture(tmp_path / "masks" / "x#1" / "n.png", 255)
+    picture(tmp_path / "images" / "x#1.png")
+    data = planar(tmp_path)
+    assert any("4 names of cases hold" in note and "'a,b' is called 'a_b'" in note for note in data.notes)
+    done = import_folder(tmp_path, tmp_path / "work")
+    cases = {c.case: c for c in read_cases(done.cases)}
+    assert sorted(cases) == ["_x", "a_b", "good", "img _1_", "img _1__", "x_1"]
+    assert all(c.subject == c.case for c in cases.values())
+    assert (cases["a_b"].images["grey"].name, cases["a_b"].label.name) == ("a,b.png", "a,b.png")
+    assert cases["img _1__"].label.name == "img (1).png"
+    assert cases["x_1"].label == tmp_path / "work" / "merged_masks" / "x_1.png"
+    subjects = {c.case: c.subject for c in planar(tmp_path, subject_pattern=r"\w(?=.?.?.?$)").cases}
+    assert subjects["a_b"] == "a"
+
+
+def test_accents_in_two_spellings_are_one_name(tmp_path: Path) -> None:
+    picture(tmp_path / "images" / "e\u0301t.png")
+    picture(tmp_path / "masks" / "\u00e9t_mask.png", 255)
+    picture(tmp_path / "images" / "o\u0308.png")
+    picture(tmp_path / "masks" / "o\u0308" / "1.png", 255)
+    data = planar(tmp_path)
+    assert [(c.case, c.label is not None) for c in data.cases] == [("\u00e9t", True), ("\u00f6", False)]
+    assert list(data.merged) == ["\u00f6"]
+    assert [c.case for c in read_cases(import_folder(tmp_path, tmp_path / "work").cases)] == ["\u00e9t", "\u00f6"]
+
+
 def test_one_picture_in_colour_makes_all_red_green_and_blue(tmp_path: Path) -> None:
     picture(tmp_path / "images" / "grey.png")
     picture(tmp_path / "images" / "red.png", shape=(*GRID.shape[:2], 3))

@@ -52,6 +52,11 @@ def test_a_run_on_colours_takes_any_picture_and_a_run_on_volumes_none(tmp_path: 
     assert [s.case for s in scans_in(tmp_path, ("t1",)).scans] == ["volume"]
 
 
+def test_accents_in_two_spellings_are_one_scan(tmp_path: Path) -> None:
+    write(tmp_path, "e\u0301_flair.nii.gz", "\u00e9_t1.nii.gz")
+    assert [s.case for s in scans_in(tmp_path, TWO).scans] == ["\u00e9"]
+
+
 def test_files_of_other_kinds_are_named(tmp_path: Path) -> None:
     from PIL import Image
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from ..data.cases import Case
 from ..data.layouts.left_out import convert_to, files_of_other_kinds
 from ..errors import InputError
-from ..io import endings, is_planar, strip_ending, volumes_in
+from ..io import endings, is_planar, stem_of, volumes_in
 
 __all__ = ["ScanFiles", "Stacked", "scans_in", "without_index"]
 
@@ -134,7 +134,7 @@ def _images(source: Path, axes: int, others: dict[str, str]) -> list[Path]:
 
 
 def _stem(path: Path) -> str:
-    return strip_ending(path.name) or path.stem
+    return stem_of(path.name) or path.stem
 
 
 def _of_stacked(path: Path, stacked: Stacked) -> Case:

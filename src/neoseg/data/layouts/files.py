@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import InputError
-from ...io import is_planar, read_label, strip_ending
+from ...io import is_planar, read_label, stem_of
 
 __all__ = ["describe_some", "find_folder", "images_in", "refuse_unclear", "scan_labels"]
 
@@ -37,7 +37,7 @@ def images_in(folder: Path, *, deep: bool = False, planar: bool = False) -> dict
     """
     found: dict[str, Path] = {}
     for file in sorted(folder.rglob("*") if deep else folder.iterdir()):
-        stem = strip_ending(file.name)
+        stem = stem_of(file.name)
         if stem is None or file.name.startswith(".") or file.is_dir() or is_planar(file) != planar:
             continue
         if stem in found:

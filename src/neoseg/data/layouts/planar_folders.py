@@ -8,6 +8,7 @@ green and blue; a grey one then has the same values in each. Else there is one c
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -145,7 +146,7 @@ def _paired(part: _Part, merged: dict[str, list[Path]]) -> list[Case]:
     folders: dict[str, list[Path]] = {}
     for folder in sorted(part.masks.iterdir()) if part.masks is not None else []:
         if folder.is_dir() and (inside := list(images_in(folder, planar=True).values())):
-            folders[folder.name] = inside
+            folders[unicodedata.normalize("NFC", folder.name)] = inside
             if others := files_of_other_kinds(folder, planar=True):
                 raise InputError(
                     f"{others[0]}: this file lies among masks of one instance each, but files of its kind are not "
