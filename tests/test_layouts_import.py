@@ -302,6 +302,15 @@ def test_masks_of_1_and_of_255_are_one_class_and_told(tmp_path: Path) -> None:
     assert any("Some masks hold 1 and others 255" in note for note in data.notes)
 
 
+def test_a_mask_of_1_and_255_has_two_classes(tmp_path: Path) -> None:
+    for name, values in (("a", (1, 255)), ("b", (1,))):
+        picture(tmp_path / "images" / f"{name}.png")
+        picture(tmp_path / "masks" / f"{name}.png", *values)
+    data = planar(tmp_path)
+    assert data.labels == {"label_1": 1, "label_255": 255}
+    assert any(note.startswith("Masks that hold both 1 and 255 (a.png) have two classes") for note in data.notes)
+
+
 def test_values_are_classes_and_many_have_to_be_told(tmp_path: Path) -> None:
     picture(tmp_path / "images" / "a.png", shape=(9, 9))
     picture(tmp_path / "masks" / "a.png", 1, 2, 7, shape=(9, 9))
@@ -333,7 +342,7 @@ def test_a_mask_with_what_is_no_whole_number_is_told(tmp_path: Path, odd: float)
     Image.fromarray(mask).save(tmp_path / "masks" / "a.tif")
     data = planar(tmp_path)
     assert data.labels == {"label_7": 7}
-    assert f"a.tif: the values [{odd}] are no whole numbers above 0 and were not declared." in data.notes
+    assert f"a.tif: the values [{odd}] are no whole numbers from 1 to 65535 and were not declared." in data.notes
 
 
 def test_one_file_an_instance_becomes_one_mask(tmp_path: Path) -> None:

@@ -10,13 +10,14 @@ import numpy as np
 from ...errors import InputError
 from ...io import is_planar, read_label, stem_of
 
-__all__ = ["describe_some", "find_folder", "images_in", "refuse_unclear", "scan_labels"]
+__all__ = ["LARGEST_LABEL", "describe_some", "find_folder", "images_in", "refuse_unclear", "scan_labels"]
 
 FEW = 16
 """More values than this in the labels of a data set may be classes or instances; a person has to say which."""
 
 _SHOWN = 5
-_LARGEST_LABEL = 65535
+LARGEST_LABEL = 65535
+"""The largest value that a mask is written with."""
 
 
 def find_folder(root: Path, names: Iterable[str]) -> Path | None:
@@ -62,7 +63,7 @@ def scan_labels(files: Iterable[Path]) -> tuple[dict[str, int | list[int]], list
             notes.append(f"A label could not be read: {error}")
             continue
         for value in found:
-            if value != 0 and not (value.is_integer() and 0 < value <= _LARGEST_LABEL):
+            if value != 0 and not (value.is_integer() and 0 < value <= LARGEST_LABEL):
                 odd.setdefault(value, file)
         values.update(v for v in found if v not in odd and v != 0)
     if odd:

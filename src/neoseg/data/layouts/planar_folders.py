@@ -19,7 +19,7 @@ import numpy as np
 from ...errors import InputError
 from ...io import COLOURS, read_label, read_volume, volumes_in
 from ..cases import Case
-from .files import describe_some, find_folder, images_in, refuse_unclear
+from .files import LARGEST_LABEL, describe_some, find_folder, images_in, refuse_unclear
 from .imported import ImportedData, ImportOptions, Meaning
 from .left_out import convert_to, files_of_other_kinds, told_left_out, unused_folders
 
@@ -223,31 +223,38 @@ def _labels(
     if meaning == "instances":
         return {"foreground": MERGED}, True
     values = _values(plain, notes)
-    every = {value for found in values for value in found}
+    every = {value for found in values.values() for value in found}
     if merged:
         every.add(MERGED)
-    if every <= {1, MERGED}:
+    both = sorted(name for name, found in values.items() if {1, MERGED} <= found)
+    if every <= {1, MERGED} and not both:
         ordered = sorted(every, reverse=True) or [1]
         if len(ordered) > 1:
             notes.append("Some masks hold 1 and others 255; both are declared as one class, and masks are written 255.")
         return {"foreground": ordered[0] if len(ordered) == 1 else ordered}, False
     if meaning is None:
         refuse_unclear(root, every)
+        if every == {1, MERGED}:
+            notes.append(
+                f"Masks that hold both 1 and 255 ({describe_some(both)}) have two classes; if 255 marks borders that "
+                "count for nothing, set them to 0 or 1 in copies of the masks."
+            )
         notes.append("Each value is taken as a class; say --masks instances if they number the instances of one class.")
     return {f"label_{value}": value for value in sorted(every)}, False
 
 
-def _values(files: Sequence[Path], notes: list[str]) -> list[set[int]]:
-    """Return the values above 0 of each mask that can be read."""
-    result: list[set[int]] = []
+def _values(files: Sequence[Path], notes: list[str]) -> dict[str, set[int]]:
+    """Return the values above 0 of each mask that can be read, by its file's name."""
+    result: dict[str, set[int]] = {}
     for file in files:
         try:
             found = np.unique(read_label(file).array)
         except InputError as error:
             notes.append(f"A mask could not be read: {error}")
             continue
-        odd = [float(v) for v in found if not (float(v).is_integer() and v >= 0)]
+        odd = [float(v) for v in found if not (float(v).is_integer() and 0 <= v <= LARGEST_LABEL)]
         if odd:
-            notes.append(f"{file.name}: the values {odd[:3]} are no whole numbers above 0 and were not declared.")
-        result.append({int(v) for v in found if v > 0 and float(v).is_integer()})
+            told = f"the values {odd[:3]} are no whole numbers from 1 to {LARGEST_LABEL} and were not declared."
+            notes.append(f"{file.name}: {told}")
+        result.setdefault(file.name, set()).update(int(v) for v in found if v > 0 and float(v) not in odd)
     return result
