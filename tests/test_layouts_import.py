@@ -183,12 +183,13 @@ def test_channels_by_suffix_are_named_by_dataset_json(tmp_path: Path) -> None:
     assert data.cases[0].images["adc"].name == "p1_0001.nii.gz"
 
 
-def test_four_digits_may_be_the_number_of_a_case(tmp_path: Path) -> None:
-    for name in ("case_0001", "case_0002"):
+@pytest.mark.parametrize("suffix", ["", "_seg", "-mask"])
+def test_four_digits_may_be_the_number_of_a_case(tmp_path: Path, suffix: str) -> None:
+    for name in ("case_0000", "case_0001"):
         image(tmp_path / "images" / f"{name}.nii.gz")
-        label(tmp_path / "labels" / f"{name}.nii.gz", 1)
+        label(tmp_path / "labels" / f"{name}{suffix}.nii.gz", 1)
     data = import_data(tmp_path, "folders")
-    assert [case.case for case in data.cases] == ["case_0001", "case_0002"]
+    assert [(case.case, case.label is not None) for case in data.cases] == [("case_0000", True), ("case_0001", True)]
     assert data.channels == {"image": "mr"}
 
 
@@ -273,6 +274,34 @@ def test_hippocampus_unpaired() -> None:
         "1 images have no label: hippocampus_118.",
         "2 labels have no image: hippocampus_010, hippocampus_281.",
     ]
+
+
+@pytest.mark.parametrize(
+    ("labels", "told"),
+    [
+        ({"background": 0, "a\nb": 1}, r"'a\\nb' becomes part of files' names"),
+        ({"background": 0, "": 1}, "'' becomes part of files' names"),
+        ({"background": 0, "t": -1}, r"from 1 to 65535, but \[-1.0\]"),
+        ({"background": 0, "t": 255000}, r"from 1 to 65535, but \[255000.0\]"),
+    ],
+)
+def test_classes_that_the_next_command_would_refuse_leave_nothing(
+    tmp_path: Path, labels: dict[str, int], told: str
+) -> None:
+    tree_folders(tmp_path / "data")
+    (tmp_path / "data" / "dataset.json").write_text(json.dumps({"labels": labels}), encoding="utf-8")
+    with pytest.raises(ConfigError, match=rf"data: what the data declare cannot be imported\. .*{told}"):
+        import_folder(tmp_path / "data", tmp_path / "work")
+    assert not (tmp_path / "work").exists()
+
+
+def test_any_name_of_a_class_is_written_so_that_it_is_read(tmp_path: Path) -> None:
+    tree_folders(tmp_path / "data")
+    names = ('a "b"', "größe, 中", "x.y")
+    described = {"labels": {"background": 0} | {name: i for i, name in enumerate(names, start=1)}}
+    (tmp_path / "data" / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
+    done = import_folder(tmp_path / "data", tmp_path / "work")
+    assert tuple(load_config(done.config).labels) == names
 
 
 # planar_folders

@@ -72,7 +72,7 @@ def import_folder(
     Raises:
         InputError: no layout fits, the folder holds no case, or the files are there already.
         GeometryError: masks that are to be merged differ in size.
-        ConfigError: there is no layout or recipe of that name.
+        ConfigError: there is no layout or recipe of that name, or the classes of the data cannot be declared.
     """
     root, workspace = Path(root), Path(workspace)
     text = recipe_text(recipe) if recipe else None
@@ -85,12 +85,30 @@ def import_folder(
     there = [str(p) for p in written if p.exists()]
     if there and not overwrite:
         raise InputError(f"{' and '.join(there)} exist; give --overwrite or another --workspace.")
-    data = _with_merged(_with_sound_regions(data), workspace / MERGED_MASKS)
+    data = _with_sound_regions(data)
+    content = _with_labels(text, data) if text else _config_text(data)
+    labels = _sound_labels(root, content)
+    data = _with_merged(data, workspace / MERGED_MASKS)
     write_cases(data.cases, cases)
     with replacing(config) as temporary:
-        content = _with_labels(text, data) if text else _config_text(data)
         temporary.write_text(content, encoding="utf-8")
-    return Imported(data, name, reason, cases, config, tomllib.loads(content).get("labels", {}))
+    return Imported(data, name, reason, cases, config, labels)
+
+
+def _sound_labels(root: Path, content: str) -> dict[str, int | list[int]]:
+    """Return the labels of a configuration before it is written.
+
+    Raises:
+        ConfigError: the next command would refuse them.
+    """
+    table = tomllib.loads(content)
+    labels: dict[str, int | list[int]] = table.get("labels", {})
+    try:
+        if labels:
+            LabelSet.of(labels, instances=table.get("label_instances", False))
+    except ConfigError as error:
+        raise ConfigError(f"{root}: what the data declare cannot be imported. {error}") from error
+    return labels
 
 
 def _with_sound_regions(data: ImportedData) -> ImportedData:
@@ -187,4 +205,7 @@ def _config_text(data: ImportedData) -> str:
 
 def _key(name: str) -> str:
     plain = name.replace("-", "").replace("_", "")
-    return name if plain.isascii() and plain.isalnum() else '"' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    # JSON escapes all that TOML wants escaped but this one
+    return (
+        name if plain.isascii() and plain.isalnum() else json.dumps(name, ensure_ascii=False).replace("\x7f", "\\u007f")
+    )

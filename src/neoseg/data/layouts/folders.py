@@ -129,7 +129,8 @@ def _by_case(images: Path, labels: set[str], described: dict[str, Any]) -> dict[
     files = images_in(images)
     split_names = {stem: _CHANNEL_SUFFIX.match(stem) for stem in files}
     # A four-digit ending is a channel only when the labels lack it: case_0001 may simply be the first case.
-    suffixed = files and all(split_names.values()) and not labels & set(files)
+    suffixed = files and all(split_names.values())
+    suffixed = suffixed and not any(stem + suffix in labels for stem in files for suffix in _LABEL_SUFFIXES)
     if suffixed and not labels:
         suffixed = all(f"{m['case']}_0000" in files for m in split_names.values() if m)
     if not suffixed:
