@@ -430,6 +430,25 @@ def test_all_problems_come_at_once_errors_first(good: Cases, tmp_path: Path) -> 
     assert {f: f.stat().st_mtime_ns for f in tmp_path.iterdir()} == before
 
 
+def test_a_line_says_which_case_and_file(good: Cases) -> None:
+    good[0], good[1] = replace(good[0], case="a"), replace(good[1], case="A")
+    good[2] = replace(good[2], case="e")
+    with_nan(good)
+    other_shape(good)
+    found = [p.told for p in run_checks(good, LABELS, CHANNELS)]
+    assert any(told.startswith("case a, A: The case name occurs 2 times") for told in found)
+    assert any(told.startswith(f"case e, {good[2].images['adc']}: 2 voxels are NaN") for told in found)
+    assert any(told.startswith(f"case c4, {good[4].label}: The label lies on another grid") for told in found)
+
+
+def test_a_fault_of_a_picture_in_colour_is_told_once(good: Cases) -> None:
+    grey_among_colours(good)
+    good[3].images["adc"].unlink()
+    good[4].images["adc"].write_text("no picture", encoding="utf-8")
+    told = [p.case for p in run_checks(good, LABELS, CHANNELS) if p.severity == "error"]
+    assert told == ["c3", "c4"]
+
+
 def test_each_file_is_read_once(good: Cases, monkeypatch: pytest.MonkeyPatch) -> None:
     from neoseg.data.checks import facts
 

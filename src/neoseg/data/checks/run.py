@@ -87,5 +87,6 @@ def run_checks(
         read: the channels that are read of a case; of others only missing files are told. Omitted: all.
     """
     facts = DataFacts(gather(cases, progress or Silent(), read), labels, tuple(channels), tuple(folds))
-    found = [problem for check in CHECKS for problem in check.run(facts)]
+    # one fault of a file that is several channels, such as a picture in colour, is one problem
+    found = list(dict.fromkeys(problem for check in CHECKS for problem in check.run(facts)))
     return sorted(found, key=lambda problem: (problem.severity != "error", problem.case))
