@@ -212,6 +212,11 @@ def in_centimetres(c: Cases) -> None:
     of_size(c[0], 502, (96, 96, 4), (0.15, 0.15, 0.4))
 
 
+def slices(c: Cases) -> None:
+    for i, case in enumerate(c):
+        of_size(case, 500 + i, (6, 7, 1), (1.5, 1.5, 4))
+
+
 def turned(c: Cases) -> None:
     angle = np.radians(5)
     turn = np.eye(4)
@@ -350,6 +355,7 @@ BREAKAGES: list[tuple[str, str, str, Callable[[Cases], None]]] = [
     ("sizes", "error", "the header seems to give um", in_micrometres),
     ("sizes", "error", "the header seems to give metres: correct its spacing", in_metres),
     ("sizes", "warning", "14.4 mm long with voxels of 0.15 x 0.15 x 0.4 mm, which is small for a head", in_centimetres),
+    ("single_slices", "error", "single slices: they have at most 6 x 7 x 1 voxels", slices),
     ("not_finite", "error", "2 voxels are NaN and 1 are infinite", with_nan),
     ("constant_images", "error", "Every voxel is 7", constant),
     ("constant_images", "error", "Every voxel is 0", all_zero),
@@ -428,6 +434,17 @@ def test_all_problems_come_at_once_errors_first(good: Cases, tmp_path: Path) -> 
     assert severities.count("error") >= 4
     assert severities.count("warning") >= 2
     assert {f: f.stat().st_mtime_ns for f in tmp_path.iterdir()} == before
+
+
+def test_fewer_subjects_than_folds_are_found_before_the_plan(good: Cases, tmp_path: Path) -> None:
+    from assembled_run import open_table
+    from neoseg.pipeline.check import check
+
+    told = [p.told for p in check(open_table(tmp_path, good[:2])) if p.severity == "error"]
+    assert told == [
+        "folds: 2 subjects with a label were given, but 2 folds with an inner split need at least 3; add cases."
+    ]
+    assert not [p for p in check(open_table(tmp_path, good[:3])) if p.severity == "error"]
 
 
 def test_a_line_says_which_case_and_file(good: Cases) -> None:

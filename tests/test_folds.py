@@ -51,7 +51,7 @@ def test_same_seed_same_folds_and_another_seed_others() -> None:
 
 
 def test_too_few_subjects_are_refused() -> None:
-    with pytest.raises(InputError, match=r"2 subjects.*folds\.count"):
+    with pytest.raises(InputError, match=r"2 subjects.*need at least.*add cases"):
         cases = {"a": "s1", "b": "s2", "c": "s2"}
         make_folds(cases, dict.fromkeys(cases, 0.0), FoldsConfig(count=2), np.random.default_rng(0))
 

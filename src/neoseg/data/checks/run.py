@@ -27,6 +27,7 @@ from .missing_labels import missing_labels
 from .not_finite import not_finite
 from .orientation import orientation
 from .problem import Problem
+from .single_slices import single_slices
 from .site_shift import site_shift
 from .sizes import sizes
 from .split_subjects import split_subjects
@@ -52,6 +53,7 @@ CHECKS: tuple[Check, ...] = (
     Check("missing_channels", missing_channels),
     Check("grids", grids),
     Check("sizes", sizes),
+    Check("single_slices", single_slices),
     Check("not_finite", not_finite),
     Check("constant_images", constant_images),
     Check("colours", colours),
