@@ -140,7 +140,7 @@ def test_guessing_says_what_it_looked_for(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("images", "labels"), [("Images", "LABELS"), ("imagesTr", "labelsTr"), ("image", "masks")])
-@pytest.mark.parametrize("suffix", ["", "_seg", "-mask"])
+@pytest.mark.parametrize("suffix", ["", "_seg", "-mask", "_Seg"])
 def test_folder_names_and_label_endings(tmp_path: Path, images: str, labels: str, suffix: str) -> None:
     image(tmp_path / images / "a.b.nii.gz")
     label(tmp_path / labels / f"a.b{suffix}.mha", 1)
@@ -165,6 +165,17 @@ def test_the_labels_told_are_those_of_the_configuration_written(
     label(tmp_path / "data" / "labels" / "a.nii.gz", 1, 2)
     done = import_folder(tmp_path / "data", tmp_path / "work", recipe=recipe)
     assert done.labels == load_config(done.config).labels == wanted
+
+
+def test_a_recipe_whose_labels_are_others_is_told(tmp_path: Path) -> None:
+    image(tmp_path / "data" / "images" / "a.nii.gz")
+    (tmp_path / "data" / "labels").mkdir()
+    label(tmp_path / "data" / "labels" / "a.nii.gz", 1, 255)
+    told = "[labels] is that of the recipe 'hippocampus', but the labels also hold 255; correct it in "
+    done = import_folder(tmp_path / "data", tmp_path / "work", recipe="hippocampus")
+    assert any(note.startswith(told) for note in done.data.notes)
+    done = import_folder(tmp_path / "data", tmp_path / "work", recipe="planar", overwrite=True)
+    assert not any("of the recipe" in note for note in done.data.notes)
 
 
 def test_channels_by_suffix_are_named_by_dataset_json(tmp_path: Path) -> None:
@@ -347,7 +358,9 @@ def test_values_are_classes_and_many_have_to_be_told(tmp_path: Path) -> None:
     assert data.labels == {"label_1": 1, "label_2": 2, "label_7": 7}
     assert any("--masks instances" in note for note in data.notes)
     picture(tmp_path / "masks" / "a.png", *range(1, 40), shape=(9, 9))
-    with pytest.raises(InputError, match=r"39 different values .*--masks instances .*--masks classes"):
+    with pytest.raises(
+        InputError, match=r"39 different values \(1, 2, 3, 4, 5 and 34 more\).*--masks instances .*--masks classes"
+    ):
         planar(tmp_path)
     assert len(planar(tmp_path, masks="classes").labels) == 39
     data = planar(tmp_path, masks="instances")
@@ -418,6 +431,17 @@ def test_a_mask_and_a_folder_of_masks_for_one_picture_are_named(tmp_path: Path) 
     picture(tmp_path / "masks" / "a" / "n1.png", 255)
     with pytest.raises(InputError, match=r"masks: a\.png and a/ are all masks of a\.png; keep one\."):
         planar(tmp_path)
+
+
+def test_endings_of_masks_do_not_mind_capital_letters(tmp_path: Path) -> None:
+    for name in ("p0", "p1", "A_SEG", "A"):
+        picture(tmp_path / "images" / f"{name}.png")
+    picture(tmp_path / "masks" / "p0_Mask.png", 255)
+    picture(tmp_path / "masks" / "p1_MASKS" / "1.png", 255)
+    picture(tmp_path / "masks" / "A_SEG.png", 255)
+    data = planar(tmp_path)
+    assert {c.case: c.label.name for c in data.cases if c.label} == {"p0": "p0_Mask.png", "A_SEG": "A_SEG.png"}
+    assert list(data.merged) == ["p1"]
 
 
 def test_files_of_other_kinds_are_told(tmp_path: Path) -> None:

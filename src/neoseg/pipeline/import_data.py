@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -88,11 +88,19 @@ def import_folder(
     data = _with_sound_regions(data)
     content = _with_labels(text, data) if text else _config_text(data)
     labels = _sound_labels(root, content)
+    if text and any(case.label for case in data.cases) and (others := _values(data.labels) - _values(labels)):
+        told = ", ".join(str(value) for value in sorted(others))
+        note = f"[labels] is that of the recipe {recipe!r}, but the labels also hold {told}; correct it in {config}."
+        data = replace(data, notes=[*data.notes, note])
     data = _with_merged(data, workspace / MERGED_MASKS)
     write_cases(data.cases, cases)
     with replacing(config) as temporary:
         temporary.write_text(content, encoding="utf-8")
     return Imported(data, name, reason, cases, config, labels)
+
+
+def _values(labels: Mapping[str, int | list[int]]) -> set[int]:
+    return {one for value in labels.values() for one in (value if isinstance(value, list) else [value])}
 
 
 def _sound_labels(root: Path, content: str) -> dict[str, int | list[int]]:

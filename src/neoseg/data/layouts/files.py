@@ -10,7 +10,15 @@ import numpy as np
 from ...errors import InputError
 from ...io import is_planar, read_label, stem_of
 
-__all__ = ["LARGEST_LABEL", "describe_some", "find_folder", "images_in", "refuse_unclear", "scan_labels"]
+__all__ = [
+    "LARGEST_LABEL",
+    "describe_some",
+    "endings_in_lower_case",
+    "find_folder",
+    "images_in",
+    "refuse_unclear",
+    "scan_labels",
+]
 
 FEW = 16
 """More values than this in the labels of a data set may be classes or instances; a person has to say which."""
@@ -47,6 +55,23 @@ def images_in(folder: Path, *, deep: bool = False, planar: bool = False) -> dict
     return found
 
 
+def endings_in_lower_case(stems: Collection[str], suffixes: Iterable[str], images: Collection[str]) -> dict[str, str]:
+    """Return the stems of labels as they are to be looked for: ``p0_mask`` finds ``p0_Mask``, and each finds itself.
+
+    Args:
+        stems: names of label files without their ending.
+        suffixes: what the name of a label has after that of its image, in lower case.
+        images: names of images, which are never taken for one with a suffix.
+    """
+    marks = [suffix for suffix in suffixes if suffix]
+    found = {}
+    for stem in stems:
+        mark = next((mark for mark in marks if stem.lower().endswith(mark)), "")
+        if mark and stem not in images:
+            found[stem[: -len(mark)] + mark] = stem
+    return found | {stem: stem for stem in stems}
+
+
 def scan_labels(files: Iterable[Path]) -> tuple[dict[str, int | list[int]], list[str]]:
     """Read label files and name every whole value above 0 that occurs: ``{"label_1": 1, ...}``.
 
@@ -79,8 +104,9 @@ def refuse_unclear(root: Path, values: Collection[float]) -> None:
         InputError: they may be either.
     """
     if len(values) > FEW:
+        shown = ", ".join(f"{value:.9g}" for value in sorted(values)[:_SHOWN])
         raise InputError(
-            f"{root}: the labels hold {len(values)} different values ({describe_some(f'{v:g}' for v in values)}); say "
+            f"{root}: the labels hold {len(values)} different values ({shown} and {len(values) - _SHOWN} more); say "
             "--masks instances when they number the instances of one class, or --masks classes when each is a class."
         )
 

@@ -15,7 +15,7 @@ from ...errors import InputError
 from ..cases import Case
 from ..units import channel_kind
 from .dataset_json import Declared, channel_names, declared, read_dataset_json
-from .files import describe_some, find_folder, images_in, refuse_unclear, scan_labels
+from .files import describe_some, endings_in_lower_case, find_folder, images_in, refuse_unclear, scan_labels
 from .imported import ImportedData, ImportOptions
 from .left_out import files_of_other_kinds, told_left_out, unused_folders
 
@@ -99,10 +99,12 @@ def _of_other_kinds(images: Path | None, labels: Path | None) -> list[Path]:
 
 def _paired(images: Path, labels: Path | None, split: str, described: dict[str, Any]) -> list[Case]:
     label_files = images_in(labels) if labels is not None else {}
-    by_case = _by_case(images, set(label_files), described)
+    called = endings_in_lower_case(label_files, _LABEL_SUFFIXES, images_in(images))
+    by_case = _by_case(images, set(called), described)
     used: dict[str, Path] = {}
     for name in by_case:
-        stem = next((name + suffix for suffix in _LABEL_SUFFIXES if name + suffix in label_files), None)
+        alike = (called[name + suffix] for suffix in _LABEL_SUFFIXES if name + suffix in called)
+        stem = next((one for one in alike if one in label_files), None)
         if stem is not None:
             used[name] = label_files.pop(stem)
     used |= label_files

@@ -19,7 +19,7 @@ import numpy as np
 from ...errors import InputError
 from ...io import COLOURS, read_label, read_volume, volumes_in
 from ..cases import Case
-from .files import LARGEST_LABEL, describe_some, find_folder, images_in, refuse_unclear
+from .files import LARGEST_LABEL, describe_some, endings_in_lower_case, find_folder, images_in, refuse_unclear
 from .imported import ImportedData, ImportOptions, Meaning
 from .left_out import convert_to, files_of_other_kinds, told_left_out, unused_folders
 
@@ -153,8 +153,10 @@ def _paired(part: _Part, merged: dict[str, list[Path]]) -> list[Case]:
                     f"read, and the mask of the picture would lack it; convert it to {convert_to(others[:1])}."
                 )
     labels: dict[str, Path] = {}
+    called = endings_in_lower_case([*files, *folders], _SUFFIXES, images)
     for name in images:
-        found = [name + suffix for suffix in _SUFFIXES if name + suffix in files or name + suffix in folders]
+        found = [called[name + suffix] for suffix in _SUFFIXES if name + suffix in called]
+        found = [one for one in found if one in files or one in folders]
         alike = [files[one].name for one in found if one in files] + [f"{one}/" for one in found if one in folders]
         if len(alike) > 1:
             raise InputError(f"{part.masks}: {' and '.join(alike)} are all masks of {images[name].name}; keep one.")
