@@ -565,6 +565,12 @@ def test_train_and_test_folders_and_what_lacks_a_partner(tmp_path: Path) -> None
     assert {"1 images have no mask: b.", "1 masks have no image: z."} <= set(data.notes)
 
 
+def test_a_dataset_json_beside_pictures_is_told(tmp_path: Path) -> None:
+    tree_planar_folders(tmp_path)
+    (tmp_path / "dataset.json").write_text('{"labels": {"background": 0, "tumour": 255}}', encoding="utf-8")
+    assert "dataset.json is not read for pictures; name the classes in [labels]." in planar(tmp_path).notes
+
+
 def test_pictures_beside_volumes_are_previews(tmp_path: Path) -> None:
     tree_folders(tmp_path)
     picture(tmp_path / "images" / "p1.png")

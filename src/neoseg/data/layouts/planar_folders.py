@@ -96,6 +96,8 @@ def planar_folders(root: Path, options: ImportOptions | None = None) -> Imported
         names = sorted({part.masks.name for part in parts if part.masks is not None})
         notes.append(f"By the name {', '.join(names)}/ the values number instances; each above 0 is the one class.")
     notes += _left_out(root, parts)
+    if (root / "dataset.json").is_file():
+        notes.append("dataset.json is not read for pictures; name the classes in [labels].")
     if alone := [case.case for case in cases if case.label is None and case.case not in merged]:
         notes.append(f"{len(alone)} images have no mask: {describe_some(alone)}.")
     if alone := [case.case for case in cases if not case.images]:
