@@ -88,7 +88,8 @@ def import_folder(
     data = _with_sound_regions(data)
     content = _with_labels(text, data) if text else _config_text(data)
     labels = _sound_labels(root, content)
-    if text and any(case.label for case in data.cases) and (others := _values(data.labels) - _values(labels)):
+    labelled = data.merged or any(case.label for case in data.cases)
+    if text and labelled and not data.instances and (others := _values(data.labels) - _values(labels)):
         told = ", ".join(str(value) for value in sorted(others))
         note = f"[labels] is that of the recipe {recipe!r}, but the labels also hold {told}; correct it in {config}."
         data = replace(data, notes=[*data.notes, note])

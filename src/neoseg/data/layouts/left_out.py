@@ -29,9 +29,7 @@ def files_of_other_kinds(folder: Path, *, planar: bool, deep: int = 0) -> list[P
     """
     wanted = _PICTURES + _VOLUMES if planar else _VOLUMES
     found = []
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith("."):
-            continue
+    for path in _inside(folder):
         if path.is_dir():
             found += files_of_other_kinds(path, planar=planar, deep=deep - 1) if deep else []
         elif path.suffix.lower() in wanted and not _is_half(path):
@@ -84,14 +82,20 @@ def _is_half(path: Path) -> bool:
 
 
 def _folders(folder: Path) -> Iterator[Path]:
-    return (f for f in sorted(folder.iterdir()) if f.is_dir() and not f.name.startswith(".") and f.name != MERGED_MASKS)
+    return (f for f in _inside(folder) if f.is_dir() and f.name != MERGED_MASKS)
+
+
+def _inside(folder: Path) -> list[Path]:
+    """Return what lies in a folder, without hidden files; nothing of one that may not be read."""
+    try:
+        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except PermissionError:
+        return []
 
 
 def _holds(folder: Path, planar: bool) -> bool:
     return any(
-        strip_ending(file.name) is not None and is_planar(file) == planar and not file.name.startswith(".")
-        for file in folder.iterdir()
-        if file.is_file()
+        strip_ending(file.name) is not None and is_planar(file) == planar and file.is_file() for file in _inside(folder)
     )
 
 
