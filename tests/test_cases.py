@@ -76,6 +76,12 @@ def test_a_bad_table_is_one_sentence(tmp_path: Path, text: str, told: str) -> No
     assert str(path) in str(caught.value)
 
 
+def test_all_unfit_names_are_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "cases.csv").write_text('case,image_x\nimg (1),b\nok,b\n"a,b",c\n', encoding="utf-8")
+    with pytest.raises(InputError, match=r"the case names 'img \(1\)' \(line 2\), 'a,b' \(line 4\) cannot be"):
+        read_cases(tmp_path / "cases.csv")
+
+
 def test_missing_and_binary_tables(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="does not exist"):
         read_cases(tmp_path / "cases.csv")

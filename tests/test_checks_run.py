@@ -212,6 +212,11 @@ def in_centimetres(c: Cases) -> None:
     of_size(c[0], 502, (96, 96, 4), (0.15, 0.15, 0.4))
 
 
+def slices(c: Cases) -> None:
+    for i, case in enumerate(c):
+        of_size(case, 500 + i, (6, 7, 1), (1.5, 1.5, 4))
+
+
 def turned(c: Cases) -> None:
     angle = np.radians(5)
     turn = np.eye(4)
@@ -350,6 +355,7 @@ BREAKAGES: list[tuple[str, str, str, Callable[[Cases], None]]] = [
     ("sizes", "error", "the header seems to give um", in_micrometres),
     ("sizes", "error", "the header seems to give metres: correct its spacing", in_metres),
     ("sizes", "warning", "14.4 mm long with voxels of 0.15 x 0.15 x 0.4 mm, which is small for a head", in_centimetres),
+    ("single_slices", "error", "single slices: they have at most 6 x 7 x 1 voxels", slices),
     ("not_finite", "error", "2 voxels are NaN and 1 are infinite", with_nan),
     ("constant_images", "error", "Every voxel is 7", constant),
     ("constant_images", "error", "Every voxel is 0", all_zero),
@@ -428,6 +434,36 @@ def test_all_problems_come_at_once_errors_first(good: Cases, tmp_path: Path) -> 
     assert severities.count("error") >= 4
     assert severities.count("warning") >= 2
     assert {f: f.stat().st_mtime_ns for f in tmp_path.iterdir()} == before
+
+
+def test_fewer_subjects_than_folds_are_found_before_the_plan(good: Cases, tmp_path: Path) -> None:
+    from assembled_run import open_table
+    from neoseg.pipeline.check import check
+
+    told = [p.told for p in check(open_table(tmp_path, good[:2])) if p.severity == "error"]
+    assert told == [
+        "folds: 2 subjects with a label were given, but 2 folds with an inner split need at least 3; add cases."
+    ]
+    assert not [p for p in check(open_table(tmp_path, good[:3])) if p.severity == "error"]
+
+
+def test_a_line_says_which_case_and_file(good: Cases) -> None:
+    good[0], good[1] = replace(good[0], case="a"), replace(good[1], case="A")
+    good[2] = replace(good[2], case="e")
+    with_nan(good)
+    other_shape(good)
+    found = [p.told for p in run_checks(good, LABELS, CHANNELS)]
+    assert any(told.startswith("case a, A: The case name occurs 2 times") for told in found)
+    assert any(told.startswith(f"case e, {good[2].images['adc']}: 2 voxels are NaN") for told in found)
+    assert any(told.startswith(f"case c4, {good[4].label}: The label lies on another grid") for told in found)
+
+
+def test_a_fault_of_a_picture_in_colour_is_told_once(good: Cases) -> None:
+    grey_among_colours(good)
+    good[3].images["adc"].unlink()
+    good[4].images["adc"].write_text("no picture", encoding="utf-8")
+    told = [p.case for p in run_checks(good, LABELS, CHANNELS) if p.severity == "error"]
+    assert told == ["c3", "c4"]
 
 
 def test_each_file_is_read_once(good: Cases, monkeypatch: pytest.MonkeyPatch) -> None:

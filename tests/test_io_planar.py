@@ -42,6 +42,49 @@ def png(
     return path
 
 
+def tiff(
+    path: Path,
+    size: tuple[int, int],
+    bits: int,
+    pieces: list[bytes],
+    *,
+    white: int = 1,
+    kind: int = 1,
+    tiled: bool = False,
+) -> Path:
+    """Write a TIFF by hand, (columns, rows): three pieces are the planes of a colour each, one piece is grey.
+
+    Args:
+        path, size: the file, its columns and rows.
+        bits: of a number.
+        pieces: the bytes of each strip or tile.
+        white: what the photometric tag says of grey: 0, WhiteIsZero, or 1.
+        kind: 1 without a sign, 2 with one, 3 floating point.
+        tiled: one tile of the size of the picture, red, green and blue side by side.
+    """
+    colours = 3 if tiled else len(pieces)
+    entries: dict[int, list[int]] = {256: [size[0]], 257: [size[1]], 258: [bits] * colours, 259: [1]}
+    entries |= {262: [white if colours == 1 else 2], 277: [colours], 284: [2 if len(pieces) > 1 else 1]}
+    entries |= {339: [kind] * colours} | ({322: [size[0]], 323: [size[1]]} if tiled else {278: [size[1]]})
+    offsets, counts = (324, 325) if tiled else (273, 279)
+    entries[counts] = [len(piece) for piece in pieces]
+    after = 8 + 2 + 12 * (len(entries) + 1) + 4
+    long = {tag: values for tag, values in entries.items() if len(values) > 1}
+    starts = [after + 4 * 3 * (len(long) + 1)]
+    for piece in pieces[:-1]:
+        starts.append(starts[-1] + len(piece))
+    entries[offsets] = starts
+    head, tail = b"", b""
+    for tag, values in sorted(entries.items()):
+        packed = struct.pack(f"<{len(values)}I", *values)
+        if len(values) > 1:
+            packed, tail = struct.pack("<I", after + len(tail)), tail + packed
+        head += struct.pack("<HHI", tag, 4, len(values)) + packed
+    content = b"II*\0" + struct.pack("<IH", 8, len(entries)) + head + bytes(4) + tail
+    path.write_bytes(content.ljust(starts[0], b"\0") + b"".join(pieces))
+    return path
+
+
 @settings(deadline=None, max_examples=20)
 @given(seed=st.integers(0, 2**31), shape=sides)
 @pytest.mark.parametrize(("ending", "dtype"), KINDS)
@@ -181,6 +224,74 @@ def test_grey_of_16_bits_with_alpha_and_tiff_colours_of_16_bits(tmp_path: Path) 
     for index in range(3):
         found = read_volume(tmp_path / "rgb.tif", volume_index=index)
         np.testing.assert_array_equal(found.array, colours[index : index + 1])
+
+
+def test_a_tiff_that_calls_0_white_is_read_as_stored(tmp_path: Path) -> None:
+    for bits, piece, stored in (
+        (1, b"\x50", [0, 1, 0, 1]),
+        (2, b"\x1b", [0, 1, 2, 3]),
+        (4, b"\x0f\x12", [0, 15, 1, 2]),
+        (8, bytes([0, 255, 7, 1]), [0, 255, 7, 1]),
+        (16, struct.pack("<4H", 0, 65535, 7, 1), [0, 65535, 7, 1]),
+    ):
+        for white in (0, 1):
+            path = tiff(tmp_path / "x.tif", (4, 1), bits, [piece], white=white)
+            assert read_label(path).array.ravel().tolist() == stored, (bits, white)
+            assert read_volume(path).array.ravel().tolist() == stored, (bits, white)
+    pixels = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    Image.fromarray(pixels).save(tmp_path / "x.tif", compression="tiff_adobe_deflate", tiffinfo={262: 0})
+    np.testing.assert_array_equal(read_label(tmp_path / "x.tif").array[0].T, 255 - pixels)
+
+
+def test_tiff_numbers_that_would_become_others_are_refused(tmp_path: Path) -> None:
+    path = tiff(tmp_path / "x.tif", (2, 1), 8, [struct.pack("2b", -47, 3)], kind=2)
+    for read in (read_volume, read_label, volumes_in):
+        with pytest.raises(InputError, match=r"x\.tif: .*\(int8\) are not read"):
+            read(path)
+    path = tiff(tmp_path / "x.tif", (2, 1), 32, [struct.pack("<2I", 5, 2**31 - 1)])
+    assert read_volume(path).array.ravel().tolist() == [5, 2**31 - 1]
+    path = tiff(tmp_path / "x.tif", (2, 1), 32, [struct.pack("<2I", 5, 2**31)])
+    with pytest.raises(InputError, match=r"x\.tif: .*above 2147483647 \(uint32\)"):
+        read_volume(path)
+    path = tiff(tmp_path / "x.tif", (2, 1), 32, [struct.pack("<2i", 5, -7)], kind=2)
+    assert read_volume(path).array.ravel().tolist() == [5, -7]
+
+
+@pytest.mark.parametrize("tiled", [False, True])
+def test_tiff_colours_of_16_bits_in_tiles_or_planes_are_not_cut_to_8(tmp_path: Path, tiled: bool) -> None:
+    values = np.random.default_rng(0).integers(256, 65536, (16, 16, 3)).astype("<u2")
+    pieces = [values.tobytes()] if tiled else [values[..., i].tobytes() for i in range(3)]
+    path = tiff(tmp_path / "x.tif", (16, 16), 16, pieces, tiled=tiled)
+    assert volumes_in(path) == 3
+    with pytest.raises(InputError, match=r"x\.tif: colours of 16 bits that lie in tiles, or in a plane for each"):
+        read_volume(path, volume_index=0)
+
+
+def test_a_whole_tiff_of_another_kind_is_not_called_broken(tmp_path: Path) -> None:
+    for bits, kind in ((64, 3), (16, 3), (64, 1)):
+        path = tiff(tmp_path / "x.tif", (2, 1), bits, [bytes(2 * bits // 8)], kind=kind)
+        with pytest.raises(InputError, match=r"x\.tif: this is a kind of TIFF that is not read; save it with 8 or 16"):
+            read_volume(path)
+    path.write_bytes(path.read_bytes()[:20])
+    with pytest.raises(InputError, match=r"x\.tif: the file is truncated"):
+        read_volume(path)
+
+
+def test_a_png_that_is_marked_as_turned_is_refused(tmp_path: Path) -> None:
+    mark = b"II*\0" + struct.pack("<IHHHIII", 8, 1, 274, 3, 1, 6, 0)
+    path = png(tmp_path / "x.png", (1, 2), 8, 0, [bytes([1, 2])], (b"eXIf", mark))
+    for read in (read_volume, read_label, volumes_in, read_grid):
+        with pytest.raises(InputError, match=r"x\.png: .*marked to be turned .*orientation 6"):
+            read(path)
+    path = png(tmp_path / "x.png", (1, 2), 8, 0, [bytes([1, 2])], (b"eXIf", mark.replace(b"\6", b"\1")))
+    assert read_volume(path).array.ravel().tolist() == [1, 2]
+    png(path, (1, 2), 8, 0, [bytes([1, 2])], (b"eXIf", b"no mark"))
+    assert read_volume(path).array.ravel().tolist() == [1, 2]
+    png(path, (1, 2), 8, 0, [bytes([1, 2])])
+    content, late = path.read_bytes(), struct.pack(">I", len(mark)) + b"eXIf" + mark
+    path.write_bytes(content[:-12] + late + struct.pack(">I", zlib.crc32(b"eXIf" + mark)) + content[-12:])
+    with pytest.raises(InputError, match="orientation 6"):
+        read_volume(path)
 
 
 def test_what_a_picture_does_not_hold_is_refused(tmp_path: Path) -> None:

@@ -147,7 +147,7 @@ def test_guessing_says_what_it_looked_for(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("images", "labels"), [("Images", "LABELS"), ("imagesTr", "labelsTr"), ("image", "masks")])
-@pytest.mark.parametrize("suffix", ["", "_seg", "-mask"])
+@pytest.mark.parametrize("suffix", ["", "_seg", "-mask", "_Seg"])
 def test_folder_names_and_label_endings(tmp_path: Path, images: str, labels: str, suffix: str) -> None:
     image(tmp_path / images / "a.b.nii.gz")
     label(tmp_path / labels / f"a.b{suffix}.mha", 1)
@@ -174,6 +174,17 @@ def test_the_labels_told_are_those_of_the_configuration_written(
     assert done.labels == load_config(done.config).labels == wanted
 
 
+def test_a_recipe_whose_labels_are_others_is_told(tmp_path: Path) -> None:
+    image(tmp_path / "data" / "images" / "a.nii.gz")
+    (tmp_path / "data" / "labels").mkdir()
+    label(tmp_path / "data" / "labels" / "a.nii.gz", 1, 255)
+    told = "[labels] is that of the recipe 'hippocampus', but the labels also hold 255; correct it in "
+    done = import_folder(tmp_path / "data", tmp_path / "work", recipe="hippocampus")
+    assert any(note.startswith(told) for note in done.data.notes)
+    done = import_folder(tmp_path / "data", tmp_path / "work", recipe="planar", overwrite=True)
+    assert not any("of the recipe" in note for note in done.data.notes)
+
+
 def test_channels_by_suffix_are_named_by_dataset_json(tmp_path: Path) -> None:
     for name in ("p1", "p2"):
         for number in (0, 1):
@@ -190,12 +201,13 @@ def test_channels_by_suffix_are_named_by_dataset_json(tmp_path: Path) -> None:
     assert data.cases[0].images["adc"].name == "p1_0001.nii.gz"
 
 
-def test_four_digits_may_be_the_number_of_a_case(tmp_path: Path) -> None:
-    for name in ("case_0001", "case_0002"):
+@pytest.mark.parametrize("suffix", ["", "_seg", "-mask"])
+def test_four_digits_may_be_the_number_of_a_case(tmp_path: Path, suffix: str) -> None:
+    for name in ("case_0000", "case_0001"):
         image(tmp_path / "images" / f"{name}.nii.gz")
-        label(tmp_path / "labels" / f"{name}.nii.gz", 1)
+        label(tmp_path / "labels" / f"{name}{suffix}.nii.gz", 1)
     data = import_data(tmp_path, "folders")
-    assert [case.case for case in data.cases] == ["case_0001", "case_0002"]
+    assert [(case.case, case.label is not None) for case in data.cases] == [("case_0000", True), ("case_0001", True)]
     assert data.channels == {"image": "mr"}
 
 
@@ -264,7 +276,8 @@ def test_hippocampus() -> None:
     assert len(data.cases) == 182
     assert all(case.label is not None and case.label.name == case.images["image"].name for case in data.cases)
     assert data.labels == {"label_1": 1, "label_2": 2}
-    assert data.notes == []
+    (note,) = data.notes
+    assert note.startswith("Images in unpaired_negatives/ were not imported")
 
 
 @needs_data
@@ -279,6 +292,34 @@ def test_hippocampus_unpaired() -> None:
         "1 images have no label: hippocampus_118.",
         "2 labels have no image: hippocampus_010, hippocampus_281.",
     ]
+
+
+@pytest.mark.parametrize(
+    ("labels", "told"),
+    [
+        ({"background": 0, "a\nb": 1}, r"'a\\nb' becomes part of files' names"),
+        ({"background": 0, "": 1}, "'' becomes part of files' names"),
+        ({"background": 0, "t": -1}, r"from 1 to 65535, but \[-1.0\]"),
+        ({"background": 0, "t": 255000}, r"from 1 to 65535, but \[255000.0\]"),
+    ],
+)
+def test_classes_that_the_next_command_would_refuse_leave_nothing(
+    tmp_path: Path, labels: dict[str, int], told: str
+) -> None:
+    tree_folders(tmp_path / "data")
+    (tmp_path / "data" / "dataset.json").write_text(json.dumps({"labels": labels}), encoding="utf-8")
+    with pytest.raises(ConfigError, match=rf"data: what the data declare cannot be imported\. .*{told}"):
+        import_folder(tmp_path / "data", tmp_path / "work")
+    assert not (tmp_path / "work").exists()
+
+
+def test_any_name_of_a_class_is_written_so_that_it_is_read(tmp_path: Path) -> None:
+    tree_folders(tmp_path / "data")
+    names = ('a "b"', "größe, 中", "x.y")
+    described = {"labels": {"background": 0} | {name: i for i, name in enumerate(names, start=1)}}
+    (tmp_path / "data" / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
+    done = import_folder(tmp_path / "data", tmp_path / "work")
+    assert tuple(load_config(done.config).labels) == names
 
 
 # planar_folders
@@ -308,6 +349,15 @@ def test_masks_of_1_and_of_255_are_one_class_and_told(tmp_path: Path) -> None:
     assert any("Some masks hold 1 and others 255" in note for note in data.notes)
 
 
+def test_a_mask_of_1_and_255_has_two_classes(tmp_path: Path) -> None:
+    for name, values in (("a", (1, 255)), ("b", (1,))):
+        picture(tmp_path / "images" / f"{name}.png")
+        picture(tmp_path / "masks" / f"{name}.png", *values)
+    data = planar(tmp_path)
+    assert data.labels == {"label_1": 1, "label_255": 255}
+    assert any(note.startswith("Masks that hold both 1 and 255 (a.png) have two classes") for note in data.notes)
+
+
 def test_values_are_classes_and_many_have_to_be_told(tmp_path: Path) -> None:
     picture(tmp_path / "images" / "a.png", shape=(9, 9))
     picture(tmp_path / "masks" / "a.png", 1, 2, 7, shape=(9, 9))
@@ -315,7 +365,9 @@ def test_values_are_classes_and_many_have_to_be_told(tmp_path: Path) -> None:
     assert data.labels == {"label_1": 1, "label_2": 2, "label_7": 7}
     assert any("--masks instances" in note for note in data.notes)
     picture(tmp_path / "masks" / "a.png", *range(1, 40), shape=(9, 9))
-    with pytest.raises(InputError, match=r"39 different values .*--masks instances .*--masks classes"):
+    with pytest.raises(
+        InputError, match=r"39 different values \(1, 2, 3, 4, 5 and 34 more\).*--masks instances .*--masks classes"
+    ):
         planar(tmp_path)
     assert len(planar(tmp_path, masks="classes").labels) == 39
     data = planar(tmp_path, masks="instances")
@@ -339,7 +391,7 @@ def test_a_mask_with_what_is_no_whole_number_is_told(tmp_path: Path, odd: float)
     Image.fromarray(mask).save(tmp_path / "masks" / "a.tif")
     data = planar(tmp_path)
     assert data.labels == {"label_7": 7}
-    assert f"a.tif: the values [{odd}] are no whole numbers above 0 and were not declared." in data.notes
+    assert f"a.tif: the values [{odd}] are no whole numbers from 1 to 65535 and were not declared." in data.notes
 
 
 def test_one_file_an_instance_becomes_one_mask(tmp_path: Path) -> None:
@@ -355,13 +407,132 @@ def test_one_file_an_instance_becomes_one_mask(tmp_path: Path) -> None:
     done = import_folder(root, tmp_path / "work")
     first, second = read_cases(done.cases)
     assert second.label is None
-    assert first.label == tmp_path / "work" / "labels" / "a.png"
+    assert first.label == tmp_path / "work" / "merged_masks" / "a.png"
     assert read_volume(first.label).array[0].T.ravel()[:4].tolist() == [255, 0, 255, 0]
     assert load_config(done.config).labels == {"foreground": 255}
     picture(root / "masks" / "a" / "n3.png", 1, shape=(6, 5))
     with pytest.raises(GeometryError, match=r"n3\.png: .*\(6, 5\) pixels, but n1\.png beside it has \(6, 4\)"):
         import_folder(root, tmp_path / "again")
-    assert not (tmp_path / "again" / "cases.csv").exists()
+    assert list((tmp_path / "again").iterdir()) == []
+
+
+def test_merged_masks_replace_no_file_of_the_data(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        picture(tmp_path / "images" / f"{name}.png", shape=(6, 4))
+        picture(tmp_path / "masks" / name / "n1.png", 255, shape=(6, 4))
+    own = picture(tmp_path / "labels" / "a.png", 7, shape=(6, 4))
+    before = own.read_bytes()
+    import_folder(tmp_path, tmp_path)
+    assert own.read_bytes() == before
+    (tmp_path / "cases.csv").unlink()
+    (tmp_path / "neoseg.toml").unlink()
+    with pytest.raises(InputError, match=r"merged_masks exist; give --overwrite"):
+        import_folder(tmp_path, tmp_path)
+    done = import_folder(tmp_path, tmp_path, overwrite=True)  # what an import wrote is no input of the next
+    assert [c.label for c in read_cases(done.cases)] == [tmp_path / "merged_masks" / f"{n}.png" for n in ("a", "b")]
+
+
+def test_a_mask_and_a_folder_of_masks_for_one_picture_are_named(tmp_path: Path) -> None:
+    picture(tmp_path / "images" / "a.png")
+    picture(tmp_path / "masks" / "a.png", 255)
+    picture(tmp_path / "masks" / "a" / "n1.png", 255)
+    with pytest.raises(InputError, match=r"masks: a\.png and a/ are all masks of a\.png; keep one\."):
+        planar(tmp_path)
+
+
+def test_endings_of_masks_do_not_mind_capital_letters(tmp_path: Path) -> None:
+    for name in ("p0", "p1", "A_SEG", "A"):
+        picture(tmp_path / "images" / f"{name}.png")
+    picture(tmp_path / "masks" / "p0_Mask.png", 255)
+    picture(tmp_path / "masks" / "p1_MASKS" / "1.png", 255)
+    picture(tmp_path / "masks" / "A_SEG.png", 255)
+    data = planar(tmp_path)
+    assert {c.case: c.label.name for c in data.cases if c.label} == {"p0": "p0_Mask.png", "A_SEG": "A_SEG.png"}
+    assert list(data.merged) == ["p1"]
+
+
+def test_files_of_other_kinds_are_told(tmp_path: Path) -> None:
+    for name in ("images/p1.png", "images/j.jpg", "images/l.BMP", "masks/p1.png", "masks/j.jpg", "masks/p3/a.gif"):
+        picture(tmp_path / name)
+    told = "(images/j.jpg, images/l.BMP, masks/j.jpg, masks/p3/a.gif); convert them to PNG."
+    assert any(
+        note.startswith("4 files of kinds") and note.endswith(told) for note in planar(tmp_path, masks="classes").notes
+    )
+    (tmp_path / "images" / "p1.png").unlink()
+    for attempt in (lambda: guess_layout(tmp_path), lambda: planar(tmp_path)):
+        with pytest.raises(InputError, match=r"4 files of kinds .*j\.jpg.*convert them to PNG\.$"):
+            attempt()
+
+
+def test_an_instance_of_another_kind_is_refused(tmp_path: Path) -> None:
+    picture(tmp_path / "images" / "p3.png")
+    picture(tmp_path / "masks" / "p3" / "a.jpg")
+    picture(tmp_path / "masks" / "p3" / "b.png", 255)
+    with pytest.raises(InputError, match=r"p3/a\.jpg: this file lies among masks of one instance each.*to PNG\."):
+        planar(tmp_path)
+
+
+def test_volumes_of_other_kinds_and_pictures_as_labels_of_volumes_are_told(tmp_path: Path) -> None:
+    image(tmp_path / "images" / "a.mha")
+    for name in ("b.hdr", "b.img", "c.mgz", "a.jpg"):
+        (tmp_path / "images" / name).write_bytes(b"x")
+    picture(tmp_path / "labels" / "a.png", 1)
+    notes = import_data(tmp_path, "folders").notes
+    told = "3 files of kinds that are not read here were left out (images/b.hdr, images/c.mgz, labels/a.png); convert"
+    assert any(note.startswith(told) and note.endswith("NIfTI.") for note in notes)
+    label(tmp_path / "labels" / "a.nrrd", 1)  # then the pictures are previews
+    assert any("(images/b.hdr, images/c.mgz)" in note for note in import_data(tmp_path, "folders").notes)
+
+
+def test_folders_beside_the_chosen_ones_are_named(tmp_path: Path) -> None:
+    for part in ("", "train", "val", "valid", "images"):
+        picture(tmp_path / part / "images" / f"x{part}.png")
+        picture(tmp_path / part / "masks" / f"x{part}.png", 255)
+    (tmp_path / "docs").mkdir()
+    told = "Images in images/images/, images/masks/, train/, val/, valid/ were not imported; move those"
+    assert any(note.startswith(told) for note in planar(tmp_path).notes)
+    volumes = tmp_path / "volumes"
+    for name in ("images/a", "imagesVal/b", "test/images/c"):
+        image(volumes / f"{name}.nii.gz")
+    told = "Images in imagesVal/, test/ were not imported; move those"
+    assert any(note.startswith(told) for note in import_data(volumes, "folders").notes)
+
+
+def test_images_beside_folders_of_channels_are_refused(tmp_path: Path) -> None:
+    for name in ("t1/a", "t2/a", "stray"):
+        image(tmp_path / "images" / f"{name}.nii.gz")
+    with pytest.raises(InputError, match=r"images: images \(stray\.nii\.gz\) lie beside folders of images \(t1, t2\)"):
+        import_data(tmp_path, "folders")
+
+
+def test_names_that_no_case_may_have_are_changed_and_told(tmp_path: Path) -> None:
+    for name in ("img (1)", "img _1_", "a,b", "-x", "good"):
+        picture(tmp_path / "images" / f"{name}.png")
+        picture(tmp_path / "masks" / f"{name}.png", 255)
+    picture(tmp_path / "masks" / "x#1" / "n.png", 255)
+    picture(tmp_path / "images" / "x#1.png")
+    data = planar(tmp_path)
+    assert any("4 names of cases hold" in note and "'a,b' is called 'a_b'" in note for note in data.notes)
+    done = import_folder(tmp_path, tmp_path / "work")
+    cases = {c.case: c for c in read_cases(done.cases)}
+    assert sorted(cases) == ["_x", "a_b", "good", "img _1_", "img _1__", "x_1"]
+    assert all(c.subject == c.case for c in cases.values())
+    assert (cases["a_b"].images["grey"].name, cases["a_b"].label.name) == ("a,b.png", "a,b.png")
+    assert cases["img _1__"].label.name == "img (1).png"
+    assert cases["x_1"].label == tmp_path / "work" / "merged_masks" / "x_1.png"
+    subjects = {c.case: c.subject for c in planar(tmp_path, subject_pattern=r"\w(?=.?.?.?$)").cases}
+    assert subjects["a_b"] == "a"
+
+
+def test_accents_in_two_spellings_are_one_name(tmp_path: Path) -> None:
+    picture(tmp_path / "images" / "e\u0301t.png")
+    picture(tmp_path / "masks" / "\u00e9t_mask.png", 255)
+    picture(tmp_path / "images" / "o\u0308.png")
+    picture(tmp_path / "masks" / "o\u0308" / "1.png", 255)
+    data = planar(tmp_path)
+    assert [(c.case, c.label is not None) for c in data.cases] == [("\u00e9t", True), ("\u00f6", False)]
+    assert list(data.merged) == ["\u00f6"]
+    assert [c.case for c in read_cases(import_folder(tmp_path, tmp_path / "work").cases)] == ["\u00e9t", "\u00f6"]
 
 
 def test_one_picture_in_colour_makes_all_red_green_and_blue(tmp_path: Path) -> None:
@@ -399,6 +570,12 @@ def test_train_and_test_folders_and_what_lacks_a_partner(tmp_path: Path) -> None
         ("z", "train", False, True),
     ]
     assert {"1 images have no mask: b.", "1 masks have no image: z."} <= set(data.notes)
+
+
+def test_a_dataset_json_beside_pictures_is_told(tmp_path: Path) -> None:
+    tree_planar_folders(tmp_path)
+    (tmp_path / "dataset.json").write_text('{"labels": {"background": 0, "tumour": 255}}', encoding="utf-8")
+    assert "dataset.json is not read for pictures; name the classes in [labels]." in planar(tmp_path).notes
 
 
 def test_pictures_beside_volumes_are_previews(tmp_path: Path) -> None:

@@ -52,6 +52,26 @@ def test_a_run_on_colours_takes_any_picture_and_a_run_on_volumes_none(tmp_path: 
     assert [s.case for s in scans_in(tmp_path, ("t1",)).scans] == ["volume"]
 
 
+def test_accents_in_two_spellings_are_one_scan(tmp_path: Path) -> None:
+    write(tmp_path, "e\u0301_flair.nii.gz", "\u00e9_t1.nii.gz")
+    assert [s.case for s in scans_in(tmp_path, TWO).scans] == ["\u00e9"]
+
+
+def test_files_of_other_kinds_are_named(tmp_path: Path) -> None:
+    from PIL import Image
+
+    grey = Image.fromarray(np.zeros((4, 5), np.uint8))
+    grey.save(tmp_path / "j.jpg")
+    with pytest.raises(InputError, match=r"no image .*j\.jpg was left out: .* convert it to PNG\."):
+        scans_in(tmp_path, ("grey",), axes=2)
+    grey.save(tmp_path / "a.png")
+    assert list(scans_in(tmp_path, ("grey",), axes=2).left_out) == ["j.jpg"]
+    write(tmp_path, "v.nii.gz")
+    (tmp_path / "w.mgz").write_bytes(b"x")
+    found = scans_in(tmp_path, ("t1",))  # pictures among volumes are previews
+    assert ([s.case for s in found.scans], list(found.left_out)) == (["v"], ["w.mgz"])
+
+
 def test_a_4d_file_is_a_scan_where_the_training_had_such(tmp_path: Path) -> None:
     write(tmp_path, "stack.nii.gz", volumes=3)
     write(tmp_path, "two.nii.gz", volumes=2)

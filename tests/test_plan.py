@@ -263,8 +263,12 @@ def test_a_ct_channel_gets_its_window_and_its_reason() -> None:
 
 
 def test_volumes_and_channels_that_tell_nothing_are_named() -> None:
-    with pytest.raises(InputError, match="single slices"):
+    with pytest.raises(
+        InputError, match=r"single slices: at 1 x 1 x 5 mm .*80 x 80 x 1 voxels.*PNG, TIFF, or 2-D \.mha"
+    ):
         planned([facts(f"c{i}", (80, 80, 1), (1.0, 1.0, 5.0)) for i in range(4)])
+    with pytest.raises(InputError, match=r"single rows or columns: at 1 x 1 mm .*900 x 1 pixels.*give larger pictures"):
+        planned([facts(f"c{i}", (900, 1), (1.0, 1.0)) for i in range(4)])
     flat = ADC.model_copy(update={"sd": 0.0})
     with pytest.raises(InputError, match="'adc' has the value 1400"):
         planned([facts(f"c{i}", (80, 80, 40), (1.4, 1.4, 2.0), flat) for i in range(4)])

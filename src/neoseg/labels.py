@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,11 @@ __all__ = ["LabelSet"]
 
 _MOST_CLASSES = 255
 """Class indices are uint8, and 0 is the background."""
+
+
+def _unfit(letter: str) -> bool:
+    """Tell whether a character cannot be part of a file's name: a separator, or a line break or the like."""
+    return letter in "/\\" or unicodedata.category(letter) in ("Cc", "Cs")
 
 
 @dataclass(frozen=True)
@@ -54,7 +60,7 @@ class LabelSet:
                 f"labels: {len(values)} classes were given, at most {_MOST_CLASSES} are possible; if the values number "
                 "instances, declare one class and label_instances = true."
             )
-        if unfit := [name for name in mapping if not name.strip() or set(name) & set("/\\")]:
+        if unfit := [name for name in mapping if not name.strip() or any(map(_unfit, name))]:
             raise ConfigError(f"labels: {unfit[0]!r} becomes part of files' names; give the class another name.")
         if len(set(flat)) < len(flat) or 0.0 in flat:
             raise ConfigError(f"labels: the stored values {flat} must differ from each other and from background 0.")

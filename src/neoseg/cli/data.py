@@ -21,7 +21,9 @@ def import_(
     ] = None,
     recipe: Annotated[str | None, typer.Option("--recipe", help="Shipped recipe to become neoseg.toml.")] = None,
     workspace: WorkspaceFolder = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace cases.csv and neoseg.toml.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace cases.csv, neoseg.toml and merged_masks/.")
+    ] = False,
     subject_pattern: Annotated[
         str | None,
         typer.Option(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import os
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,11 +17,13 @@ from pathlib import Path
 from ..atomic import replacing
 from ..errors import InputError, nearest
 
-__all__ = ["Case", "channels_of", "read_cases", "write_cases"]
+__all__ = ["Case", "channels_of", "read_cases", "sound_name", "write_cases"]
 
 GROUPS = ("patient", "healthy")
 SPLITS = ("train", "test")
 _NAME = re.compile(r"\w[\w .+-]*")
+_UNSOUND = re.compile(r"^\W|[^\w .+-]")
+_SHOWN = 10
 LONGEST_NAME, LONGEST_PATH = 255, 4095
 """Bytes that Linux allows; a longer name is an error of the system in whatever asks for the file."""
 
@@ -62,6 +65,11 @@ def channels_of(cases: Sequence[Case]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(channel for case in cases for channel in case.images))
 
 
+def sound_name(name: str) -> str:
+    """Return a name that a case may have: letters in one way of writing accents, ``_`` for what is not allowed."""
+    return _UNSOUND.sub("_", unicodedata.normalize("NFC", name))
+
+
 def write_cases(cases: Sequence[Case], path: Path | str) -> None:
     """Write cases.csv; files below its folder are written relative to it, so the folder can be moved as a whole."""
     path, channels = Path(path), channels_of(cases)
@@ -100,6 +108,7 @@ def read_cases(path: Path | str) -> list[Case]:
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: this is not a UTF-8 table with commas ({error}); save it as CSV UTF-8.") from error
     _check_columns(path, columns)
+    _check_names(path, [(row["case"] or "").strip() for row in rows])
     return [_case_of(path, number, row, columns) for number, row in enumerate(rows, start=2)]
 
 
@@ -127,16 +136,22 @@ def _check_columns(path: Path, columns: list[str]) -> None:
             raise InputError(f"{path}: the column {column!r} stands {count} times; rename or remove all but one.")
 
 
+def _check_names(path: Path, names: list[str]) -> None:
+    unfit = [f"{name!r} (line {n})" for n, name in enumerate(names, start=2) if name and not _NAME.fullmatch(name)]
+    if unfit:
+        more = f" and {len(unfit) - _SHOWN} more" if len(unfit) > _SHOWN else ""
+        what = "names" if len(unfit) > 1 else "name"
+        raise InputError(
+            f"{path}: the case {what} {', '.join(unfit[:_SHOWN])}{more} cannot be part of file names; a name may hold "
+            "letters, digits, spaces and '._-+' and has to begin with a letter, a digit or '_'; change these cells."
+        )
+
+
 def _case_of(path: Path, number: int, row: dict[str, str | None], columns: list[str]) -> Case:
     where = f"{path}, line {number}"
     cells = {key: (value or "").strip() for key, value in row.items() if key is not None}
     if None in row or not cells["case"]:
         raise InputError(f"{where}: a row needs a case name and at most {len(columns)} cells; correct this row.")
-    if not _NAME.fullmatch(cells["case"]):
-        raise InputError(
-            f"{where}: the case name {cells['case']!r} becomes a file name, so it may hold letters, digits, spaces and "
-            "'._-+' and has to begin with a letter or digit; correct it."
-        )
     group, split = cells.get("group") or "patient", cells.get("split") or "train"
     for column, value, valid in (("group", group, GROUPS), ("split", split, SPLITS)):
         if value not in valid:

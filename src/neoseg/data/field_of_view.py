@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ..volume import Grid
 
-__all__ = ["size_doubt", "unlikely_size"]
+__all__ = ["size_doubt", "too_thin", "unlikely_size"]
 
 SMALLEST_MM, LARGEST_MM = 2.0, 3000.0
 """Longest side of a field of view: below the first and above the second it shows no part of a body."""
@@ -37,6 +39,27 @@ def size_doubt(grid: Grid) -> str | None:
     return (
         f"The field of view is {longest:.3g} mm long with voxels of {_voxel(grid)} mm, which is small for a head; is "
         "its spacing in cm?"
+    )
+
+
+def too_thin(largest: Sequence[int], where: str = "") -> str | None:
+    """Return one sentence when images have a single voxel along an axis, so that no network can learn there, else None.
+
+    Args:
+        largest: most voxels of all training cases along each axis.
+        where: at which spacing, such as "at 1 x 1 mm "; "" for that of the files.
+    """
+    if min(largest) > 1:
+        return None
+    size = " x ".join(str(n) for n in largest)
+    if len(largest) == 2:
+        return (
+            f"The training pictures are single rows or columns: {where}they have at most {size} pixels, but a network "
+            "needs several along both axes; give larger pictures."
+        )
+    return (
+        f"The training cases are single slices: {where}they have at most {size} voxels, but a network for volumes "
+        "needs several along every axis; save the slices as 2-D images (PNG, TIFF, or 2-D .mha or .nrrd)."
     )
 
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 from ..atomic import read_json, write_json
 from ..errors import InputError
 
-__all__ = ["Fold", "FoldsConfig", "cases_in", "make_folds", "read_folds", "write_folds"]
+__all__ = ["Fold", "FoldsConfig", "cases_in", "make_folds", "read_folds", "too_few_subjects", "write_folds"]
 
 
 class FoldsConfig(BaseModel, frozen=True, extra="forbid"):
@@ -39,6 +39,22 @@ class Fold:
     validation: tuple[str, ...]
 
 
+def too_few_subjects(count: int, config: FoldsConfig) -> str | None:
+    """Return one sentence when so many subjects cannot be divided into the folds, else None.
+
+    Each fold needs one subject to train with, one to choose with and one to score.
+    """
+    # of three subjects a half is two, and one alone is left for training and for choosing
+    needed = 4 if config.count == 2 else config.count
+    if count >= needed:
+        return None
+    less = f"set folds.count = {count} or add cases" if count >= 3 else "add cases"
+    return (
+        f"folds: {count} subjects with a label were given, but {config.count} folds with an inner split need at least "
+        f"{needed}; {less}."
+    )
+
+
 def make_folds(
     subjects: Mapping[str, str], burden: Mapping[str, float], config: FoldsConfig, generator: np.random.Generator
 ) -> list[Fold]:
@@ -56,14 +72,8 @@ def make_folds(
     members: dict[str, list[str]] = {}
     for case, subject in subjects.items():
         members.setdefault(subject, []).append(case)
-    # of three subjects a half is two, and one alone is left for training and for choosing
-    least = 4 if config.count == 2 else config.count
-    if len(members) < least:
-        fewer = f"set folds.count = {len(members)} or " if len(members) >= 3 else ""
-        raise InputError(
-            f"folds: {len(members)} subjects with a label were given, but {config.count} folds with an inner split "
-            f"need at least {least}; {fewer}add cases."
-        )
+    if told := too_few_subjects(len(members), config):
+        raise InputError(told)
     weight = {subject: float(np.mean([burden[c] for c in cases])) for subject, cases in members.items()}
     groups = _deal(sorted(members), weight, config.count, generator)
     folds = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ __all__ = [
     "read_grid",
     "read_label",
     "read_volume",
+    "stem_of",
     "strip_ending",
     "volumes_in",
     "write_volume",
@@ -90,6 +92,15 @@ def strip_ending(name: str) -> str | None:
         if name.lower().endswith(ending):
             return name[: -len(ending)]
     return None
+
+
+def stem_of(name: str) -> str | None:
+    """Return the file name without its image ending, accents written in one way (NFC), or None; for pairing names.
+
+    macOS takes accents apart in file names, other systems do not, so one name may come in two spellings.
+    """
+    stem = strip_ending(name)
+    return None if stem is None else unicodedata.normalize("NFC", stem)
 
 
 def read_volume(path: Path | str, *, volume_index: int | None = None) -> Volume:

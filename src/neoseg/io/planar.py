@@ -7,7 +7,8 @@ than that of a microscope or scanner.
 A picture has one channel (grey) or three (red, green, blue, as volumes 0, 1, 2). An alpha channel is left out where it
 is opaque everywhere, and refused where it is not: what lies under it is not what one sees. A palette is looked up in an
 image, but not in a label, whose classes are the indices, as in PASCAL VOC and DAVIS. Values of 1, 2 and 4 bits are kept
-as stored. Standards: https://www.w3.org/TR/png-3, TIFF 6.0 (Adobe 1992).
+as stored, and so are those of a TIFF that calls 0 white (WhiteIsZero). Standards: https://www.w3.org/TR/png-3, TIFF 6.0
+(Adobe 1992).
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from __future__ import annotations
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +46,12 @@ _DAMAGE = (
 )  # fmt: skip
 """What Pillow raises on damaged files."""
 
-_ORIENTATION, _BITS = 274, 258
+_ORIENTATION, _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 274, 258, 262, 339
+"""Tags of TIFF; the first one of Exif too."""
+
+_MARKED = {"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"}
+"""Parts of a PNG that may say how it is turned."""
+
 _SCALED = {2: 85, 4: 17}
 """Pillow stretches grey values of 2 and 4 bits to 0..255 by these."""
 
@@ -151,6 +157,11 @@ def _opened(path: Path) -> Iterator[Image]:
     except NeosegError:
         raise
     except UnidentifiedImageError as error:
+        if _is_other_kind_of_tiff(path):
+            raise InputError(
+                f"{path}: this is a kind of TIFF that is not read; save it with 8 or 16 bits, or one channel as int32 "
+                "or float32."
+            ) from error
         raise InputError(
             f"{path}: this is not a readable {_name(path)} file (its content begins with {begins!r}); export the image "
             "again."
@@ -169,17 +180,51 @@ def _look(path: Path, image: Any) -> None:
             f"{path}: the file holds {pages} pages, but one picture is wanted; save each page as a file, or the stack "
             "as .nii.gz."
         )
-    tags = getattr(image, "tag_v2", {})
-    if tags.get(_ORIENTATION, 1) != 1:
-        raise InputError(
-            f"{path}: the file is marked to be turned or mirrored when shown (orientation {tags[_ORIENTATION]}); save "
-            "it upright, and its label alike."
-        )
+    _require_upright(path, image)
     require_room(path, image.width * image.height * _BYTES)
+
+
+def _require_upright(path: Path, image: Any) -> None:
+    """Refuse a picture that is marked to be turned, as far as the file was read: a PNG may say so after its pixels."""
+    turn = _tags(image).get(_ORIENTATION, 1)
+    if _MARKED & set(image.info) and _name(path) == "PNG":
+        from PIL.Image import Image as Picture
+
+        with suppress(*_DAMAGE):  # a mark that nobody can read turns nothing
+            turn = Picture.getexif(image).get(_ORIENTATION, 1)
+    if turn in range(2, 9):
+        raise InputError(
+            f"{path}: the file is marked to be turned or mirrored when shown (orientation {turn}); save it upright, "
+            "and its label alike."
+        )
+
+
+def _is_other_kind_of_tiff(path: Path) -> bool:
+    """Tell whether a file is a whole TIFF whose pixels Pillow has no name for."""
+    from PIL.TiffImagePlugin import TiffImageFile
+
+    if _name(path) != "TIFF":
+        return False
+    try:
+        with path.open("rb") as stream, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            TiffImageFile(stream).close()
+    except SyntaxError as error:
+        return str(error).startswith("unknown")
+    except _DAMAGE:
+        pass
+    return False
+
+
+def _tags(image: Any) -> Mapping[int, Any]:
+    """Return the tags of a TIFF; none of a PNG."""
+    return getattr(image, "tag_v2", {})
 
 
 def _channels(path: Path, image: Image) -> int:
     grey_with_alpha = _name(path) == "PNG" and _png_bits(path)[1] == 4  # of 16 bits it is RGBA to Pillow
+    if image.mode == "L" and _tags(image).get(_SAMPLE_FORMAT, (1,))[0] == 2:  # Pillow would read -1 as 255
+        raise InputError(f"{path}: numbers of 8 bits with a sign (int8) are not read; save it as int32 or float32.")
     if image.mode in _GREY or image.mode.startswith("I;16") or grey_with_alpha:
         return 1
     if image.mode == "P" and image.palette is not None:
@@ -198,9 +243,11 @@ def _values(path: Path, *, indices: bool) -> NDArray[Any]:
     with _opened(path) as image:
         _channels(path, image)
         wide = _wide_colour(path, image)
-        if wide is None:
-            return _narrow(path, image, indices=indices)
-    return _without_alpha(path, wide)
+        values = _narrow(path, image, indices=indices) if wide is None else _without_alpha(path, wide)
+        if _name(path) == "PNG":
+            image.load()
+            _require_upright(path, image)
+    return values
 
 
 def _narrow(path: Path, image: Image, *, indices: bool) -> NDArray[Any]:
@@ -214,11 +261,24 @@ def _narrow(path: Path, image: Image, *, indices: bool) -> NDArray[Any]:
         key = np.asarray(image.info["transparency"])
         seen = (array if array.ndim == 3 else array[..., None]) == key
         _require_opaque(path, int(seen.all(axis=-1).sum()))
-    if image.mode == "L" and _name(path) == "PNG" and (factor := _SCALED.get(_png_bits(path)[0])):
-        array = array // np.uint8(factor)
+    if image.mode in ("1", "L"):
+        array = _as_stored(path, image, array)
+    if image.mode == "I" and _tags(image).get(_SAMPLE_FORMAT, (1,))[0] == 1 and array.min() < 0:
+        raise InputError(
+            f"{path}: it holds values above 2147483647 (uint32), which are not read; save it as int32 or float32."
+        )
     if image.mode == "RGBX":
         array = array[..., :3]
     return _without_alpha(path, array) if image.mode in ("LA", "RGBA") else _first(as_read(array, path))
+
+
+def _as_stored(path: Path, image: Image, array: NDArray[Any]) -> NDArray[Any]:
+    """Undo what Pillow does to grey values: it stretches few bits to 0..255, and turns them round where 0 is white."""
+    tags = _tags(image)
+    if tags.get(_PHOTOMETRIC) == 0:
+        array = np.invert(array)
+    bits = _png_bits(path)[0] if _name(path) == "PNG" else tags.get(_BITS, (1,))[0]
+    return array // np.uint8(_SCALED[bits]) if bits in _SCALED else array
 
 
 def _without_alpha(path: Path, array: NDArray[Any]) -> NDArray[Any]:
@@ -258,6 +318,11 @@ def _wide_colour(path: Path, image: Image) -> NDArray[Any] | None:
     reader.SetImageIO(f"{_name(path)}ImageIO")
     reader.SetFileName(str(path))
     array = np.asarray(sitk.GetArrayFromImage(reader.Execute()))
+    if array.dtype.itemsize < 2:  # what ITK falls back to
+        raise InputError(
+            f"{path}: colours of 16 bits that lie in tiles, or in a plane for each colour, are not read; save them in "
+            "strips, the three colours of a pixel side by side."
+        )
     if array.shape[:2] != (image.height, image.width) or array.shape[2:] not in ((3,), (4,)):
         raise InputError(f"{path}: its {array.shape[2:]} channels of 16 bits are not read; save it as RGB.")
     return array

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ..data.checks import Problem, run_checks
-from ..data.checks.problem import warning
-from ..data.folds import cases_in, read_folds
+from ..data.checks.problem import error, warning
+from ..data.folds import Fold, cases_in, read_folds, too_few_subjects
 from ..errors import InputError
 from ..prepare.configs import ZADC, channels_read
 from .session import Session
@@ -20,7 +22,7 @@ def check(session: Session) -> list[Problem]:
     found = run_checks(
         session.cases, session.labels, _needed(session), session.progress, folds=folds, read=session.read_of
     )
-    return [*found, *_idle_template(session)]
+    return sorted([*found, *_few_subjects(session, folds), *_idle_template(session)], key=lambda p: p.severity)
 
 
 def _needed(session: Session) -> list[str]:
@@ -29,6 +31,13 @@ def _needed(session: Session) -> list[str]:
     always = channels_read(session.config.prepare, session.channels, makes_zmap=False)
     # where some bring a Z map, ADC is needed of the others only, and preparation says of whom
     return [c for c in brought if c in always or ZADC not in brought]
+
+
+def _few_subjects(session: Session, folds: Sequence[Fold]) -> list[Problem]:
+    """Report that there are too few subjects for the folds, where these are not made yet."""
+    subjects = {case.subject for case in session.trainable}
+    told = too_few_subjects(len(subjects), session.config.folds) if session.used and not folds else None
+    return [error("", None, told)] if told else []
 
 
 def _idle_template(session: Session) -> list[Problem]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ConfigError, GeometryError, InputError
-from ..io import endings, is_planar, read_label, strip_ending
+from ..io import endings, is_planar, read_label, stem_of
 from ..metrics import METRICS, Score, in_units_of, metric_named, preset_named, score_case, worst_value, write_scores
 from ..progress import Progress, Silent
 from ..report.summary import summarise
@@ -114,10 +114,10 @@ def _masks_in(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise InputError(f"{folder}: there is no such folder; correct the path.")
     files: dict[str, Path] = {}
-    there = [p for p in sorted(folder.iterdir()) if strip_ending(p.name) is not None and not p.name.startswith(".")]
+    there = [p for p in sorted(folder.iterdir()) if stem_of(p.name) is not None and not p.name.startswith(".")]
     volumes = [p for p in there if not is_planar(p)]
     for path in volumes or there:  # pictures beside volumes are previews
-        name = _ROLE.sub("", str(strip_ending(path.name)))
+        name = _ROLE.sub("", str(stem_of(path.name)))
         if name in files:
             raise InputError(f"{folder}: {files[name].name} and {path.name} are both masks of {name!r}; keep one.")
         files[name] = path

@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from ..atomic import replacing
+from ..atomic import replacing, replacing_folder
 from ..config import recipe_text
 from ..data.cases import write_cases
 from ..data.layouts import guess_layout, import_data
 from ..data.layouts.imported import ImportedData, ImportOptions
+from ..data.layouts.left_out import MERGED_MASKS
 from ..data.layouts.planar_folders import MERGED
 from ..errors import ConfigError, GeometryError, InputError
 from ..io import read_label, write_volume
@@ -58,7 +59,7 @@ def import_folder(
 ) -> Imported:
     """Write ``cases.csv`` and ``neoseg.toml`` into the workspace; the images stay where they are.
 
-    Masks that lie as one file an instance are merged to ``labels/<case>.png`` in the workspace.
+    Masks that lie as one file an instance are merged to ``merged_masks/<case>.png`` in the workspace.
 
     Args:
         root: the data.
@@ -71,7 +72,7 @@ def import_folder(
     Raises:
         InputError: no layout fits, the folder holds no case, or the files are there already.
         GeometryError: masks that are to be merged differ in size.
-        ConfigError: there is no layout or recipe of that name.
+        ConfigError: there is no layout or recipe of that name, or the classes of the data cannot be declared.
     """
     root, workspace = Path(root), Path(workspace)
     text = recipe_text(recipe) if recipe else None
@@ -80,15 +81,43 @@ def import_folder(
     if not data.cases:
         raise InputError(f"{root}: the layout {name!r} found no image there; check the folder.")
     cases, config = workspace / "cases.csv", workspace / "neoseg.toml"
-    there = [str(p) for p in (cases, config) if p.exists()]
+    written = [cases, config, *([workspace / MERGED_MASKS] if data.merged else [])]
+    there = [str(p) for p in written if p.exists()]
     if there and not overwrite:
         raise InputError(f"{' and '.join(there)} exist; give --overwrite or another --workspace.")
-    data = _with_merged(_with_sound_regions(data), workspace / "labels")
+    data = _with_sound_regions(data)
+    content = _with_labels(text, data) if text else _config_text(data)
+    labels = _sound_labels(root, content)
+    labelled = data.merged or any(case.label for case in data.cases)
+    if text and labelled and not data.instances and (others := _values(data.labels) - _values(labels)):
+        told = ", ".join(str(value) for value in sorted(others))
+        note = f"[labels] is that of the recipe {recipe!r}, but the labels also hold {told}; correct it in {config}."
+        data = replace(data, notes=[*data.notes, note])
+    data = _with_merged(data, workspace / MERGED_MASKS)
     write_cases(data.cases, cases)
     with replacing(config) as temporary:
-        written = _with_labels(text, data) if text else _config_text(data)
-        temporary.write_text(written, encoding="utf-8")
-    return Imported(data, name, reason, cases, config, tomllib.loads(written).get("labels", {}))
+        temporary.write_text(content, encoding="utf-8")
+    return Imported(data, name, reason, cases, config, labels)
+
+
+def _values(labels: Mapping[str, int | list[int]]) -> set[int]:
+    return {one for value in labels.values() for one in (value if isinstance(value, list) else [value])}
+
+
+def _sound_labels(root: Path, content: str) -> dict[str, int | list[int]]:
+    """Return the labels of a configuration before it is written.
+
+    Raises:
+        ConfigError: the next command would refuse them.
+    """
+    table = tomllib.loads(content)
+    labels: dict[str, int | list[int]] = table.get("labels", {})
+    try:
+        if labels:
+            LabelSet.of(labels, instances=table.get("label_instances", False))
+    except ConfigError as error:
+        raise ConfigError(f"{root}: what the data declare cannot be imported. {error}") from error
+    return labels
 
 
 def _with_sound_regions(data: ImportedData) -> ImportedData:
@@ -104,12 +133,14 @@ def _with_sound_regions(data: ImportedData) -> ImportedData:
 
 
 def _with_merged(data: ImportedData, folder: Path) -> ImportedData:
-    """Write the masks that are one file an instance as one file a case."""
-    made = {}
-    for name, files in data.merged.items():
-        made[name] = folder / f"{name}.png"
-        write_volume(_merged(files), made[name])
-    return replace(data, cases=[replace(c, label=made[c.case]) if c.case in made else c for c in data.cases])
+    """Write the masks that are one file an instance as one file a case: all of them, or none where one is unfit."""
+    if not data.merged:
+        return data
+    with replacing_folder(folder) as temporary:
+        for name, files in data.merged.items():
+            write_volume(_merged(files), temporary / f"{name}.png")
+    made = {name: folder / f"{name}.png" for name in data.merged}
+    return replace(data, cases=[replace(c, label=made.get(c.case, c.label)) for c in data.cases])
 
 
 def _merged(files: Sequence[Path]) -> Volume:
@@ -183,4 +214,7 @@ def _config_text(data: ImportedData) -> str:
 
 def _key(name: str) -> str:
     plain = name.replace("-", "").replace("_", "")
-    return name if plain.isascii() and plain.isalnum() else '"' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    # JSON escapes all that TOML wants escaped but this one
+    return (
+        name if plain.isascii() and plain.isalnum() else json.dumps(name, ensure_ascii=False).replace("\x7f", "\\u007f")
+    )

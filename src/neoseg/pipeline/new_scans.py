@@ -29,6 +29,7 @@ from ..progress import Progress, Silent
 from ..volume import Volume
 from ..workspace import Run
 from .ahead import ReadyScan, ready_scans
+from .devices import resolved_device
 from .disk_space import require_writable
 from .forecast import forecast_new_scans
 from .kept_predictions import KeptPredictions, KeptScan, scan_key
@@ -41,7 +42,6 @@ from .prediction_memory import scan_uses
 from .run_weights import weights_for_new_scans
 from .scan_files import Stacked, scans_in
 from .scan_masks import with_masks
-from .train import resolved_device
 from .versions import other_versions
 
 if TYPE_CHECKING:

@@ -21,9 +21,9 @@ from ..plan.scales import PatchScales
 from ..plan.topology import target_spacing
 from ..prepare.configs import PrepareConfig
 from ..prepare.standardise import Template
+from .devices import resolved_device
 from .prepare import template_of
 from .session import Session
-from .train import resolved_device
 
 __all__ = ["compared", "is_planned", "plan", "plan_key", "planned_with"]
 

@@ -26,13 +26,13 @@ from ..methods.choice import Choice, best_choice, best_counts, class_table, scor
 from ..targets import Targets
 from ..volume import Volume
 from ..workspace import Run
+from .devices import resolved_device
 from .networks import FoldNetworks, load_networks, require_trained
 from .out_of_memory import predicting_in_memory
 from .prediction_memory import case_uses
 from .prepared import PreparedCase
 from .run_folder import keep_config
 from .session import CV, HELD_OUT, Session
-from .train import resolved_device
 
 __all__ = ["choices_by_fold", "load_networks", "mask_path", "post_config", "predict"]
 

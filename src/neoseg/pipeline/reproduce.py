@@ -14,6 +14,7 @@ from ..plan.plan import write_plan
 from ..progress import Progress, Silent
 from ..workspace import Run
 from .comparison import Compared, compare_runs, surroundings
+from .devices import resolved_device
 from .environment import environment
 from .fine_tune import fold_starts
 from .made_with import plan_of
@@ -22,7 +23,6 @@ from .report import notice_in
 from .run import run_stage, scores_are_of_predictions, weights_of
 from .session import Session, open_session
 from .start_source import read_fold_rows
-from .train import resolved_device
 
 __all__ = ["Reproduction", "reproduce"]
 

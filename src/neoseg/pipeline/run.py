@@ -14,6 +14,7 @@ from ..prepare.atlas import Atlas
 from ..progress import Progress
 from ..workspace import Run
 from .check import check, require_clean
+from .devices import resolved_device
 from .evaluate import evaluate
 from .fine_tune import fold_starts, start_key
 from .forecast import forecast_predict, forecast_prepare
@@ -25,7 +26,7 @@ from .predict import mask_path, predict
 from .prepare import prepare, standing_out
 from .report import STAGES, keep_notice, report
 from .session import CV, HELD_OUT, Session, open_session
-from .train import resolved_device, train, wanted_folds
+from .train import train, wanted_folds
 
 __all__ = ["run", "run_stage", "scores_are_of_predictions", "weights_of"]
 

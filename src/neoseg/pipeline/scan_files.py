@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..data.cases import Case
+from ..data.layouts.left_out import convert_to, files_of_other_kinds
 from ..errors import InputError
-from ..io import endings, is_planar, strip_ending, volumes_in
+from ..io import endings, is_planar, stem_of, volumes_in
 
 __all__ = ["Incomplete", "ScanFiles", "Stacked", "scans_in", "without_index"]
 
@@ -89,7 +90,8 @@ def scans_in(
     source, scans = Path(source), dict[str, Case]()
     named: dict[str, dict[str, Path]] = {}
     left_out: dict[str, str] = {}
-    for path in _images(source, axes):
+    others = _of_other_kinds(source, axes)
+    for path in _images(source, axes, others):
         place = _place(path, channels)
         count = _volumes(path) if stacked is not None or place is None else None
         if stacked is not None and (stacked.fits(path, count) or (count is None and place is None)):
@@ -119,7 +121,7 @@ def scans_in(
             f"files <scan>_{channels[0]} and so on. {next(iter(left_out.values()))}"
         )
     found = tuple(scans[name] for name in sorted(scans))
-    return ScanFiles(without_index(found) if len(channels) == 1 else found, left_out, tuple(incomplete))
+    return ScanFiles(without_index(found) if len(channels) == 1 else found, left_out | others, tuple(incomplete))
 
 
 def without_index(scans: Sequence[Case]) -> tuple[Case, ...]:
@@ -132,7 +134,15 @@ def without_index(scans: Sequence[Case]) -> tuple[Case, ...]:
     return tuple(replace(scan, case=name, subject=name) for scan, name in zip(scans, names, strict=True))
 
 
-def _images(source: Path, axes: int) -> list[Path]:
+def _of_other_kinds(source: Path, axes: int) -> dict[str, str]:
+    """Return the name of each image file of a kind that is not read to the sentence that says so."""
+    return {
+        path.name: f"{path.name} was left out: files of its kind are not read; convert it to {convert_to([path])}."
+        for path in (files_of_other_kinds(source, planar=axes == 2) if source.is_dir() else [])
+    }
+
+
+def _images(source: Path, axes: int, others: dict[str, str]) -> list[Path]:
     if source.is_file():
         return [source]
     if not source.is_dir():
@@ -140,12 +150,13 @@ def _images(source: Path, axes: int) -> list[Path]:
     wanted = endings(planar=False) if axes == 3 else endings()
     files = sorted(p for p in source.iterdir() if p.name.lower().endswith(wanted) and not p.name.startswith("."))
     if not files:
-        raise InputError(f"{source}: this folder holds no image ({', '.join(wanted)}); correct --input.")
+        told = f" {next(iter(others.values()))}" if others else ""
+        raise InputError(f"{source}: this folder holds no image ({', '.join(wanted)}); correct --input.{told}")
     return files
 
 
 def _stem(path: Path) -> str:
-    return strip_ending(path.name) or path.stem
+    return stem_of(path.name) or path.stem
 
 
 def _of_stacked(path: Path, stacked: Stacked) -> Case:

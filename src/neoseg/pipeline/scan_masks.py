@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..data.cases import Case
 from ..errors import InputError
-from ..io import endings, strip_ending
+from ..io import endings, stem_of, strip_ending
 from .scan_files import ScanFiles, without_index
 
 __all__ = ["with_masks"]
@@ -66,7 +66,7 @@ def _mask_of(scan: Case, candidates: Sequence[Path], images: set[Path], channels
     Raises:
         InputError: two files have the same claim.
     """
-    files = {strip_ending(path.name) or path.stem for path in scan.images.values()} if len(channels) == 1 else set()
+    files = {stem_of(path.name) or path.stem for path in scan.images.values()} if len(channels) == 1 else set()
     stems = [*sorted(files - {scan.case}), scan.case]
     stems += [
         scan.case[: -len(mark)]
@@ -75,7 +75,7 @@ def _mask_of(scan: Case, candidates: Sequence[Path], images: set[Path], channels
     ]
     for stem in stems:
         for name in (f"{stem}_mask", stem):
-            here = [p for p in candidates if strip_ending(p.name) == name]
+            here = [p for p in candidates if stem_of(p.name) == name]
             here = [p for p in here if name.endswith("_mask") or p.resolve() not in images]
             if len(here) > 1:
                 raise InputError(f"{here[1]}: {here[0].name} is a mask of {scan.case} too; keep one of them.")

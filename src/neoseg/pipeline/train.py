@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..cluster.local import Outcome
 from ..cluster.processes import run_here, run_side_by_side
-from ..config import DEVICES, RunConfig
+from ..config import RunConfig
 from ..data.folds import Fold
 from ..data.store import digest
 from ..errors import ConfigError, NeosegError, UserError
@@ -21,10 +20,12 @@ from ..progress import Progress
 from ..training.configs import TrainingConfig
 from ..training.launch import Launch, launched
 from ..workspace import write_if_changed
+from .devices import resolved_device
 from .fine_tune import FoldStart, fold_starts, load_start, record_of, told_start
 from .forecast import forecast_training
 from .lengths import require_length
 from .out_of_memory import REDUCED, TrainingStep, require_memory, training_in_memory
+from .plan import planned_with
 from .prepared import PreparedCase
 from .run_folder import make_self_contained
 from .session import Session, open_session
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from ..training.data import TrainingCase
     from ..training.ranks import Ranks
 
-__all__ = ["resolved_device", "train", "training_settings", "training_threads", "wanted_folds"]
+__all__ = ["train", "training_settings", "training_threads", "wanted_folds"]
 
 
 def train(session: Session, *, key: str, folds: Sequence[int] | None = None, failed: Sequence[str] = ()) -> None:
@@ -280,8 +281,6 @@ def _require_memory(
 
 def _step(session: Session, patches: Sequence[tuple[int, ...]], share: float = 1.0) -> TrainingStep:
     """Return what is known of a step's memory, with the planner for a patch that is proposed in its place."""
-    from .plan import planned_with
-
     return TrainingStep(session.plan, patches, session.targets.channels, share, partial(planned_with, session))
 
 
@@ -353,29 +352,6 @@ def training_settings(training: TrainingConfig, plan: Plan) -> TrainingConfig:
     if plan.steps is not None and not {"steps", "epochs", "time_budget_s"} & training.model_fields_set:
         update["steps"] = plan.steps
     return training.model_copy(update=update)
-
-
-def resolved_device(wanted: str) -> str:
-    """Return the device that "auto" means here, or the wanted one when it exists.
-
-    Raises:
-        ConfigError: it is no name of a device, or a GPU is wanted that this torch cannot see.
-    """
-    import torch
-
-    if not re.fullmatch(DEVICES, wanted):
-        raise ConfigError(
-            f"device = {wanted!r}: 'auto', 'cpu', 'cuda' or one GPU such as 'cuda:1' is wanted; correct it."
-        )
-    if wanted == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if wanted.startswith("cuda"):
-        index = int(wanted.partition(":")[2] or 0)
-        if not torch.cuda.is_available() or index >= torch.cuda.device_count():
-            raise ConfigError(
-                f"device = {wanted!r}: torch sees {torch.cuda.device_count()} GPUs here; use 'cpu' or a GPU build."
-            )
-    return wanted
 
 
 def _inputs(session: Session, fold: Fold, start: FoldStart | None) -> str:

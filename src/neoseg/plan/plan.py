@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from ..atomic import read_json, write_json
+from ..data.field_of_view import too_thin
 from ..errors import ConfigError, InputError, UserError, nearest
 from ..networks.configs import NETWORKS, NetworkBase, NetworkConfig, check_lowest, check_patch, required_multiple
 from .budget import FEWEST_STEPS, Demand, Fitted, PlanConfig, StepSettings, fit
@@ -99,7 +100,7 @@ def make_plan(
         ConfigError: an overruled patch or spacing has the wrong number of axes; fields of the network do not fit
             together; or the budget is too small, and the least that would do is named.
         GeometryError: an overruled patch does not suit the network; the nearest right one is named.
-        InputError: the volumes are single slices, or a channel is constant in every case.
+        InputError: the images have a single voxel along an axis, or a channel is constant in every case.
     """
     reasons: list[Reason] = []
 
@@ -113,11 +114,8 @@ def make_plan(
     typical = median_shape(spacings, shapes, spacing)
     largest = tuple(int(n) for n in resampled_shapes(spacings, shapes, spacing).max(axis=0))
     decided("size", typical, "median over the cases", f"boxes of the foreground at this spacing, {_range(largest)}")
-    if min(largest) < 2:
-        raise InputError(
-            f"The training cases are single slices: at {as_text(spacing)} mm they have at most {as_text(largest)} "
-            "voxels, but a network for volumes needs several along every axis; save the slices as 2-D images."
-        )
+    if told := too_thin(largest, f"at {as_text(spacing)} {facts[0].unit} "):
+        raise InputError(told)
     given = frozenset(name for name in network.model_fields_set if getattr(network, name) is not None)
     if config.patch is not None:
         _axes("plan.patch", config.patch, axes)

@@ -29,10 +29,9 @@ class Problem:
 
     @property
     def told(self) -> str:
-        """The finding as one line: the case and the file in front of the sentence, unless it names them itself."""
-        parts = [f"case {self.case}"] if self.case and self.case not in self.sentence else []
-        if self.file is not None and self.file.name not in self.sentence:
-            parts.append(str(self.file))
+        """The finding as one line: the case and the file in front of the sentence."""
+        parts = [f"case {self.case}"] if self.case else []
+        parts += [str(self.file)] if self.file is not None else []
         return f"{', '.join(parts)}: {self.sentence}" if parts else self.sentence
 
 

@@ -27,6 +27,7 @@ from .missing_labels import missing_labels
 from .not_finite import not_finite
 from .orientation import orientation
 from .problem import Problem
+from .single_slices import single_slices
 from .site_shift import site_shift
 from .sizes import sizes
 from .split_subjects import split_subjects
@@ -52,6 +53,7 @@ CHECKS: tuple[Check, ...] = (
     Check("missing_channels", missing_channels),
     Check("grids", grids),
     Check("sizes", sizes),
+    Check("single_slices", single_slices),
     Check("not_finite", not_finite),
     Check("constant_images", constant_images),
     Check("colours", colours),
@@ -87,5 +89,6 @@ def run_checks(
         read: the channels that are read of a case; of others only missing files are told. Omitted: all.
     """
     facts = DataFacts(gather(cases, progress or Silent(), read), labels, tuple(channels), tuple(folds))
-    found = [problem for check in CHECKS for problem in check.run(facts)]
+    # one fault of a file that is several channels, such as a picture in colour, is one problem
+    found = list(dict.fromkeys(problem for check in CHECKS for problem in check.run(facts)))
     return sorted(found, key=lambda problem: (problem.severity != "error", problem.case))

@@ -8,15 +8,24 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import InputError
-from ...io import is_planar, read_label, strip_ending
+from ...io import is_planar, read_label, stem_of
 
-__all__ = ["describe_some", "find_folder", "images_in", "refuse_unclear", "scan_labels"]
+__all__ = [
+    "LARGEST_LABEL",
+    "describe_some",
+    "endings_in_lower_case",
+    "find_folder",
+    "images_in",
+    "refuse_unclear",
+    "scan_labels",
+]
 
 FEW = 16
 """More values than this in the labels of a data set may be classes or instances; a person has to say which."""
 
 _SHOWN = 5
-_LARGEST_LABEL = 65535
+LARGEST_LABEL = 65535
+"""The largest value that a mask is written with."""
 
 
 def find_folder(root: Path, names: Iterable[str]) -> Path | None:
@@ -37,13 +46,30 @@ def images_in(folder: Path, *, deep: bool = False, planar: bool = False) -> dict
     """
     found: dict[str, Path] = {}
     for file in sorted(folder.rglob("*") if deep else folder.iterdir()):
-        stem = strip_ending(file.name)
+        stem = stem_of(file.name)
         if stem is None or file.name.startswith(".") or file.is_dir() or is_planar(file) != planar:
             continue
         if stem in found:
             raise InputError(f"{file}: the file {found[stem]} has the same name; keep one of the two.")
         found[stem] = file
     return found
+
+
+def endings_in_lower_case(stems: Collection[str], suffixes: Iterable[str], images: Collection[str]) -> dict[str, str]:
+    """Return the stems of labels as they are to be looked for: ``p0_mask`` finds ``p0_Mask``, and each finds itself.
+
+    Args:
+        stems: names of label files without their ending.
+        suffixes: what the name of a label has after that of its image, in lower case.
+        images: names of images, which are never taken for one with a suffix.
+    """
+    marks = [suffix for suffix in suffixes if suffix]
+    found = {}
+    for stem in stems:
+        mark = next((mark for mark in marks if stem.lower().endswith(mark)), "")
+        if mark and stem not in images:
+            found[stem[: -len(mark)] + mark] = stem
+    return found | {stem: stem for stem in stems}
 
 
 def scan_labels(files: Iterable[Path]) -> tuple[dict[str, int | list[int]], list[str]]:
@@ -62,7 +88,7 @@ def scan_labels(files: Iterable[Path]) -> tuple[dict[str, int | list[int]], list
             notes.append(f"A label could not be read: {error}")
             continue
         for value in found:
-            if value != 0 and not (value.is_integer() and 0 < value <= _LARGEST_LABEL):
+            if value != 0 and not (value.is_integer() and 0 < value <= LARGEST_LABEL):
                 odd.setdefault(value, file)
         values.update(v for v in found if v not in odd and v != 0)
     if odd:
@@ -78,8 +104,9 @@ def refuse_unclear(root: Path, values: Collection[float]) -> None:
         InputError: they may be either.
     """
     if len(values) > FEW:
+        shown = ", ".join(f"{value:.9g}" for value in sorted(values)[:_SHOWN])
         raise InputError(
-            f"{root}: the labels hold {len(values)} different values ({describe_some(f'{v:g}' for v in values)}); say "
+            f"{root}: the labels hold {len(values)} different values ({shown} and {len(values) - _SHOWN} more); say "
             "--masks instances when they number the instances of one class, or --masks classes when each is a class."
         )
 

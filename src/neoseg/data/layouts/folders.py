@@ -15,8 +15,9 @@ from ...errors import InputError
 from ..cases import Case
 from ..units import channel_kind
 from .dataset_json import Declared, channel_names, declared, read_dataset_json
-from .files import describe_some, find_folder, images_in, refuse_unclear, scan_labels
+from .files import describe_some, endings_in_lower_case, find_folder, images_in, refuse_unclear, scan_labels
 from .imported import ImportedData, ImportOptions
+from .left_out import files_of_other_kinds, told_left_out, unused_folders
 
 __all__ = ["LOOKS_FOR", "folders", "matches"]
 
@@ -52,14 +53,20 @@ def folders(root: Path, options: ImportOptions | None = None) -> ImportedData:
     described = read_dataset_json(root) or {}
     cases: list[Case] = []
     notes: list[str] = []
+    used: list[Path] = []
+    others: list[Path] = []
     for split in ("train", "test"):
         images, labels = find_folder(root, _IMAGES[split]), find_folder(root, _LABELS[split])
+        used += [folder for folder in (images, labels) if folder is not None]
+        others += _of_other_kinds(images, labels)
         if images is not None and split == "test" and labels is None:
             notes.append(f"{images.name}/ has no labels and was left out; predict it with `neoseg predict`.")
         elif images is not None:
             cases += _paired(images, labels, split, described)
+            used += _channel_folders(images).values()
+    notes += [told_left_out(others, root, "NIfTI")] if others else []
     if not any(case.images for case in cases):
-        raise InputError(f"{root}: no image was found; this layout needs {LOOKS_FOR}.")
+        raise InputError(f"{root}: no image was found; this layout needs {LOOKS_FOR}. {' '.join(notes)}".rstrip())
     meaning = Declared({"foreground": 1}) if masks == "instances" else declared(described)
     notes += meaning.notes
     classes = meaning.labels
@@ -68,6 +75,7 @@ def folders(root: Path, options: ImportOptions | None = None) -> ImportedData:
         notes += more
         if masks is None:
             refuse_unclear(root, [value for value in classes.values() if isinstance(value, int)])
+    notes += unused_folders(root, used, planar=False)
     notes += _unpaired_notes(cases)
     channels = {channel: channel_kind(channel) for case in cases for channel in case.images}
     return ImportedData(
@@ -80,12 +88,23 @@ def folders(root: Path, options: ImportOptions | None = None) -> ImportedData:
     )
 
 
+def _of_other_kinds(images: Path | None, labels: Path | None) -> list[Path]:
+    """Return the images that are not read; pictures too where they stand for all labels, else they are previews."""
+    found = files_of_other_kinds(images, planar=False, deep=1) if images is not None else []
+    if labels is None:
+        return found
+    pictures = {} if images_in(labels) else images_in(labels, planar=True)
+    return [*found, *pictures.values(), *files_of_other_kinds(labels, planar=not images_in(labels), deep=1)]
+
+
 def _paired(images: Path, labels: Path | None, split: str, described: dict[str, Any]) -> list[Case]:
     label_files = images_in(labels) if labels is not None else {}
-    by_case = _by_case(images, set(label_files), described)
+    called = endings_in_lower_case(label_files, _LABEL_SUFFIXES, images_in(images))
+    by_case = _by_case(images, set(called), described)
     used: dict[str, Path] = {}
     for name in by_case:
-        stem = next((name + suffix for suffix in _LABEL_SUFFIXES if name + suffix in label_files), None)
+        alike = (called[name + suffix] for suffix in _LABEL_SUFFIXES if name + suffix in called)
+        stem = next((one for one in alike if one in label_files), None)
         if stem is not None:
             used[name] = label_files.pop(stem)
     used |= label_files
@@ -112,7 +131,8 @@ def _by_case(images: Path, labels: set[str], described: dict[str, Any]) -> dict[
     files = images_in(images)
     split_names = {stem: _CHANNEL_SUFFIX.match(stem) for stem in files}
     # A four-digit ending is a channel only when the labels lack it: case_0001 may simply be the first case.
-    suffixed = files and all(split_names.values()) and not labels & set(files)
+    suffixed = files and all(split_names.values())
+    suffixed = suffixed and not any(stem + suffix in labels for stem in files for suffix in _LABEL_SUFFIXES)
     if suffixed and not labels:
         suffixed = all(f"{m['case']}_0000" in files for m in split_names.values() if m)
     if not suffixed:
@@ -129,9 +149,18 @@ def _by_case(images: Path, labels: set[str], described: dict[str, Any]) -> dict[
 
 
 def _channel_folders(images: Path) -> dict[str, Path]:
-    if images_in(images):
-        return {}
-    return {f.name: f for f in sorted(images.iterdir()) if f.is_dir() and images_in(f)}
+    """Return the folders of one channel each.
+
+    Raises:
+        InputError: there are images beside them, so that either would be lost.
+    """
+    found = {f.name: f for f in sorted(images.iterdir()) if f.is_dir() and images_in(f)}
+    if found and (beside := images_in(images)):
+        raise InputError(
+            f"{images}: images ({describe_some(file.name for file in beside.values())}) lie beside folders of images "
+            f"({describe_some(found)}); keep either the images, or one folder a channel."
+        )
+    return found
 
 
 def _unpaired_notes(cases: list[Case]) -> list[str]:

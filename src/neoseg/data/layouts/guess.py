@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ...errors import InputError
+from .left_out import files_of_other_kinds, told_left_out
 from .registry import LAYOUTS, require_folder
 
 __all__ = ["guess_layout"]
@@ -21,4 +22,8 @@ def guess_layout(root: Path) -> tuple[str, str]:
         if reason := layout.matches(root):
             return layout.name, reason
     wanted = "; ".join(f"{layout.name}: {layout.looks_for}" for layout in LAYOUTS)
-    raise InputError(f"{root}: no known layout was recognised ({wanted}); name it with --layout or write a cases.csv.")
+    others = files_of_other_kinds(root, planar=True, deep=2)
+    told = f" {told_left_out(others, root)}" if others else ""
+    raise InputError(
+        f"{root}: no known layout was recognised ({wanted}); name it with --layout or write a cases.csv.{told}"
+    )

@@ -8,6 +8,7 @@ green and blue; a grey one then has the same values in each. Else there is one c
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -18,8 +19,9 @@ import numpy as np
 from ...errors import InputError
 from ...io import COLOURS, read_label, read_volume, volumes_in
 from ..cases import Case
-from .files import describe_some, find_folder, images_in, refuse_unclear
+from .files import LARGEST_LABEL, describe_some, endings_in_lower_case, find_folder, images_in, refuse_unclear
 from .imported import ImportedData, ImportOptions, Meaning
+from .left_out import convert_to, files_of_other_kinds, told_left_out, unused_folders
 
 __all__ = ["LOOKS_FOR", "MERGED", "matches", "planar_folders"]
 
@@ -81,7 +83,9 @@ def planar_folders(root: Path, options: ImportOptions | None = None) -> Imported
             continue
         cases += _paired(part, merged)
     if not any(case.images for case in cases):
-        raise InputError(f"{root}: no picture was found; this layout needs {LOOKS_FOR}.")
+        others = files_of_other_kinds(root, planar=True, deep=2)
+        told = f" {told_left_out(others, root)}" if others else ""
+        raise InputError(f"{root}: no picture was found; this layout needs {LOOKS_FOR}.{told}")
     twice = [name for name, count in Counter(case.case for case in cases).items() if count > 1]
     if twice:
         raise InputError(f"{root}: {describe_some(twice)} stands in training and test; rename or remove one.")
@@ -91,6 +95,9 @@ def planar_folders(root: Path, options: ImportOptions | None = None) -> Imported
     if instances and options.masks is None and not merged:
         names = sorted({part.masks.name for part in parts if part.masks is not None})
         notes.append(f"By the name {', '.join(names)}/ the values number instances; each above 0 is the one class.")
+    notes += _left_out(root, parts)
+    if (root / "dataset.json").is_file():
+        notes.append("dataset.json is not read for pictures; name the classes in [labels].")
     if alone := [case.case for case in cases if case.label is None and case.case not in merged]:
         notes.append(f"{len(alone)} images have no mask: {describe_some(alone)}.")
     if alone := [case.case for case in cases if not case.images]:
@@ -125,6 +132,15 @@ def _parts(root: Path) -> Iterator[_Part]:
             break
 
 
+def _left_out(root: Path, parts: Sequence[_Part]) -> list[str]:
+    """Return notes about the files and folders that are not read."""
+    used = [folder for part in parts for folder in (part.images, part.masks) if folder is not None]
+    others = [file for folder in used for file in files_of_other_kinds(folder, planar=True, deep=1)]
+    instances = [f for part in parts if part.masks is not None for f in part.masks.iterdir() if f.is_dir()]
+    notes = [told_left_out(others, root)] if others else []
+    return notes + unused_folders(root, used + instances, planar=True)
+
+
 def _paired(part: _Part, merged: dict[str, list[Path]]) -> list[Case]:
     """Return the cases of a split; one whose mask is a folder is entered in ``merged``."""
     images = images_in(part.images, planar=True)
@@ -132,12 +148,20 @@ def _paired(part: _Part, merged: dict[str, list[Path]]) -> list[Case]:
     folders: dict[str, list[Path]] = {}
     for folder in sorted(part.masks.iterdir()) if part.masks is not None else []:
         if folder.is_dir() and (inside := list(images_in(folder, planar=True).values())):
-            folders[folder.name] = inside
+            folders[unicodedata.normalize("NFC", folder.name)] = inside
+            if others := files_of_other_kinds(folder, planar=True):
+                raise InputError(
+                    f"{others[0]}: this file lies among masks of one instance each, but files of its kind are not "
+                    f"read, and the mask of the picture would lack it; convert it to {convert_to(others[:1])}."
+                )
     labels: dict[str, Path] = {}
+    called = endings_in_lower_case([*files, *folders], _SUFFIXES, images)
     for name in images:
-        found = [name + suffix for suffix in _SUFFIXES if name + suffix in files or name + suffix in folders]
-        if len(found) > 1 or (found and found[0] in files and found[0] in folders):
-            raise InputError(f"{part.images / name}: {len(found)} masks are called like it; keep one of {found}.")
+        found = [called[name + suffix] for suffix in _SUFFIXES if name + suffix in called]
+        found = [one for one in found if one in files or one in folders]
+        alike = [files[one].name for one in found if one in files] + [f"{one}/" for one in found if one in folders]
+        if len(alike) > 1:
+            raise InputError(f"{part.masks}: {' and '.join(alike)} are all masks of {images[name].name}; keep one.")
         if found and found[0] in files:
             labels[name] = files.pop(found[0])
         elif found:
@@ -203,31 +227,38 @@ def _labels(
     if meaning == "instances":
         return {"foreground": MERGED}, True
     values = _values(plain, notes)
-    every = {value for found in values for value in found}
+    every = {value for found in values.values() for value in found}
     if merged:
         every.add(MERGED)
-    if every <= {1, MERGED}:
+    both = sorted(name for name, found in values.items() if {1, MERGED} <= found)
+    if every <= {1, MERGED} and not both:
         ordered = sorted(every, reverse=True) or [1]
         if len(ordered) > 1:
             notes.append("Some masks hold 1 and others 255; both are declared as one class, and masks are written 255.")
         return {"foreground": ordered[0] if len(ordered) == 1 else ordered}, False
     if meaning is None:
         refuse_unclear(root, every)
+        if every == {1, MERGED}:
+            notes.append(
+                f"Masks that hold both 1 and 255 ({describe_some(both)}) have two classes; if 255 marks borders that "
+                "count for nothing, set them to 0 or 1 in copies of the masks."
+            )
         notes.append("Each value is taken as a class; say --masks instances if they number the instances of one class.")
     return {f"label_{value}": value for value in sorted(every)}, False
 
 
-def _values(files: Sequence[Path], notes: list[str]) -> list[set[int]]:
-    """Return the values above 0 of each mask that can be read."""
-    result: list[set[int]] = []
+def _values(files: Sequence[Path], notes: list[str]) -> dict[str, set[int]]:
+    """Return the values above 0 of each mask that can be read, by its file's name."""
+    result: dict[str, set[int]] = {}
     for file in files:
         try:
             found = np.unique(read_label(file).array)
         except InputError as error:
             notes.append(f"A mask could not be read: {error}")
             continue
-        odd = [float(v) for v in found if not (float(v).is_integer() and v >= 0)]
+        odd = [float(v) for v in found if not (float(v).is_integer() and 0 <= v <= LARGEST_LABEL)]
         if odd:
-            notes.append(f"{file.name}: the values {odd[:3]} are no whole numbers above 0 and were not declared.")
-        result.append({int(v) for v in found if v > 0 and float(v).is_integer()})
+            told = f"the values {odd[:3]} are no whole numbers from 1 to {LARGEST_LABEL} and were not declared."
+            notes.append(f"{file.name}: {told}")
+        result.setdefault(file.name, set()).update(int(v) for v in found if v > 0 and float(v) not in odd)
     return result

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...errors import ConfigError, InputError, nearest
-from ..cases import Case
+from ..cases import Case, sound_name
 from . import bonbid, decathlon, folders, planar_folders
 from .files import describe_some
 from .imported import ImportedData, ImportOptions
@@ -82,9 +82,31 @@ def import_data(root: Path, layout: str, options: ImportOptions | None = None) -
         takes = ", ".join(other.name for other in LAYOUTS if other.asks)
         raise ConfigError(f"--masks {options.masks}: the layout {layout!r} does not take this option ({takes} does).")
     data = chosen.read(root, options) if chosen.asks else chosen.read(root)
-    if options.subject_pattern is None:
+    if options.subject_pattern is not None:
+        data = replace(data, cases=_with_subjects(data.cases, options.subject_pattern))
+    return _with_sound_names(data)
+
+
+def _with_sound_names(data: ImportedData) -> ImportedData:
+    """Call cases so that the name may be part of a file's, with a note; the files keep theirs."""
+    called: dict[str, str] = {}
+    taken = {case.case for case in data.cases if sound_name(case.case) == case.case}
+    for case in data.cases:
+        sound = sound_name(case.case)
+        while sound != case.case and sound in taken:
+            sound += "_"
+        taken.add(sound)
+        called[case.case] = sound
+    changed = [f"{name!r} is called {sound!r}" for name, sound in called.items() if name != sound]
+    if not changed:
         return data
-    return replace(data, cases=_with_subjects(data.cases, options.subject_pattern))
+    note = f"{len(changed)} names of cases hold what no name may: {describe_some(changed)}; the files keep their names."
+    cases = [
+        replace(c, case=called[c.case], subject=called[c.case] if c.subject == c.case else c.subject)
+        for c in data.cases
+    ]
+    merged = {called[name]: files for name, files in data.merged.items()}
+    return replace(data, cases=cases, merged=merged, notes=[*data.notes, note])
 
 
 def _with_subjects(cases: list[Case], pattern: str) -> list[Case]:
