@@ -442,9 +442,9 @@ def test_fewer_subjects_than_folds_are_found_before_the_plan(good: Cases, tmp_pa
 
     told = [p.told for p in check(open_table(tmp_path, good[:2])) if p.severity == "error"]
     assert told == [
-        "folds: 2 subjects with a label were given, but 2 folds with an inner split need at least 3; add cases."
+        "folds: 2 subjects with a label were given, but 2 folds with an inner split need at least 4; add cases."
     ]
-    assert not [p for p in check(open_table(tmp_path, good[:3])) if p.severity == "error"]
+    assert not [p for p in check(open_table(tmp_path, good[:4])) if p.severity == "error"]
 
 
 def test_a_line_says_which_case_and_file(good: Cases) -> None:

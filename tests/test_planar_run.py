@@ -273,7 +273,7 @@ def test_a_run_whose_weights_are_not_finite_does_not_predict(pictures: Path, tmp
 @pytest.fixture
 def workspace(tmp_path: Path) -> Path:
     """A folder with ``data`` and its import in ``work``."""
-    write_discs(tmp_path / "data", 6, colour=False)
+    write_discs(tmp_path / "data", 8, colour=False)
     imported(tmp_path)
     return tmp_path
 

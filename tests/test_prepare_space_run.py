@@ -376,7 +376,7 @@ def test_the_atlas_of_the_healthy_group_is_the_template_and_gives_the_z_map(tmp_
     ],
 )
 def test_templates_that_cannot_be_used_are_told(tmp_path: Path, changes: list[str], words: str) -> None:
-    write_heads(tmp_path, patients=3, held_out=0, healthy=0)
+    write_heads(tmp_path, patients=4, held_out=0, healthy=0)
     session = open_session(load_config(tmp_path / "neoseg.toml", changes))
     with pytest.raises(InputError, match=words):
         run_stage(session, "plan")
@@ -384,7 +384,7 @@ def test_templates_that_cannot_be_used_are_told(tmp_path: Path, changes: list[st
 
 
 def test_template_space_without_a_healthy_group_is_told(tmp_path: Path) -> None:
-    write_heads(tmp_path, patients=3, held_out=0, healthy=0)
+    write_heads(tmp_path, patients=4, held_out=0, healthy=0)
     text = (tmp_path / "neoseg.toml").read_text().replace('template = "template.nii.gz"\n', "")
     (tmp_path / "neoseg.toml").write_text(text)
     with pytest.raises(InputError, match="group = healthy"):
