@@ -12,15 +12,8 @@ __all__ = ["convolve"]
 
 def convolve(conv: nn.Module, x: Tensor) -> Tensor:
     """Apply a convolution with stride 1 of planes or volumes; the result is that of `conv(x)` but for rounding."""
-    if x.device.type != "cpu":
-        return cast(Tensor, conv(x))
-    layer = cast(Any, conv)
-    if x.ndim == 5 and x.shape[2] == 2 and layer.kernel_size[0] > 1:
-        # oneDNN's bfloat16 weight gradient reads memory that nobody wrote when the first axis has two voxels (torch
-        # 2.13, AVX512-BF16): other gradients each time, now and then not a number. So few voxels cost nothing.
-        with torch.autocast("cpu", enabled=False):
-            return cast(Tensor, conv(x.to(layer.weight.dtype)))
-    if _is_slow_by_default(x):
+    if x.device.type == "cpu" and _is_slow_by_default(x):
+        layer = cast(Any, conv)
         padding, stride, dilation = layer.padding, layer.stride, layer.dilation
         return torch.mkldnn_convolution(x, layer.weight, layer.bias, padding, stride, dilation, layer.groups)
     return cast(Tensor, conv(x))

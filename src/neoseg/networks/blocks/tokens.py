@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
+from neoseg.networks.blocks.short_axes import Conv2d, Conv3d, ConvTranspose2d, ConvTranspose3d
+
 __all__ = ["as_tokens", "as_volume", "batch_norm_of", "conv_of", "dropout_of", "step_up_of"]
 
 Layer = Callable[..., nn.Module]
@@ -23,12 +25,12 @@ def as_volume(tokens: Tensor, shape: Sequence[int]) -> Tensor:
 
 def conv_of(axes: int) -> Layer:
     """Return the convolution of planes or volumes."""
-    return nn.Conv2d if axes == 2 else nn.Conv3d
+    return Conv2d if axes == 2 else Conv3d
 
 
 def step_up_of(axes: int) -> Layer:
     """Return the transposed convolution of planes or volumes."""
-    return nn.ConvTranspose2d if axes == 2 else nn.ConvTranspose3d
+    return ConvTranspose2d if axes == 2 else ConvTranspose3d
 
 
 def dropout_of(axes: int) -> Layer:

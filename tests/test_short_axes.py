@@ -1,0 +1,66 @@
+"""Convolutions of few voxels in two bytes: gradients are those of four bytes, whatever memory held before."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from memory_content import leave_in_memory
+from neoseg.networks.blocks import short_axes
+from neoseg.networks.blocks.short_axes import with_right_gradients
+
+LAYERS = {
+    "plain": lambda layer, axes: layer[axes](16, 16, 3, padding=1),
+    "stride": lambda layer, axes: layer[axes](16, 16, 3, stride=2, padding=1),
+    "depthwise": lambda layer, axes: layer[axes](16, 16, 3, padding=1, groups=16, bias=False),
+    "large kernel": lambda layer, axes: layer[axes](16, 16, 5, padding=2),
+}
+CONV = {2: nn.Conv2d, 3: nn.Conv3d}
+TRANSPOSED = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+SIZES = [*itertools.product((1, 2, 5), (1, 4)), (2, 3, 3), (1, 1, 1), (4, 1, 1), (3, 1, 3), (4, 4, 4)]
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("layer", [CONV, TRANSPOSED], ids=["conv", "transposed"])
+@pytest.mark.parametrize("name", LAYERS)
+def test_gradients_of_few_voxels_in_bfloat16_are_those_of_float32(
+    name: str, layer: dict[int, type[nn.Module]], size: tuple[int, ...]
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    last = torch.channels_last if len(size) == 2 else torch.channels_last_3d
+    network = nn.Sequential(LAYERS[name](layer, len(size))).to(memory_format=last)
+    assert type(with_right_gradients(network)[0]).__module__ == short_axes.__name__
+    x = torch.randn(2, 16, *size, generator=generator).contiguous(memory_format=last)
+    target = torch.randn(network(x).shape, generator=generator)
+
+    def gradient(*, rough: bool) -> torch.Tensor:
+        network.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=rough):
+            y = network(x)
+        assert y.dtype == (torch.bfloat16 if rough else torch.float32)
+        leave_in_memory(math.nan)
+        (y.float() * target).sum().backward()
+        return network[0].weight.grad.clone()
+
+    exact = gradient(rough=False)
+    for _ in range(3):
+        assert (gradient(rough=True) - exact).abs().max() < 0.02 * exact.abs().max()
+
+
+def test_networks_whose_weights_are_bfloat16_too() -> None:
+    network = with_right_gradients(nn.Sequential(nn.Conv3d(16, 16, 3, padding=1), nn.ConvTranspose3d(16, 16, 3)))
+    x = torch.randn(2, 16, 2, 1, 1, generator=torch.Generator().manual_seed(0))
+    exact = network(x)
+    rough = network.bfloat16()(x.bfloat16())
+    assert rough.dtype == torch.bfloat16
+    assert (rough.float() - exact).abs().max() < 0.02 * exact.abs().max()
+
+
+def test_results_are_torchs_where_axes_are_long() -> None:
+    x = torch.randn(1, 4, 6, 5, 4, generator=torch.Generator().manual_seed(0))
+    layers = nn.Sequential(nn.Conv3d(4, 8, 3, stride=2), nn.ConvTranspose3d(8, 4, 3, stride=2, output_padding=1))
+    before = layers(x)
+    assert torch.equal(with_right_gradients(layers)(x), before)
+    assert layers[1](torch.zeros(1, 8, 3, 3, 3), [7, 7, 7]).shape == (1, 4, 7, 7, 7)
