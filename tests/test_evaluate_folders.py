@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -190,3 +191,28 @@ def test_a_preset_takes_no_other_tolerance_and_names_the_file(
     write(folders[1] / "MGHNICU_011-VISIT_01.mha", ball((9, 11, 6), 5)[:10])
     with pytest.raises(GeometryError, match=r"MGHNICU_011-VISIT_01\.mha: The truth has the shape"):
         evaluate_folders(*folders, preset="bonbid")
+
+
+def test_intervals_draw_subjects_that_the_names_tell(tmp_path: Path, neoseg: Callable[..., Done]) -> None:
+    # three visits of two children each, alike within a child: two draws, and not six
+    truth, prediction = tmp_path / "truth", tmp_path / "prediction"
+    for child, centre in (("A", 9), ("B", 13)):
+        for visit in "123":
+            write(truth / f"{child}-{visit}.mha", ball((9, 11, 6), 5))
+            write(prediction / f"{child}-{visit}.mha", ball((centre, 11, 6), 5))
+    apart = evaluate_folders(truth, prediction)["summary"]["dice"]
+    together = evaluate_folders(truth, prediction, subject_pattern="^[AB]")
+    low, high = together["summary"]["dice"]["interval"]
+    assert (low, high) == pytest.approx((min(dice := each_dice(together)), max(dice)))
+    assert low < apart["interval"][0] < apart["interval"][1] < high
+    assert together["summary"]["dice"]["mean"] == apart["mean"]
+    assert together["notes"] == ["The 6 cases are of 2 subjects; intervals draw subjects."]
+    words = ("evaluate", "--truth", str(truth), "--prediction", str(prediction), "--subject-pattern")
+    wrong = neoseg(*words, "(")
+    assert wrong.code == 2
+    assert "--subject-pattern '('" in wrong.err
+    assert f"({low:.4f} to {high:.4f})" in neoseg(*words, "^[AB]").out
+
+
+def each_dice(table: dict[str, Any]) -> list[float]:
+    return [scores["dice"] for scores in table["cases"].values()]

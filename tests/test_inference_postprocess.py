@@ -236,6 +236,19 @@ def test_no_choice_is_worse_than_the_best_by_more_than_a_standard_error(seed, ca
             assert not good
 
 
+def test_cases_of_one_subject_are_one_piece_of_evidence():
+    gain = np.repeat([0.3, -0.25, 0.28], 6)
+    rows, owners = 0.5 + gain[:, None] * (np.array(THRESHOLDS) < 0.35), list(np.repeat(["a", "b", "c"], 6))
+    chosen = {
+        name: best_choice(scored(rows), thresholds=THRESHOLDS, search=ONE, usual=0.5, subjects=subjects).threshold
+        for name, subjects in (("apart", None), ("together", owners))
+    }
+    assert chosen == {"apart": 0.2, "together": 0.5}
+    first = [0, 6, 12]  # six equal cases of a subject say what one of them says
+    few = best_choice(scored(rows[first]), thresholds=THRESHOLDS, search=ONE, usual=0.5, subjects=owners[::6])
+    assert few.threshold == 0.5
+
+
 def test_components_are_not_taken_out_by_chance():
     search = PostprocessSearch(keep_largest=(0, 1))
     lucky, clear = np.zeros((6, 2, 1, 2)), np.zeros((6, 2, 1, 2))

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from .console import print_json, print_lines, progress_for
-from .options import Changes, ConfigFile, Json, Quiet, WorkspaceFolder, configured
+from .options import Changes, ConfigFile, Json, Quiet, SubjectPattern, WorkspaceFolder, configured
 
 __all__ = ["check", "import_", "info"]
 
@@ -24,14 +24,7 @@ def import_(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace cases.csv, neoseg.toml and merged_masks/.")
     ] = False,
-    subject_pattern: Annotated[
-        str | None,
-        typer.Option(
-            "--subject-pattern",
-            metavar="REGEX",
-            help="Regular expression that finds the subject in the name of a case: its first group, else all of it.",
-        ),
-    ] = None,
+    subject_pattern: SubjectPattern = None,
     masks: Annotated[
         str | None,
         typer.Option("--masks", help="What the values of masks are: classes or instances; default: told."),

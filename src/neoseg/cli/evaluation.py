@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from .console import print_json, print_lines, progress_for
-from .options import Changes, ConfigFile, Json, Quiet, WorkspaceFolder, configured
+from .options import Changes, ConfigFile, Json, Quiet, SubjectPattern, WorkspaceFolder, configured
 
 __all__ = ["evaluate"]
 
@@ -27,6 +27,7 @@ def evaluate(
         float | None,
         typer.Option("--tolerance-mm", help="Tolerance of NSD for masks, default 2; a run has evaluate.tolerance_mm."),
     ] = None,
+    subject_pattern: SubjectPattern = None,
     workspace: WorkspaceFolder = None,
     changes: Changes = None,
     quiet: Quiet = False,
@@ -36,7 +37,12 @@ def evaluate(
     from ..errors import ConfigError
 
     if truth is None and prediction is None:
-        beside = {"--preset": preset, "--output": output, "--tolerance-mm": tolerance_mm}
+        beside = {
+            "--preset": preset,
+            "--output": output,
+            "--tolerance-mm": tolerance_mm,
+            "--subject-pattern": subject_pattern,
+        }
         if unused := [name for name, value in beside.items() if value is not None]:
             raise ConfigError(
                 f"evaluate: {', '.join(unused)} {'is' if len(unused) == 1 else 'are'} for the masks of --truth and "
@@ -59,7 +65,13 @@ def evaluate(
     from ..pipeline.evaluate_folders import evaluate_folders
 
     table = evaluate_folders(
-        truth, prediction, preset=preset, tolerance_mm=tolerance_mm, output=output, progress=progress_for(quiet)
+        truth,
+        prediction,
+        preset=preset,
+        tolerance_mm=tolerance_mm,
+        output=output,
+        subject_pattern=subject_pattern,
+        progress=progress_for(quiet),
     )
     if as_json:
         print_json(table)
@@ -67,6 +79,9 @@ def evaluate(
     for name, row in table["summary"].items():
         mean, worst = row["mean"], row["mean_worst"]
         shown = "undefined" if mean is None else f"{mean:.4f}"
+        if row["interval"]:
+            low, high = row["interval"]
+            shown += f" ({low:.4f} to {high:.4f})"
         with_worst = "" if worst is None or worst == mean else f", with the worst value put in {worst:.4f}"
         print_lines([f"{name:<28} {shown} {row['unit']}  (n {row['n']}, undefined {row['n_undefined']}{with_worst})"])
     print_lines([f"note: {note}" for note in table["notes"]])

@@ -25,6 +25,7 @@ __all__ = [
     "Json",
     "Quiet",
     "Steps",
+    "SubjectPattern",
     "Time",
     "WorkspaceFolder",
     "configured",
@@ -34,6 +35,14 @@ __all__ = [
 ]
 
 ConfigFile = Annotated[Path | None, typer.Argument(help="Configuration (TOML); default: neoseg.toml in the workspace.")]
+SubjectPattern = Annotated[
+    str | None,
+    typer.Option(
+        "--subject-pattern",
+        metavar="REGEX",
+        help="Regular expression that finds the subject in the name of a case: its first group, else all of it.",
+    ),
+]
 WorkspaceFolder = Annotated[Path | None, typer.Option("--workspace", help="Folder of results and of neoseg.toml.")]
 Changes = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change one field; repeatable.")]
 Device = Annotated[str | None, typer.Option("--device", "-device", help="auto, cpu, cuda or cuda:N.")]

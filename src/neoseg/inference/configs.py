@@ -169,7 +169,7 @@ class PostprocessSearch(BaseModel, frozen=True, extra="forbid"):
     """Which post-processings are tried, on cases that are not scored; with [regions] none.
 
     Of a network the one nearest to a threshold of 0.5 that leaves nothing out is taken, unless another is better by
-    more than one standard error over the cases.
+    more than one standard error over the subjects.
 
     Attributes:
         thresholds: of the foreground probability, rising, each between 0 and 1; with one foreground class only.

@@ -87,22 +87,24 @@ def best_choice(
     thresholds: Sequence[float],
     search: PostprocessSearch,
     usual: float | None = None,
+    subjects: Sequence[str] | None = None,
 ) -> Choice:
     """Return a candidate by its mean over cases of what ``search.criterion`` names.
 
     Thresholds are judged by the mean of themselves and their neighbours, so that a lucky single value does not win.
     Of a few cases many candidates reach nearly the same mean, and which one is highest is chance. So with ``usual``
-    all candidates count as good whose mean lies within one standard error, over the cases, of the difference from the
-    highest one (Breiman, Friedman, Olshen and Stone, Classification and Regression Trees, 1984, section 3.4.3, in
+    all candidates count as good whose mean lies within one standard error, over the subjects, of the difference from
+    the highest one (Breiman, Friedman, Olshen and Stone, Classification and Regression Trees, 1984, section 3.4.3, in
     pairs); of these the threshold nearest to the usual one is taken, then the smaller volume, and all components before
-    some. Without it, and of a single case, the highest mean is taken; of equal ones the smaller volume, all components,
-    and the threshold nearer the middle of the list.
+    some. Without it, and of a single subject, the highest mean is taken; of equal ones the smaller volume, all
+    components, and the threshold nearer the middle of the list.
 
     Args:
         tables: one of :func:`score_table` a case.
         thresholds: those of the tables.
         search: that of the tables.
         usual: the threshold that is taken where nothing speaks against it; ``None``: there is none.
+        subjects: of each table, whose cases are not independent; ``None``: each is of another.
     """
     dice, f1 = np.mean(tables, axis=0)
     judged = np.stack([_judged(table[0], table[1], search.criterion) for table in tables])
@@ -110,7 +112,7 @@ def best_choice(
     smooth = (padded[:, :-2] + padded[:, 1:-1] + padded[:, 2:]) / 3
     middle = (len(thresholds) - 1) / 2
     volumes, counts = search.minimum_lesion_mm3, search.keep_largest
-    good = _as_good_as_the_best(smooth, standard_errors=0.0 if usual is None else 1.0)
+    good = _as_good_as_the_best(smooth, 0.0 if usual is None else 1.0, subjects)
     i, j, k = min(
         (at for at in np.ndindex(good.shape) if good[at]),
         key=lambda at: (
@@ -131,7 +133,9 @@ def best_choice(
     )
 
 
-def best_counts(tables: Sequence[NDArray[np.float64]], *, search: PostprocessSearch) -> Choice:
+def best_counts(
+    tables: Sequence[NDArray[np.float64]], *, search: PostprocessSearch, subjects: Sequence[str] | None = None
+) -> Choice:
     """Return for each foreground class a count of largest components by its mean over cases.
 
     As in :func:`best_choice` all counts are good whose mean lies within one standard error of the highest; of these all
@@ -140,12 +144,13 @@ def best_counts(tables: Sequence[NDArray[np.float64]], *, search: PostprocessSea
     Args:
         tables: one of :func:`class_table` a case.
         search: that of the tables.
+        subjects: as of :func:`best_choice`.
     """
     dice, f1 = np.mean(tables, axis=0)
     judged, counts = np.stack([_judged(table[0], table[1], search.criterion) for table in tables]), search.keep_largest
     picks = []
     for index in range(judged.shape[1]):
-        good = _as_good_as_the_best(judged[:, index], standard_errors=1.0)
+        good = _as_good_as_the_best(judged[:, index], 1.0, subjects)
         picks.append(min(np.flatnonzero(good), key=lambda k: _fewer(counts[k])))
     rows = np.arange(len(picks))
     return Choice(
@@ -159,15 +164,22 @@ def best_counts(tables: Sequence[NDArray[np.float64]], *, search: PostprocessSea
     )
 
 
-def _as_good_as_the_best(scores: NDArray[np.float64], *, standard_errors: float) -> NDArray[np.bool_]:
+def _as_good_as_the_best(
+    scores: NDArray[np.float64], standard_errors: float, subjects: Sequence[str] | None
+) -> NDArray[np.bool_]:
     """Tell which candidates of ``(cases, *candidates)`` have a mean near the highest one.
 
-    Near is within so many standard errors of the mean difference between the two on the same cases.
+    Near is within so many standard errors of the mean difference between the two on the same cases; a subject's cases
+    are one draw (the cluster-robust standard error of a mean: Cameron and Miller, Journal of Human Resources 2015).
     """
-    cases = len(scores)
-    flat = scores.reshape(cases, -1)
+    flat = scores.reshape(len(scores), -1)
     behind = flat[:, [int(flat.mean(axis=0).argmax())]] - flat
-    error = behind.std(axis=0, ddof=1) / np.sqrt(cases) if cases > 1 else np.zeros(behind.shape[1])
+    _, owner = np.unique(np.arange(len(flat)) if subjects is None else np.asarray(subjects), return_inverse=True)
+    draws = int(owner.max()) + 1
+    sums = np.zeros((draws, flat.shape[1]))
+    np.add.at(sums, owner, behind - behind.mean(axis=0))
+    correction = draws / (draws - 1) if draws > 1 else 0.0
+    error = np.sqrt(correction * (sums**2).sum(axis=0)) / len(flat)
     return np.asarray(behind.mean(axis=0) <= standard_errors * error + 1e-9).reshape(scores.shape[1:])
 
 

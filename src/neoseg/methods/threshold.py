@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,12 +48,12 @@ def rule_table(
     )
 
 
-def choose_rule(tables: Sequence[NDArray[np.float64]], rule: RuleConfig, search: PostprocessSearch) -> Choice:
-    """Return the threshold and post-processing with the highest mean score over the cases of the tables.
+def choose_rule(tables: Mapping[str, NDArray[np.float64]], rule: RuleConfig, search: PostprocessSearch) -> Choice:
+    """Return the threshold and post-processing with the highest mean score over the cases whose tables are given.
 
     A rule has no usual threshold that could stand where several are about as good.
     """
-    return best_choice(tables, thresholds=rule_thresholds(rule), search=search)
+    return best_choice(list(tables.values()), thresholds=rule_thresholds(rule), search=search)
 
 
 def apply_rule(

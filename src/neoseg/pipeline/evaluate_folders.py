@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..data.layouts.subject_names import subjects_named
 from ..errors import ConfigError, GeometryError, InputError
 from ..io import endings, is_planar, read_label, stem_of
 from ..metrics import METRICS, Score, in_units_of, metric_named, preset_named, score_case, worst_value, write_scores
@@ -30,6 +31,7 @@ def evaluate_folders(
     preset: str | None = None,
     tolerance_mm: float | None = None,
     output: Path | str | None = None,
+    subject_pattern: str | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Score every pair of masks.
@@ -43,13 +45,16 @@ def evaluate_folders(
         preset: a name in ``neoseg.metrics.PRESETS``.
         tolerance_mm: tolerance of NSD; by default 2 mm, or that of the preset, which takes no other.
         output: where to write the scores as CSV.
+        subject_pattern: finds in the name of a case whose it is, see
+            :func:`neoseg.data.layouts.subject_names.subjects_named`; intervals draw subjects, each with all of its
+            cases. By default each case is of another.
         progress: the listener; default none.
 
     Returns:
         ``cases`` (a mapping of scores each), ``summary`` by metric, ``notes``.
 
     Raises:
-        ConfigError: there is no such preset, or it was given together with a tolerance.
+        ConfigError: there is no such preset, or it was given together with a tolerance; the pattern finds no subject.
         InputError: a prediction is missing, a mask holds values that are not whole, references and predictions have no
             class in common, or some references hold only 1 and the others only 255.
         GeometryError: the grids of a pair differ, with a preset their shapes.
@@ -60,6 +65,9 @@ def evaluate_folders(
             f"--tolerance-mm {tolerance_mm:g}: a preset has its own tolerance; leave out --tolerance-mm, or --preset."
         )
     pairs, notes = pair_masks(Path(truth), Path(prediction))
+    subjects = dict(
+        zip(pairs, [*pairs] if subject_pattern is None else subjects_named([*pairs], subject_pattern), strict=True)
+    )
     classes = _classes(pairs, notes) if chosen is None else []
     rows: list[Score] = []
     worst: dict[tuple[str, str], float] = {}
@@ -83,9 +91,11 @@ def evaluate_folders(
             advance(1, name)
     if output is not None:
         write_scores(rows, Path(output))
+    if subject_pattern is not None:
+        notes.append(f"The {len(pairs)} cases are of {len(set(subjects.values()))} subjects; intervals draw subjects.")
     if chosen is not None:
         notes.append(f"Preset {chosen.name}: {chosen.text}")
-    return {"cases": _by_case(rows), "summary": _summary(rows, worst), "notes": notes}
+    return {"cases": _by_case(rows), "summary": _summary(rows, worst, subjects), "notes": notes}
 
 
 def pair_masks(truth: Path, prediction: Path) -> tuple[dict[str, tuple[Path, Path]], list[str]]:
@@ -218,7 +228,9 @@ def _by_case(rows: Sequence[Score]) -> dict[str, dict[str, float | None]]:
     return table
 
 
-def _summary(rows: Sequence[Score], worst: dict[tuple[str, str], float]) -> dict[str, Any]:
+def _summary(
+    rows: Sequence[Score], worst: Mapping[tuple[str, str], float], subjects: Mapping[str, str]
+) -> dict[str, Any]:
     groups: dict[str, list[Score]] = {}
     for row in rows:
         key = f"{row.metric}.{row.label}" if row.label not in ("", "1") else row.metric
@@ -226,7 +238,9 @@ def _summary(rows: Sequence[Score], worst: dict[tuple[str, str], float]) -> dict
     result = {}
     for key, group in groups.items():
         values = [r.value if np.isfinite(r.value) else None for r in group]
-        numbers = summarise(values, [worst[r.case, r.metric] for r in group], generator=np.random.default_rng(0))
+        whose = [subjects[r.case] for r in group]
+        least = [worst[r.case, r.metric] for r in group]
+        numbers = summarise(values, least, generator=np.random.default_rng(0), subjects=whose)
         result[key] = {
             "unit": "" if group[0].unit == "ratio" else group[0].unit,
             "direction": metric_named(group[0].metric).direction,

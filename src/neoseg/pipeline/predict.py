@@ -179,12 +179,17 @@ def _choices(session: Session, failed: Sequence[str]) -> dict[str, Choice]:
         for name in cases:
             tables[name] = _table(session, PreparedCase(session.store, name))
             advance(1, name)
-    choose: Callable[[Sequence[NDArray[np.float64]]], Choice] = (
+    choose: Callable[..., Choice] = (
         partial(best_counts, search=search)
         if several
         else partial(best_choice, thresholds=search.thresholds, search=search, usual=PostprocessConfig().threshold)
     )
-    return choices_by_fold(tables, [f.validation for f in session.folds], choose)
+    subject_of = {case.case: case.subject for case in session.trainable}
+
+    def chosen(own: Mapping[str, NDArray[np.float64]]) -> Choice:
+        return choose(list(own.values()), subjects=[subject_of[name] for name in own])
+
+    return choices_by_fold(tables, [f.validation for f in session.folds], chosen)
 
 
 def _table(session: Session, case: PreparedCase) -> NDArray[np.float64]:
@@ -204,11 +209,13 @@ def _table(session: Session, case: PreparedCase) -> NDArray[np.float64]:
 
 
 def choices_by_fold(
-    tables: Mapping[str, NDArray[np.float64]], folds: Sequence[Sequence[str]], choose: Any
+    tables: Mapping[str, NDArray[np.float64]],
+    folds: Sequence[Sequence[str]],
+    choose: Callable[[Mapping[str, NDArray[np.float64]]], Choice],
 ) -> dict[str, Choice]:
     """Return for each fold the choice made on the cases of the other folds, and under "all" the one made on all."""
-    result = {str(i): choose([t for name, t in tables.items() if name not in scored]) for i, scored in enumerate(folds)}
-    return {**result, "all": choose(list(tables.values()))}
+    left = ({name: table for name, table in tables.items() if name not in scored} for scored in folds)
+    return {**{str(i): choose(own) for i, own in enumerate(left)}, "all": choose(tables)}
 
 
 def _write_mask(session: Session, case: Case, split: str, choice: Choice | None) -> None:

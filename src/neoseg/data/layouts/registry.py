@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...errors import ConfigError, InputError, nearest
-from ..cases import Case, sound_name
+from ..cases import sound_name
 from . import bonbid, decathlon, folders, planar_folders
 from .files import describe_some
 from .imported import ImportedData, ImportOptions
+from .subject_names import subjects_named
 
 __all__ = ["LAYOUTS", "Layout", "import_data", "layout_named", "require_folder"]
 
@@ -83,7 +83,9 @@ def import_data(root: Path, layout: str, options: ImportOptions | None = None) -
         raise ConfigError(f"--masks {options.masks}: the layout {layout!r} does not take this option ({takes} does).")
     data = chosen.read(root, options) if chosen.asks else chosen.read(root)
     if options.subject_pattern is not None:
-        data = replace(data, cases=_with_subjects(data.cases, options.subject_pattern))
+        subjects = subjects_named([case.case for case in data.cases], options.subject_pattern)
+        cases = [replace(case, subject=subject) for case, subject in zip(data.cases, subjects, strict=True)]
+        data = replace(data, cases=cases)
     return _with_sound_names(data)
 
 
@@ -107,23 +109,3 @@ def _with_sound_names(data: ImportedData) -> ImportedData:
     ]
     merged = {called[name]: files for name, files in data.merged.items()}
     return replace(data, cases=cases, merged=merged, notes=[*data.notes, note])
-
-
-def _with_subjects(cases: list[Case], pattern: str) -> list[Case]:
-    """Give each case the subject that a pattern finds in its name.
-
-    Raises:
-        ConfigError: the pattern is no regular expression, or does not find a subject in every name.
-    """
-    try:
-        expression = re.compile(pattern)
-    except re.error as error:
-        raise ConfigError(f"--subject-pattern {pattern!r}: this is no regular expression ({error}).") from error
-    found = {case.case: expression.search(case.case) for case in cases}
-    subjects = {name: m.group(1) if m.re.groups else m.group() for name, m in found.items() if m is not None}
-    if missing := [name for name in found if not subjects.get(name)]:
-        raise ConfigError(
-            f"--subject-pattern {pattern!r}: it finds no subject in {len(missing)} of {len(cases)} names "
-            f"({describe_some(missing)}); correct it."
-        )
-    return [replace(case, subject=subjects[case.case]) for case in cases]
