@@ -289,8 +289,8 @@ def test_hippocampus_unpaired() -> None:
         ("281", False, True),
     ]
     assert data.notes == [
-        "1 images have no label: hippocampus_118.",
-        "2 labels have no image: hippocampus_010, hippocampus_281.",
+        "Images without a label (1): hippocampus_118.",
+        "Labels without an image (2): hippocampus_010, hippocampus_281.",
     ]
 
 
@@ -403,7 +403,7 @@ def test_one_file_an_instance_becomes_one_mask(tmp_path: Path) -> None:
     data = planar(root)
     assert data.merged == {"a": [root / "masks" / "a" / "n1.png", root / "masks" / "a" / "n2.png"]}
     assert "2 files with one instance each are merged to 1 masks of one class." in data.notes
-    assert "1 images have no mask: b." in data.notes
+    assert "Images without a mask (1): b." in data.notes
     done = import_folder(root, tmp_path / "work")
     first, second = read_cases(done.cases)
     assert second.label is None
@@ -569,7 +569,7 @@ def test_train_and_test_folders_and_what_lacks_a_partner(tmp_path: Path) -> None
         ("c", "test", True, True),
         ("z", "train", False, True),
     ]
-    assert {"1 images have no mask: b.", "1 masks have no image: z."} <= set(data.notes)
+    assert {"Images without a mask (1): b.", "Masks without an image (1): z."} <= set(data.notes)
 
 
 def test_a_dataset_json_beside_pictures_is_told(tmp_path: Path) -> None:
@@ -618,7 +618,7 @@ def test_a_4d_image_becomes_channels(tmp_path: Path) -> None:
     assert case.images["t2"] == case.images["adc"] == tmp_path / "imagesTr" / "p1.nii.gz"
     t2, adc = (read_volume(case.images[c], volume_index=case.channel_index[c]).array for c in ("t2", "adc"))
     np.testing.assert_array_equal(adc, t2 + 1)
-    assert data.notes == ["1 test images have no label and were left out; predict them with `neoseg predict`."]
+    assert data.notes == ["Test images without a label (1) were left out; predict them with `neoseg predict`."]
 
 
 @pytest.mark.parametrize(("modalities", "volumes"), [(1, 2), (2, 1), (3, 2)])

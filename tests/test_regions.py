@@ -135,6 +135,7 @@ def changed(**regions: list[str]) -> dict[str, Any]:
         (changed(again=["enhancing"]), r"regions\.again: it holds the same classes as regions\.enhancing_tumour"),
         (changed(necrosis=["necrosis", "oedema"]), r"regions\.necrosis: a class has this name too"),
         (changed(**{"a/b": ["oedema"]}), r"regions: 'a/b' becomes part of files' names"),
+        (changed(**{"a\nb": ["oedema"]}), r"regions: 'a\\nb' becomes part of files' names; give the region another"),
         ({"labels": {**LABELS, "cyst": 4}, "regions": BRATS}, r"the class 'cyst' of \[labels\] lies in no region"),
         (
             {"labels": LABELS, "regions": {"whole": list(LABELS), "active": ["enhancing"]}},

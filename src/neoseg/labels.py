@@ -12,15 +12,21 @@ from numpy.typing import NDArray
 
 from .errors import ConfigError, InputError
 
-__all__ = ["LabelSet"]
+__all__ = ["LabelSet", "check_name"]
 
 _MOST_CLASSES = 255
 """Class indices are uint8, and 0 is the background."""
 
 
-def _unfit(letter: str) -> bool:
-    """Tell whether a character cannot be part of a file's name: a separator, or a line break or the like."""
-    return letter in "/\\" or unicodedata.category(letter) in ("Cc", "Cs")
+def check_name(table: str, name: str) -> None:
+    """Refuse a name of a class or region that cannot be part of a file's: empty, or with a separator or line break.
+
+    Raises:
+        ConfigError: naming the table that it stands in.
+    """
+    if not name.strip() or any(c in "/\\" or unicodedata.category(c) in ("Cc", "Cs") for c in name):
+        what = "region" if table == "regions" else "class"
+        raise ConfigError(f"{table}: {name!r} becomes part of files' names; give the {what} another name.")
 
 
 @dataclass(frozen=True)
@@ -60,8 +66,8 @@ class LabelSet:
                 f"labels: {len(values)} classes were given, at most {_MOST_CLASSES} are possible; if the values number "
                 "instances, declare one class and label_instances = true."
             )
-        if unfit := [name for name in mapping if not name.strip() or any(map(_unfit, name))]:
-            raise ConfigError(f"labels: {unfit[0]!r} becomes part of files' names; give the class another name.")
+        for name in mapping:
+            check_name("labels", name)
         if len(set(flat)) < len(flat) or 0.0 in flat:
             raise ConfigError(f"labels: the stored values {flat} must differ from each other and from background 0.")
         if any(group[0] != int(group[0]) or not 0 < group[0] <= 65535 for group in values):

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import ConfigError, nearest
-from .labels import LabelSet
+from .labels import LabelSet, check_name
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -202,8 +202,7 @@ def _check(classes: Sequence[str], regions: Mapping[str, Sequence[str]]) -> None
         raise ConfigError("regions: the table names no region; write one such as whole = [...], or remove the table.")
     seen: dict[frozenset[str], str] = {}
     for name, members in regions.items():
-        if not name.strip() or set(name) & set("/\\"):
-            raise ConfigError(f"regions: {name!r} becomes part of files' names; give the region another name.")
+        check_name("regions", name)
         if not members:
             raise ConfigError(f"regions.{name}: the region holds no class; name at least one of {_told(classes)}.")
         for one in members:

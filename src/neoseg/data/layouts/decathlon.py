@@ -59,7 +59,7 @@ def decathlon(root: Path) -> ImportedData:
     cases += [_case(root, entry, modalities, "test", notes) for entry in labelled]
     if len(test) > len(labelled):
         notes.append(
-            f"{len(test) - len(labelled)} test images have no label and were left out; "
+            f"Test images without a label ({len(test) - len(labelled)}) were left out; "
             "predict them with `neoseg predict`."
         )
     return ImportedData(

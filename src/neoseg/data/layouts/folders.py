@@ -166,7 +166,7 @@ def _channel_folders(images: Path) -> dict[str, Path]:
 def _unpaired_notes(cases: list[Case]) -> list[str]:
     notes = []
     if alone := [case.case for case in cases if case.label is None]:
-        notes.append(f"{len(alone)} images have no label: {describe_some(alone)}.")
+        notes.append(f"Images without a label ({len(alone)}): {describe_some(alone)}.")
     if alone := [case.case for case in cases if not case.images]:
-        notes.append(f"{len(alone)} labels have no image: {describe_some(alone)}.")
+        notes.append(f"Labels without an image ({len(alone)}): {describe_some(alone)}.")
     return notes

@@ -99,9 +99,9 @@ def planar_folders(root: Path, options: ImportOptions | None = None) -> Imported
     if (root / "dataset.json").is_file():
         notes.append("dataset.json is not read for pictures; name the classes in [labels].")
     if alone := [case.case for case in cases if case.label is None and case.case not in merged]:
-        notes.append(f"{len(alone)} images have no mask: {describe_some(alone)}.")
+        notes.append(f"Images without a mask ({len(alone)}): {describe_some(alone)}.")
     if alone := [case.case for case in cases if not case.images]:
-        notes.append(f"{len(alone)} masks have no image: {describe_some(alone)}.")
+        notes.append(f"Masks without an image ({len(alone)}): {describe_some(alone)}.")
     if options.subject_pattern is None:
         notes.append(
             "Each image counts as a subject of its own; where several are of one patient, say --subject-pattern, or "
