@@ -11,8 +11,8 @@ Seeds change the weights' start and which training cases are set aside, never th
 fifth of the hippocampus (in the order of their names), and the held-out heads of a made-up cohort. No threshold is
 chosen: a voxel gets its most probable class.
 
-On pictures the table has the intersection over union beside Dice, and for nuclei a row of Otsu's threshold on the mean
-of the colours, with the smaller part as foreground.
+Pictures go in as the recipe says: whole, and mirrored along both axes. Their table has the intersection over union
+beside Dice, and for nuclei a row of Otsu's threshold on the mean of the colours, with the smaller part as foreground.
 
     python benchmarks/equal_time.py TABLE DATASET SOURCE FOLDER [--minutes 12] [--seeds 0 1 2] [--only NAME ...]
 
@@ -73,7 +73,7 @@ TABLES: dict[str, dict[str, str]] = {
         "as_printed": 'as_printed = true, heads = 1, fusion = "sum", conv_blocks = 1',
     },
     "planes": {
-        "unetr_pp": UNETR_PP,
+        "unetr_pp": f'{UNETR_PP}, size = "flex"',
         "unet": 'kind = "unet"',
         "wide_unet": 'kind = "wide_unet"',
         "unet_plus_plus": 'kind = "unet_plus_plus", deep_supervision = false',

@@ -19,6 +19,7 @@ from PIL import Image, PngImagePlugin
 
 from neoseg.atomic import replacing
 from neoseg.augment.augmentation import AUGMENTATIONS, Augmentation
+from neoseg.augment.colour import COLOUR
 from neoseg.augment.configs import AugmentConfig
 from neoseg.augment.modality import DROPPED_MODALITY
 from neoseg.augment.transform import BatchInfo, Parameters
@@ -57,8 +58,8 @@ def rows() -> dict[str, tuple[torch.Tensor, torch.Tensor, Parameters]]:
     images, labels = image[None].repeat(DRAWS, 1, 1, 1, 1), label[None].repeat(DRAWS, 1, 1, 1)
     result = {}
     for transform in AUGMENTATIONS:
-        # one channel is enough, except to do without another
-        shown = images if transform is DROPPED_MODALITY else images[:, :1]
+        # one channel is enough, except to do without another or to mix it in
+        shown = images if transform in (COLOUR, DROPPED_MODALITY) else images[:, :1]
         info = BatchInfo(DRAWS, shown.shape[1], tuple(label.shape), spacing, 0.0)
         # the name, and not the place in the list, so that a new row leaves the others as they are
         drawn = transform.sample(ALWAYS, np.random.default_rng([SEED, *transform.name.encode()]), info)

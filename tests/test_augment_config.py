@@ -15,7 +15,7 @@ from neoseg.augment.transform import BatchInfo
 from neoseg.config import config_from, recipe_text, recipes
 from neoseg.errors import ConfigError
 
-OFF_BY_DEFAULT = ("elastic", "anisotropy", "ghosting", "bias_field", "dropped_modality")
+OFF_BY_DEFAULT = ("elastic", "anisotropy", "ghosting", "bias_field", "colour", "dropped_modality")
 BY_NAME = {transform.name: transform for transform in AUGMENTATIONS}
 INFO = BatchInfo(3, 2, (12, 10, 6), (1.0, 1.0, 2.0))
 
@@ -80,7 +80,7 @@ def test_moves_come_first_then_sharpness_and_artefacts_then_values():
     kinds = [
         ("affine", "elastic", "flip"),
         ("blur", "low_resolution", "anisotropy", "ghosting"),
-        ("bias_field", "brightness", "contrast", "gamma", "noise"),
+        ("bias_field", "colour", "brightness", "contrast", "gamma", "noise"),
         ("dropped_modality",),
     ]
     assert names == [name for kind in kinds for name in kind]
@@ -107,6 +107,9 @@ def test_moves_come_first_then_sharpness_and_artefacts_then_values():
         ({"bias_field_ratio": (0.8, 1.2)}, "bias_field_ratio has to be at least 1"),
         ({"bias_field_ratio": (float("nan"), 1.2)}, "bias_field_ratio has to be two finite numbers"),
         ({"bias_field_order": 0}, "greater than or equal to 1"),
+        ({"colour_range": (-0.1, 0.5)}, "colour_range has to be at least 0: it is a share"),
+        ({"colour_range": (0.5, 1.5)}, "colour_range ends at 1.5"),
+        ({"colour_range": (0.5, 0.1)}, "colour_range has to run from"),
         ({"dropped_modality_probability": -0.1}, "greater than or equal to 0"),
         ({"scaling_range": (0.0, 1.4)}, "scaling_range has to lie above 0: its logarithm is drawn"),
         ({"scaling_range": (1.4, 0.7)}, "scaling_range has to run from"),

@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from torch import nn
 
 from neoseg.data.patches import cut
@@ -401,6 +402,32 @@ def test_a_whole_small_image_leaves_enough_voxels_at_the_lowest_level(shape, mul
     whole = WindowConfig(whole=True)
     assert whole.patch_for(shape, (256, 256, 8)[: len(shape)], multiple, lowest) == wanted
     assert WindowConfig().patch_for(shape, (8,) * len(shape), multiple, lowest) == (8,) * len(shape)
+
+
+@given(
+    st.lists(st.integers(1, 300), min_size=2, max_size=3),
+    st.lists(st.sampled_from([1, 2, 4, 16]), min_size=3, max_size=3),
+    st.integers(1, 5),
+    st.integers(2, 200_000),
+)
+def test_volumes_beyond_the_limit_are_covered_by_windows_that_keep_it_or_are_patches(shape, multiple, times, limit):
+    multiple = multiple[: len(shape)]
+    patch = [m * times for m in multiple]
+    whole = WindowConfig(whole=True).patch_for(shape, patch, multiple)
+    found = WindowConfig(whole=limit).patch_for(shape, patch, multiple)
+    assert all(n % m == 0 and n <= w for n, m, w in zip(found, multiple, whole, strict=True))
+    assert all(n >= min(p, w) for n, p, w in zip(found, patch, whole, strict=True))
+    small_enough = np.prod(found) <= limit
+    assert small_enough or all(n <= p for n, p in zip(found, patch, strict=True))
+    if found != whole:  # the window twice as long would not have been allowed, but for the rounding
+        assert 2 * np.prod([n + m for n, m in zip(found, multiple, strict=True)]) > limit
+
+
+@pytest.mark.parametrize("wrong", [0, 1, -5, "all", 2.5, [64, 64]])
+def test_whole_is_yes_no_or_a_number_of_voxels(wrong):
+    with pytest.raises(ValidationError, match="true, false or a number of voxels of 2 or more is wanted"):
+        WindowConfig.model_validate({"whole": wrong})
+    assert [WindowConfig.model_validate({"whole": right}).whole for right in (True, False, 64)] == [True, False, 64]
 
 
 def test_a_small_picture_goes_whole_through_a_network_that_cannot_normalise_a_single_voxel():

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .artefacts import BIAS_FIELD, GHOSTING
+from .colour import COLOUR
 from .configs import AugmentConfig
 from .intensity import BRIGHTNESS, CONTRAST, GAMMA, NOISE
 from .modality import DROPPED_MODALITY
@@ -29,6 +30,7 @@ AUGMENTATIONS = (
     ANISOTROPY,
     GHOSTING,
     BIAS_FIELD,
+    COLOUR,
     BRIGHTNESS,
     CONTRAST,
     GAMMA,
@@ -40,8 +42,8 @@ AUGMENTATIONS = (
 Space comes first: the artefacts of a scanner lie along the axes of its grid, so slices, ghosts and noise must not be
 turned or interpolated with the head. Then sharpness and artefacts, which act on the signal: they come before the
 values are bent, and a ghost, a copy of what the scanner resolves, after the resolution. Then intensity: the field of
-the coil, and the scale of the values. Noise follows, since it is as fine as a voxel and nothing may smooth it again. A
-dropped modality is last, since it has to stay exactly empty.
+the coil, the mixture of the colours, and the scale of the values. Noise follows, since it is as fine as a voxel and
+nothing may smooth it again. A dropped modality is last, since it has to stay exactly empty.
 
 Affine and elastic are neighbours, and one resampling does both.
 """

@@ -28,8 +28,8 @@ class AugmentConfig(BaseModel, frozen=True, extra="forbid"):
     A probability counts for a sample of the batch; ranges are drawn for each channel where the text says so. The
     defaults follow nnU-Net v2 but for these: rotations out of the slice plane are smaller, and 2-D images and thick
     slices turn by up to 30 degrees in place of 180; gamma has one probability, a quarter of it for the inverted image,
-    and is drawn log-uniformly. Elastic deformation, anisotropy, ghosting, bias field and dropped modality are off by
-    default: whether they help hangs on how the scans were made.
+    and is drawn log-uniformly. Elastic deformation, anisotropy, ghosting, bias field, colour and dropped modality are
+    off by default: whether they help hangs on how the scans were made.
 
     Where slices are more than three times as thick as the finest voxel side, rotation, zoom, deformation and low
     resolution stay in their plane.
@@ -69,6 +69,11 @@ class AugmentConfig(BaseModel, frozen=True, extra="forbid"):
         bias_field_ratio: of its largest to its smallest value inside the image, at least 1, drawn log-uniformly for
             each channel; the geometric mean is 1.
         bias_field_order: degree of the polynomial that is its logarithm.
+        colour_probability: of colours mixed anew: each channel becomes a weighted mean of all, as another stain or
+            camera would give. For the colours of a picture; channels of different sequences cannot be mixed. A grey
+            picture stays as it is, and nothing happens to an image of one channel.
+        colour_range: share of the mixture in the new channel, 0 to 1, drawn for the sample; its weights are drawn
+            uniformly among those that add up to 1.
         brightness_probability: of a multiplication.
         brightness_range: its factor, drawn for each channel.
         contrast_probability: of a multiplication around the mean, clipped to the range before.
@@ -107,6 +112,8 @@ class AugmentConfig(BaseModel, frozen=True, extra="forbid"):
     bias_field_probability: Probability = 0.0
     bias_field_ratio: tuple[float, float] = (1.1, 1.8)
     bias_field_order: int = Field(default=3, ge=1, le=6)
+    colour_probability: Probability = 0.0
+    colour_range: tuple[float, float] = (0.2, 0.8)
     brightness_probability: Probability = 0.15
     brightness_range: tuple[float, float] = (0.75, 1.25)
     contrast_probability: Probability = 0.15
@@ -150,6 +157,7 @@ class AugmentConfig(BaseModel, frozen=True, extra="forbid"):
             "anisotropy_range": (1.0, "1 voxel: a slice cannot become thinner"),
             "ghosting_period": (2.0, "2 lines, the fastest change there is"),
             "ghosting_strength": (0.0, "0: the sign is drawn"),
+            "colour_range": (0.0, "0: it is a share"),
             "bias_field_ratio": (1.0, "1: it is the largest value over the smallest"),
         }
         above = {
@@ -181,6 +189,8 @@ class AugmentConfig(BaseModel, frozen=True, extra="forbid"):
                 f"ghosting_strength ends at {self.ghosting_strength[1]:g}, but a ghost is at most as strong as the "
                 "image, 1"
             )
+        if self.colour_range[1] > 1:
+            yield f"colour_range ends at {self.colour_range[1]:g}, but a share is at most the whole, 1"
         for name in ("flip_axes", "ghosting_axes"):
             if wrong := [axis for axis in getattr(self, name) if axis not in (0, 1, 2)]:
                 yield f"{name} holds {wrong[0]}, but the axes are 0, 1 and 2"

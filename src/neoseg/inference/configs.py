@@ -73,8 +73,11 @@ class WindowConfig(BaseModel, frozen=True, extra="forbid"):
             same say. "logits": the networks' answers before softmax, so that a sure one counts for more than an unsure
             one; the softmax of the mean is the normalised geometric mean of the probabilities. With [regions] the
             sigmoid of each stands in place of the softmax.
-        whole: each volume is one window, so that every voxel sees all of its surroundings. Only for networks that take
-            any size: all but UNETR++ of size "native"; a pass takes memory by the voxels of the volume.
+        whole: each volume is one window, so that every voxel sees all of its surroundings: ``true``, or a number of
+            voxels, beyond which a volume is covered by windows of at most so many: it is halved along its longest axis
+            until they fit, but not below the patch. Only for networks that take any size, all but UNETR++ of size
+            "native"; a pass takes memory by the voxels of the window. A network that normalises each window by itself
+            takes the noise of an empty window for signal; a whole volume is rarely empty.
         skip_background: windows of a volume in which every channel is 0 throughout are not computed. Voxels that are
             not 0 keep their result; what lies in no other window is background. Pictures are computed everywhere: their
             black is a grey level like others.
@@ -87,7 +90,7 @@ class WindowConfig(BaseModel, frozen=True, extra="forbid"):
     batch: int | None = Field(default=None, ge=1)
     precision: Precision = "auto"
     average: Average = "softmax"
-    whole: bool = False
+    whole: bool | Annotated[int, Field(ge=2)] = False
     skip_background: bool = True
     max_memory: str | None = None
 
@@ -96,6 +99,13 @@ class WindowConfig(BaseModel, frozen=True, extra="forbid"):
     def _are_axes(cls, value: tuple[int, ...]) -> tuple[int, ...]:
         if not set(value) <= {0, 1, 2} or len(set(value)) < len(value):
             raise ValueError("the spatial axes 0 (x), 1 (y) and 2 (z) are wanted, each at most once")
+        return value
+
+    @field_validator("whole", mode="before")
+    @classmethod
+    def _is_a_choice_or_a_number(cls, value: Any) -> Any:
+        if not isinstance(value, bool) and not (isinstance(value, int) and value >= 2):
+            raise ValueError("true, false or a number of voxels of 2 or more is wanted")
         return value
 
     @field_validator("max_memory")
@@ -138,7 +148,15 @@ class WindowConfig(BaseModel, frozen=True, extra="forbid"):
         if not self.whole:
             return tuple(patch)
         least = smallest_patch(shape, multiple, lowest)
-        return tuple(max(few, -(-n // m) * m) for n, m, few in zip(shape, multiple, least, strict=True))
+        window = [max(few, -(-n // m) * m) for n, m, few in zip(shape, multiple, least, strict=True)]
+        while self.whole is not True and math.prod(window) > self.whole:
+            longer = [axis for axis, (n, few) in enumerate(zip(window, patch, strict=True)) if n > few]
+            if not longer:
+                break
+            axis = max(longer, key=lambda a: window[a])
+            half = -(-window[axis] // (2 * multiple[axis])) * multiple[axis]
+            window[axis] = max(half, patch[axis])
+        return tuple(window)
 
     def windows_at_once(self, patch: Sequence[int]) -> int:
         """Return how many windows of a patch go through the network in one pass."""
