@@ -11,8 +11,9 @@ Seeds change the weights' start and which training cases are set aside, never th
 fifth of the hippocampus (in the order of their names), and the held-out heads of a made-up cohort. No threshold is
 chosen: a voxel gets its most probable class.
 
-Pictures go in as the recipe says: whole, and mirrored along both axes. Their table has the intersection over union
-beside Dice, and for nuclei a row of Otsu's threshold on the mean of the colours, with the smaller part as foreground.
+Pictures go in as the recipe says, whole and mirrored along both axes, and once more by windows. Their table has the
+intersection over union beside Dice, and for nuclei a row of Otsu's threshold on the mean of the colours, with the
+smaller part as foreground.
 
     python benchmarks/equal_time.py TABLE DATASET SOURCE FOLDER [--minutes 12] [--seeds 0 1 2] [--only NAME ...]
 
@@ -101,7 +102,12 @@ CHANGES = {
 """Changes to the training; the lower rate, a tenth of the default, is what UNETR was published with."""
 
 OTSU, NOT_TRAINED = "Otsu's threshold", {"steps": 0, "training_seconds": 0.0}
-WHOLE, IN_ONE_PIECE = ("aligned", "flex", "free"), ", volumes in one piece"
+IN_ONE_PIECE, BY_WINDOWS = ", volumes in one piece", ", by windows, not mirrored"
+AGAIN: dict[str, tuple[tuple[str, ...], str, dict[str, Any]]] = {
+    "forms": (("aligned", "flex", "free"), IN_ONE_PIECE, {"whole": True}),
+    "planes": (tuple(TABLES["planes"]), BY_WINDOWS, {"whole": False, "mirror_axes": ()}),
+}
+"""Which networks of a table are scored once more, the end of that row's name, and what changes in the window."""
 
 SHARED = ("dims", "depths", "proj", "decoder_proj", "stem", "feature_size", "norm", "full_norm", "layer_scale_init")
 """Fields that the forms take over from the plan of the first one."""
@@ -195,13 +201,12 @@ def lesions(truth: NDArray[np.bool_], found: NDArray[np.bool_], voxel_mm3: float
     return [(round(float(n) * voxel_mm3, 1), i in hit) for i, n in enumerate(np.bincount(parts.ravel())) if i and n]
 
 
-def scores(session: Session, dataset: str, *, whole: bool = False) -> dict[str, Any]:
-    """Predict the held-out cases by the network of fold 0, by windows or each in one piece, and score them."""
-    plan, labels, window = session.plan, session.labels, session.config.window
-    if whole:
-        window = window.model_copy(update={"whole": True})
-        if not plan.network.any_size:
-            plan = plan.model_copy(update={"network": plan.network.model_copy(update={"size": "flex"})})
+def scores(session: Session, dataset: str, change: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Predict the held-out cases by the network of fold 0, with changes to the window, and score them."""
+    plan, labels = session.plan, session.labels
+    window = session.config.window.model_copy(update=change)
+    if window.whole and not plan.network.any_size:
+        plan = plan.model_copy(update={"network": plan.network.model_copy(update={"size": "flex"})})
     networks = load_networks(session.run, plan, session.targets, [0], "cpu")
     ensemble = Ensemble(networks, plan, session.targets, window, "cpu")
     cases: dict[str, Any] = {}
@@ -224,6 +229,12 @@ def scores(session: Session, dataset: str, *, whole: bool = False) -> dict[str, 
         "parameters": sum(p.numel() for p in networks[0].parameters()),
         "cases": cases,
     }
+
+
+def scored_again(session: Session, given: argparse.Namespace) -> dict[str, Any]:
+    """Return the scores of the same network with another window, by the end of the row's name, where there are any."""
+    names, end, change = AGAIN.get(given.table, ((), "", {}))
+    return {end: scores(session, given.dataset, change)} if given.one in names else {}
 
 
 def scores_of_otsu(session: Session) -> dict[str, Any]:
@@ -309,7 +320,7 @@ def one_run(given: argparse.Namespace) -> None:
             "steps": done["steps"],
             "training_seconds": round(done["seconds"], 1),
             **scores(session, given.dataset),
-            **({"whole": scores(session, given.dataset, whole=True)} if given.one in WHOLE else {}),
+            "again": scored_again(session, given),
             **({"otsu": scores_of_otsu(session)} if given.dataset == "nuclei" and given.seeds == [0] else {}),
         },
     )
@@ -452,11 +463,11 @@ def main() -> None:
 
     def save() -> None:
         found = {key: entries[key] for seed, name in runs if (key := f"seed{seed}/{name}") in entries}
-        pieces = {key + IN_ONE_PIECE: {**e, **e["whole"]} for key, e in found.items() if "whole" in e}
+        pieces = {key + end: {**e, **more} for key, e in found.items() for end, more in e["again"].items()}
         pieces |= {
             f"{key.split('/')[0]}/{OTSU}": {**e, **NOT_TRAINED, **e["otsu"]} for key, e in found.items() if "otsu" in e
         }
-        rows = [*(row for name in names for row in (name, name + IN_ONE_PIECE)), OTSU]
+        rows = [*(row for name in names for row in (name, name + IN_ONE_PIECE, name + BY_WINDOWS)), OTSU]
         about = {"what": __doc__, "machine": timed_on, "minutes": given.minutes, "dataset": given.dataset}
         table = table_of(rows, found | pieces, kinds_of(given.source), flat=given.table == "planes")
         write_json(result, {**about, "table": table, "steps": steps, "entries": entries})

@@ -28,6 +28,12 @@ def test_each_new_channel_is_a_weighted_mean_with_the_drawn_share():
     assert mixture.mean(axis=0) == pytest.approx(np.where(np.eye(3), 1 - 0.8 / 3, 0.4 / 3), abs=0.01)
 
 
+def test_half_of_the_draws_take_colour_away_and_the_others_change_it():
+    _, mixture = drawn(4000, colour_range=(1.0, 1.0))
+    same = (mixture == mixture[:, :1]).all(axis=(1, 2))
+    assert same.mean() == pytest.approx(0.5, abs=0.03)
+
+
 def test_as_many_samples_as_the_probability_says_are_touched_and_the_others_are_not():
     _, mixture = drawn(2000, colour_probability=0.25)
     untouched = (mixture == np.eye(3)).all(axis=(1, 2))

@@ -18,6 +18,9 @@ def _sample(config: AugmentConfig, generator: np.random.Generator, info: BatchIn
     n = info.channels
     share = generator.uniform(*config.colour_range, (info.batch, 1, 1))
     others = generator.dirichlet(np.ones(n), (info.batch, n))
+    # one mixture for all channels takes colour away, one for each changes it
+    paler = generator.random((info.batch, 1, 1)) < 0.5
+    others = np.where(paler, others[:, :1], others)
     mixed = (1 - share) * np.eye(n) + share * others
     happens = gated(generator, config.colour_probability, np.ones((info.batch, 1)), 0.0)[..., None]
     return {"mixture": np.where(happens != 0, mixed, np.eye(n))}

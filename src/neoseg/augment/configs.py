@@ -73,7 +73,8 @@ class AugmentConfig(BaseModel, frozen=True, extra="forbid"):
             camera would give. For the colours of a picture; channels of different sequences cannot be mixed. A grey
             picture stays as it is, and nothing happens to an image of one channel.
         colour_range: share of the mixture in the new channel, 0 to 1, drawn for the sample; its weights are drawn
-            uniformly among those that add up to 1.
+            uniformly among those that add up to 1, for half of the samples once for all channels: they become paler,
+            and grey with a share of 1.
         brightness_probability: of a multiplication.
         brightness_range: its factor, drawn for each channel.
         contrast_probability: of a multiplication around the mean, clipped to the range before.
