@@ -114,7 +114,7 @@ class AugmentConfig(BaseModel, frozen=True, extra="forbid"):
     bias_field_ratio: tuple[float, float] = (1.1, 1.8)
     bias_field_order: int = Field(default=3, ge=1, le=6)
     colour_probability: Probability = 0.0
-    colour_range: tuple[float, float] = (0.2, 0.8)
+    colour_range: tuple[float, float] = (0.2, 1.0)
     brightness_probability: Probability = 0.15
     brightness_range: tuple[float, float] = (0.75, 1.25)
     contrast_probability: Probability = 0.15
