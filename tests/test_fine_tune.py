@@ -168,6 +168,16 @@ def test_what_is_no_finished_run_is_told(
     assert not (workspace / "runs" / "default" / "fold0").exists()
 
 
+def test_of_a_workspace_the_runs_are_named(
+    workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("second", "first"):
+        (tmp_path / "other" / "runs" / name).mkdir(parents=True)
+    given = str(tmp_path / "other")
+    assert called(monkeypatch, "train", workspace, *SETS, "--steps", "1", "--init-from", given) == 2
+    assert "no weights to start from; give one of its runs (first, second)." in capsys.readouterr().err
+
+
 def test_a_run_does_not_start_from_itself(
     workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -68,8 +68,8 @@ def read_source(folder: Path, own: Run) -> RunSource | Converted:
     weights = {i: file_digest(run.fold(i) / WEIGHTS) for i in finished if (run.fold(i) / WEIGHTS).is_file()}
     if not weights or not run.config.is_file() or not run.plan.is_file():
         raise StateError(
-            f"{folder}: this is not the folder of a run with a finished fold (runs/<name> of a workspace), nor one "
-            "that `neoseg weights convert` wrote, so there are no weights to start from; give one of them."
+            f"{folder}: this is neither the folder of a run with a finished fold nor one that `neoseg weights convert` "
+            f"wrote, so there are no weights to start from; {run.instead}."
         )
     folds = [Fold(*(tuple(row[side]) for side in ("train", "inner", "validation"))) for row in read_fold_rows(run)]
     cases = read_record(run.manifest, "train that run again").get("cases", {}) if run.manifest.is_file() else {}
