@@ -7,9 +7,11 @@ one piece, "aligned" by its weights in the form "flex". "planes" and "volumes": 
 with the width and patch that the planner gives it for the budget. Every run has one thread, two run side by side. How
 many steps fit into the time is told before all runs, by timing each network twice at once on an idle machine.
 The same number then stands for every seed, so that other programs change no score later, only "training_seconds".
-Seeds change the weights' start and which training cases are set aside, never the scored cases: every third subject, or
-fifth of the hippocampus (in the order of their names), and the held-out heads of a made-up cohort. No threshold is
-chosen: a voxel gets its most probable class.
+Seeds change the weights' start and which training cases are set aside. The scored cases are every fifth subject of the
+hippocampus in the order of their names, and the held-out heads of a made-up cohort, whatever the seed. Pictures are few
+and unlike each other, so each of three seeds scores another third, and every picture is scored once: every third
+subject in the order of kind, size and name, all pictures of a subject together. No threshold is chosen: a voxel gets
+its most probable class.
 
 Pictures go in as the recipe says, whole and mirrored along both axes, and once more by windows. Their table has the
 intersection over union beside Dice, and for nuclei a row of Otsu's threshold on the mean of the colours, with the
@@ -123,25 +125,27 @@ class Dataset:
     Attributes:
         recipe, layout, subject_pattern: of the import.
         every: every so many-th subject is scored; 0: the data say which.
+        by_seed: whether each seed scores another of these parts.
         mask_of_instances: labels lie in the folder of this name, an index an instance.
     """
 
     recipe: str
     layout: str
     every: int = 0
+    by_seed: bool = False
     subject_pattern: str | None = None
     masks: str | None = None
 
 
 DATASETS = {
     "hippocampus": Dataset("hippocampus", "folders", every=5),
-    "nuclei": Dataset("planar", "planar_folders", every=3, masks="instances"),
-    "ventricle": Dataset("planar", "planar_folders", every=3, subject_pattern=r"^(SC-.*-\d+)-IM"),
+    "nuclei": Dataset("planar", "planar_folders", every=3, by_seed=True, masks="instances"),
+    "ventricle": Dataset("planar", "planar_folders", every=3, by_seed=True, subject_pattern=r"^(SC-.*-\d+)-IM"),
     "heads": Dataset("demo", "bonbid"),
 }
 
 
-def made_data(dataset: str, source: Path, work: Path, tiny: bool) -> tuple[Path, tuple[str, ...]]:
+def made_data(dataset: str, source: Path, work: Path, seed: int, *, tiny: bool) -> tuple[Path, tuple[str, ...]]:
     """Import the data into a workspace and return its configuration, with the changes that it needs."""
     about, toml = DATASETS[dataset], work / "neoseg.toml"
     if dataset == "heads":
@@ -153,7 +157,9 @@ def made_data(dataset: str, source: Path, work: Path, tiny: bool) -> tuple[Path,
         import_folder(source, work, about.layout, recipe=about.recipe, options=options, overwrite=True)
         if about.every:
             cases = read_cases(work / "cases.csv")
-            scored = sorted({case.subject for case in cases})[about.every // 2 :: about.every]
+            kinds = kinds_and_sizes(source)
+            subjects = sorted({case.subject for case in cases}, key=lambda name: (kinds.get(name, ""), name))
+            scored = subjects[seed % about.every if about.by_seed else about.every // 2 :: about.every]
             parts = [replace(c, split="test" if c.subject in scored else "train") for c in cases]
             write_cases(parts, work / "cases.csv")
     template = source.parent / "atlas" / "atlas"
@@ -162,7 +168,7 @@ def made_data(dataset: str, source: Path, work: Path, tiny: bool) -> tuple[Path,
 
 def configured(table: str, name: str, given: argparse.Namespace, work: Path, *more: str) -> RunConfig:
     """Return the configuration of one run, in a workspace of its own."""
-    toml, needed = made_data(given.dataset, given.source, work, given.tiny)
+    toml, needed = made_data(given.dataset, given.source, work, given.seeds[0], tiny=given.tiny)
     length = {"steps": given.steps} if given.steps else {"time_budget_s": 60 * given.minutes}
     budget = ["training.steps_per_epoch=5"] if given.tiny else []
     common = ["jobs=1", "fold_jobs=1", "threads=1", "rules=[]", f"plan.core_minutes={given.minutes}", *budget, *needed]
@@ -321,7 +327,7 @@ def one_run(given: argparse.Namespace) -> None:
             "training_seconds": round(done["seconds"], 1),
             **scores(session, given.dataset),
             "again": scored_again(session, given),
-            **({"otsu": scores_of_otsu(session)} if given.dataset == "nuclei" and given.seeds == [0] else {}),
+            **({"otsu": scores_of_otsu(session)} if given.dataset == "nuclei" else {}),
         },
     )
 
@@ -406,30 +412,30 @@ def table_of(
 
 
 def by_kind(entries: Sequence[Mapping[str, Any]], kinds: Mapping[str, str]) -> dict[str, dict[str, float]]:
-    """Return mean Dice and mean intersection over union of each kind of picture, and of all."""
+    """Return mean Dice and intersection over union of each kind of picture, and of all; seeds are averaged first."""
     dice: dict[str, list[float]] = {}
     for entry in entries:
         for name, case in entry["cases"].items():
-            own = [v for k, v in case.items() if k not in ("subject", "lesions")]
-            for kind in ("all", kinds[name]):
-                dice.setdefault(kind, []).extend(own)
+            dice.setdefault(name, []).extend(v for k, v in case.items() if k not in ("subject", "lesions"))
+    groups = {"all": list(dice), **{kind: [n for n in dice if kinds[n] == kind] for kind in set(kinds.values())}}
     return {
         kind: {
-            "pictures": len(v) // len(entries),
-            "dice": round(float(np.mean(v)), 4),
-            "iou": round(float(np.mean([as_iou(d) for d in v])), 4),
+            "pictures": len(names),
+            "dice": round(float(np.mean([np.mean(dice[n]) for n in names])), 4),
+            "iou": round(float(np.mean([np.mean([as_iou(d) for d in dice[n]]) for n in names])), 4),
         }
-        for kind, v in sorted(dice.items())
+        for kind, names in sorted(groups.items())
+        if names
     }
 
 
-def kinds_of(source: Path) -> dict[str, str]:
-    """Return the kind of each picture where the data have a list of them ("colour_256x320": "colour")."""
+def kinds_and_sizes(source: Path) -> dict[str, str]:
+    """Return the kind and size of each picture where the data have a list of them, such as "colour_256x320"."""
     path = source / "index.csv"
     if not path.is_file():
         return {}
     with path.open(newline="", encoding="utf-8") as stream:
-        return {row["image_id"]: row["kind_and_size"].split("_")[0] for row in csv.DictReader(stream)}
+        return {row["image_id"]: row["kind_and_size"] for row in csv.DictReader(stream)}
 
 
 def main() -> None:
@@ -455,7 +461,8 @@ def main() -> None:
     result = given.result or RESULTS / f"equal_time_{given.table}_{given.dataset}.json"
     start, runs = time.monotonic(), [(seed, name) for seed in given.seeds for name in names]
     # Once, so that runs side by side find the data and the shared plan made.
-    made_data(given.dataset, given.source, given.folder / given.table / given.dataset / "plan", given.tiny)
+    plan = given.folder / given.table / given.dataset / "plan"
+    made_data(given.dataset, given.source, plan, given.seeds[0], tiny=given.tiny)
     before = read_json(result) if result.is_file() else {"minutes": given.minutes, "steps": {}, "entries": {}}
     if before["minutes"] != given.minutes:
         raise SystemExit(f"{result} has runs of {before['minutes']:g} minutes: name another --result")
@@ -469,7 +476,8 @@ def main() -> None:
         }
         rows = [*(row for name in names for row in (name, name + IN_ONE_PIECE, name + BY_WINDOWS)), OTSU]
         about = {"what": __doc__, "machine": timed_on, "minutes": given.minutes, "dataset": given.dataset}
-        table = table_of(rows, found | pieces, kinds_of(given.source), flat=given.table == "planes")
+        kinds = {name: kind.split("_")[0] for name, kind in kinds_and_sizes(given.source).items()}
+        table = table_of(rows, found | pieces, kinds, flat=given.table == "planes")
         write_json(result, {**about, "table": table, "steps": steps, "entries": entries})
 
     def work(run: tuple[int, str]) -> None:
