@@ -60,6 +60,14 @@ def test_what_is_chosen_for_one_class_and_for_several() -> None:
         ({**MINIMAL, "window": {"mirror_axes": [3]}}, r"window\.mirror_axes = \[3\]: .*each at most once"),
         ({**MINIMAL, "window": {"mirror_axes": [0, 1, 0]}}, r"window\.mirror_axes = \[0, 1, 0\]: .*each at most once"),
         ({**MINIMAL, "window": {"whole": True}}, r"window\.whole needs .* set network\.size to \"flex\" or \"free\""),
+        (
+            {**MINIMAL, "folds": {"inner_share": 0}, "training": {"schedule": "plateau"}},
+            r"training\.schedule = \"plateau\" looks .* or remove training\.schedule",
+        ),
+        (
+            {**MINIMAL, "folds": {"inner_share": 0}, "training": {"early_stop_patience": 9}},
+            r"early_stop_patience looks .* set folds\.inner_share to 0\.2, or remove training\.early_stop_patience",
+        ),
         ({**SEVERAL, "postprocess": {"thresholds": [0.4]}}, r"postprocess\.thresholds has no use with 2 classes"),
         ({**SEVERAL, "postprocess": {"minimum_lesion_mm3": [9.0]}}, r"minimum_lesion_mm3 has no use with 2 classes"),
         ({**SEVERAL, "postprocess": {"criterion": "both"}}, r"criterion has no use .*keep_largest is \[0\]"),

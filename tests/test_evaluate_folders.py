@@ -16,6 +16,7 @@ import pytest
 import SimpleITK as sitk  # noqa: N813 - the name that its documentation uses
 
 from fault_scene import Done
+from neoseg.data.layouts import ImportOptions
 from neoseg.errors import ConfigError, GeometryError, InputError
 from neoseg.metrics.presets import bonbid
 from neoseg.pipeline.evaluate_folders import evaluate_folders
@@ -201,7 +202,7 @@ def test_intervals_draw_subjects_that_the_names_tell(tmp_path: Path, neoseg: Cal
             write(truth / f"{child}-{visit}.mha", ball((9, 11, 6), 5))
             write(prediction / f"{child}-{visit}.mha", ball((centre, 11, 6), 5))
     apart = evaluate_folders(truth, prediction)["summary"]["dice"]
-    together = evaluate_folders(truth, prediction, subject_pattern="^[AB]")
+    together = evaluate_folders(truth, prediction, options=ImportOptions(subject_pattern="^[AB]"))
     low, high = together["summary"]["dice"]["interval"]
     assert (low, high) == pytest.approx((min(dice := each_dice(together)), max(dice)))
     assert low < apart["interval"][0] < apart["interval"][1] < high
@@ -216,3 +217,20 @@ def test_intervals_draw_subjects_that_the_names_tell(tmp_path: Path, neoseg: Cal
 
 def each_dice(table: dict[str, Any]) -> list[float]:
     return [scores["dice"] for scores in table["cases"].values()]
+
+
+def test_many_values_are_asked_about_and_instances_are_one_class(tmp_path: Path) -> None:
+    truth, prediction = tmp_path / "truth", tmp_path / "prediction"
+    numbers = np.zeros((20, 24, 12), np.uint16)
+    numbers[:2, :, 0] = 231 + np.arange(48).reshape(2, 24)  # 255 is among them
+    write(truth / "a_masks.mha", numbers)
+    found = (numbers > 0).astype(np.uint8) * 255
+    found[0] = 0
+    write(prediction / "a.mha", found)
+    with pytest.raises(InputError, match=r"truth: the labels hold 48 different values .*--masks instances"):
+        evaluate_folders(truth, prediction)
+    assert len(evaluate_folders(truth, prediction, options=ImportOptions(masks="classes"))["cases"]["a"]) > 48
+    together = evaluate_folders(truth, prediction, options=ImportOptions(masks="instances"))["cases"]["a"]
+    assert together["dice"] == pytest.approx(2 / 3)
+    with pytest.raises(ConfigError, match="--masks instances: a preset knows"):
+        evaluate_folders(truth, prediction, preset="bonbid", options=ImportOptions(masks="instances"))

@@ -18,14 +18,18 @@ from neoseg.errors import InputError
 @given(
     subjects=st.lists(st.integers(0, 30), min_size=1, max_size=60),
     count=st.integers(2, 5),
+    share=st.sampled_from([0.0, 0.1, 0.2]),
     seed=st.integers(0, 99),
 )
-def test_no_subject_on_two_sides_and_every_case_scored_once(subjects: list[int], count: int, seed: int) -> None:
+def test_no_subject_on_two_sides_and_every_case_scored_once(
+    subjects: list[int], count: int, share: float, seed: int
+) -> None:
     groups = {f"case{i}": f"subject{s}" for i, s in enumerate(subjects)}
     burden = {case: (i / len(groups)) ** 2 for i, case in enumerate(groups)}
-    too_few = len(set(subjects)) < (4 if count == 2 else count)
+    too_few = len(set(subjects)) < (4 if count == 2 and share else count)
     with pytest.raises(InputError, match="need at least") if too_few else nullcontext():
-        folds = make_folds(groups, burden, FoldsConfig(count=count), np.random.default_rng(seed))
+        config = FoldsConfig(count=count, inner_share=share)
+        folds = make_folds(groups, burden, config, np.random.default_rng(seed))
     if too_few:
         return
     scored = sorted(c for f in folds for c in f.validation)
@@ -33,7 +37,7 @@ def test_no_subject_on_two_sides_and_every_case_scored_once(subjects: list[int],
     for fold in folds:
         assert sorted((*fold.train, *fold.inner, *fold.validation)) == sorted(groups)
         sides = [{groups[c] for c in side} for side in (fold.train, fold.inner, fold.validation)]
-        assert all(sides)
+        assert sides[0] and sides[2] and bool(sides[1]) == (share > 0)
         assert not sides[0] & sides[1] and not sides[0] & sides[2] and not sides[1] & sides[2]
 
 
@@ -61,6 +65,16 @@ def test_too_few_subjects_are_refused() -> None:
     assert (
         len(make_folds(cases | more, dict.fromkeys("abcd", 0.0), FoldsConfig(count=3), np.random.default_rng(0))) == 3
     )
+
+
+def test_two_subjects_are_enough_for_two_folds_when_none_chooses() -> None:
+    alone = FoldsConfig(count=2, inner_share=0)
+    folds = make_folds({"a": "s1", "b": "s2"}, {"a": 0.1, "b": 0.2}, alone, np.random.default_rng(0))
+    assert {fold.train for fold in folds} == {fold.validation for fold in folds} == {("a",), ("b",)}
+    with pytest.raises(InputError, match=r"but 2 folds need at least 2; add cases"):
+        make_folds({"a": "s1"}, {"a": 0.1}, alone, np.random.default_rng(0))
+    with pytest.raises(InputError, match=r"but 5 folds need at least 5; set folds\.count = 2 or add"):
+        make_folds({"a": "s1", "b": "s2"}, {"a": 0.1, "b": 0.2}, FoldsConfig(inner_share=0), np.random.default_rng(0))
 
 
 def test_an_edited_file_that_splits_a_subject_is_refused(tmp_path: Path) -> None:

@@ -6,9 +6,11 @@ import struct
 import zlib
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Literal
 
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -368,3 +370,35 @@ def test_nan_and_infinity_are_grey_values_and_told_as_such(tmp_path: Path) -> No
         load_images(Case(case="x", subject="x", images={"grey": path}), ["grey"])
     with pytest.raises(InputError, match=r"x\.tif: the label holds the values \[inf, nan\], but only 0 and"):
         LabelSet.of({"nucleus": 1}).encode(read_label(path).array, str(path))
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("kind", ["uint8", "uint16", "int16", "int32", "float32"])
+def test_numbers_of_both_byte_orders_are_read_packed_or_not(
+    tmp_path: Path, kind: str, order: Literal["<", ">"], compression: str | None
+) -> None:
+    values = (np.arange(35).reshape(5, 7) * 3 - (0 if kind.startswith("u") else 50)).astype(kind)
+    for name, more in (("strips", {}), ("tiles", {"tile": (16, 16)})):
+        path = tmp_path / f"{name}.tif"
+        tifffile.imwrite(path, values, byteorder=order, compression=compression, **more)
+        np.testing.assert_array_equal(read_volume(path).array[0].T, values)
+
+
+@pytest.mark.parametrize("samples", [2, 4, 5])
+def test_more_numbers_a_pixel_than_are_read_are_refused(tmp_path: Path, samples: int) -> None:
+    colour = "minisblack" if samples == 2 else "rgb"
+    values = np.full((5, 7, samples), 255, np.uint8)
+    extra = ["unspecified"] * (1 if samples == 2 else samples - 3)
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric=colour, planarconfig="contig", extrasamples=extra)
+    with pytest.raises(InputError, match=f"a.tif: it holds {samples} numbers a pixel"):
+        volumes_in(tmp_path / "a.tif")
+    if samples < 5:
+        tifffile.imwrite(tmp_path / "b.tif", values, photometric=colour, planarconfig="contig", extrasamples=[2])
+        assert read_volume(tmp_path / "b.tif").array.shape == (1, 7, 5)
+
+
+def test_a_big_endian_bigtiff_is_refused_by_its_name(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", np.ones((5, 7), np.uint8), byteorder=">", bigtiff=True)
+    with pytest.raises(InputError, match="BigTIFF with big-endian numbers is not read"):
+        read_volume(tmp_path / "a.tif")

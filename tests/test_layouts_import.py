@@ -355,7 +355,49 @@ def test_a_mask_of_1_and_255_has_two_classes(tmp_path: Path) -> None:
         picture(tmp_path / "masks" / f"{name}.png", *values)
     data = planar(tmp_path)
     assert data.labels == {"label_1": 1, "label_255": 255}
-    assert any(note.startswith("Masks that hold both 1 and 255 (a.png) have two classes") for note in data.notes)
+    assert any(note.startswith("Masks that hold 255 beside other values (a.png) have it") for note in data.notes)
+
+
+def test_255_beside_classes_is_told(tmp_path: Path) -> None:
+    for name, values in (("a", (3, 15, 255)), ("b", (3,)), ("c", (255,))):
+        picture(tmp_path / "images" / f"{name}.png", shape=(9, 9))
+        picture(tmp_path / "masks" / f"{name}.png", *values, shape=(9, 9))
+    data = planar(tmp_path)
+    assert data.labels == {"label_3": 3, "label_15": 15, "label_255": 255}
+    assert any("255 beside other values (a.png)" in note and "borders" in note for note in data.notes)
+
+
+def test_a_mask_that_bears_the_name_of_a_picture_is_of_that_picture(tmp_path: Path) -> None:
+    for name in ("a", "a_seg", "b"):
+        picture(tmp_path / "images" / f"{name}.png")
+    for name in ("a_seg", "b_seg"):
+        picture(tmp_path / "masks" / f"{name}.png", 1)
+    found = {case.case: case.label and case.label.name for case in planar(tmp_path).cases}
+    assert found == {"a": None, "a_seg": "a_seg.png", "b": "b_seg.png"}
+    picture(tmp_path / "masks" / "a.png", 1)
+    found = {case.case: case.label and case.label.name for case in planar(tmp_path).cases}
+    assert found == {"a": "a.png", "a_seg": "a_seg.png", "b": "b_seg.png"}
+
+
+def test_a_folder_among_masks_that_belongs_to_no_picture_is_named_and_left_alone(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        picture(tmp_path / "images" / f"{name}.png")
+        picture(tmp_path / "masks" / f"{name}.png", 1)
+    picture(tmp_path / "masks" / "preview" / "x.png", 255)
+    data = planar(tmp_path)
+    assert data.labels == {"foreground": 1} and not data.merged
+    assert [case.case for case in data.cases] == ["a", "b"]
+    assert any("Images in masks/preview/ were not imported" in note for note in data.notes)
+
+
+def test_an_empty_folder_of_instances_is_named(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        picture(tmp_path / "images" / f"{name}.png")
+    picture(tmp_path / "masks" / "a" / "1.png", 255)
+    (tmp_path / "masks" / "b").mkdir()
+    data = planar(tmp_path)
+    assert list(data.merged) == ["a"]
+    assert any("masks/b: this folder holds no mask, so b.png counts as not labelled" in note for note in data.notes)
 
 
 def test_values_are_classes_and_many_have_to_be_told(tmp_path: Path) -> None:

@@ -164,6 +164,17 @@ class RunConfig(BaseModel, frozen=True, extra="forbid"):
         return self
 
     @model_validator(mode="after")
+    def _something_is_validated(self) -> RunConfig:
+        plateau = self.training.decided_schedule == "plateau"
+        if self.folds.inner_share == 0 and (plateau or self.training.early_stop_patience is not None):
+            setting = 'training.schedule = "plateau"' if plateau else "training.early_stop_patience"
+            raise ValueError(
+                f"{setting} looks at validation cases, and folds.inner_share = 0 sets none aside; set "
+                f"folds.inner_share to 0.2, or remove {setting.split()[0]}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _sizes_suit_the_network(self) -> RunConfig:
         wanted = {
             "window.whole needs a network that takes volumes": (self.window.whole, "window.whole to false"),

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from .console import print_json, print_lines, progress_for
-from .options import Changes, ConfigFile, Json, Quiet, SubjectPattern, WorkspaceFolder, configured
+from .options import Changes, ConfigFile, Json, Masks, Quiet, SubjectPattern, WorkspaceFolder, configured, meaning_of
 
 __all__ = ["check", "import_", "info"]
 
@@ -25,21 +25,14 @@ def import_(
         bool, typer.Option("--overwrite", help="Replace cases.csv, neoseg.toml and merged_masks/.")
     ] = False,
     subject_pattern: SubjectPattern = None,
-    masks: Annotated[
-        str | None,
-        typer.Option("--masks", help="What the values of masks are: classes or instances; default: told."),
-    ] = None,
+    masks: Masks = None,
     as_json: Json = False,
 ) -> None:
     """Write cases.csv and neoseg.toml for a folder of scans; copies and renames nothing."""
     from ..data.layouts import ImportOptions
-    from ..errors import ConfigError
     from ..pipeline.import_data import import_folder
 
-    if masks not in (None, "classes", "instances"):
-        raise ConfigError(f"--masks {masks}: classes or instances is wanted.")
-    meaning: Any = masks
-    options = ImportOptions(subject_pattern=subject_pattern, masks=meaning)
+    options = ImportOptions(subject_pattern=subject_pattern, masks=meaning_of(masks))
     done = import_folder(folder, workspace or Path(), layout, recipe=recipe, overwrite=overwrite, options=options)
     data = done.data
     labelled = sum(c.label is not None for c in data.cases)

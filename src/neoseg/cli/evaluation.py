@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from .console import print_json, print_lines, progress_for
-from .options import Changes, ConfigFile, Json, Quiet, SubjectPattern, WorkspaceFolder, configured
+from .options import Changes, ConfigFile, Json, Masks, Quiet, SubjectPattern, WorkspaceFolder, configured, meaning_of
 
 __all__ = ["evaluate"]
 
@@ -28,6 +28,7 @@ def evaluate(
         typer.Option("--tolerance-mm", help="Tolerance of NSD for masks, default 2; a run has evaluate.tolerance_mm."),
     ] = None,
     subject_pattern: SubjectPattern = None,
+    masks: Masks = None,
     workspace: WorkspaceFolder = None,
     changes: Changes = None,
     quiet: Quiet = False,
@@ -42,6 +43,7 @@ def evaluate(
             "--output": output,
             "--tolerance-mm": tolerance_mm,
             "--subject-pattern": subject_pattern,
+            "--masks": masks,
         }
         if unused := [name for name, value in beside.items() if value is not None]:
             raise ConfigError(
@@ -62,6 +64,7 @@ def evaluate(
             "evaluate: masks of --truth and --prediction are scored without a configuration; leave out CONFIG, "
             "--workspace and --set."
         )
+    from ..data.layouts import ImportOptions
     from ..pipeline.evaluate_folders import evaluate_folders
 
     table = evaluate_folders(
@@ -70,7 +73,7 @@ def evaluate(
         preset=preset,
         tolerance_mm=tolerance_mm,
         output=output,
-        subject_pattern=subject_pattern,
+        options=ImportOptions(subject_pattern=subject_pattern, masks=meaning_of(masks)),
         progress=progress_for(quiet),
     )
     if as_json:

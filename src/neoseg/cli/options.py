@@ -11,6 +11,7 @@ import typer
 
 if TYPE_CHECKING:
     from ..config import RunConfig
+    from ..data.layouts.imported import Meaning
 
 __all__ = [
     "Changes",
@@ -23,6 +24,7 @@ __all__ = [
     "FoldsSideBySide",
     "InitFrom",
     "Json",
+    "Masks",
     "Quiet",
     "Steps",
     "SubjectPattern",
@@ -31,6 +33,7 @@ __all__ = [
     "configured",
     "folds_of",
     "length_of",
+    "meaning_of",
     "seconds_in",
 ]
 
@@ -41,6 +44,12 @@ SubjectPattern = Annotated[
         "--subject-pattern",
         metavar="REGEX",
         help="Regular expression that finds the subject in the name of a case: its first group, else all of it.",
+    ),
+]
+Masks = Annotated[
+    str | None,
+    typer.Option(
+        "--masks", help="What the values of masks are: classes, or instances of one class; default: told, or asked."
     ),
 ]
 WorkspaceFolder = Annotated[Path | None, typer.Option("--workspace", help="Folder of results and of neoseg.toml.")]
@@ -144,6 +153,20 @@ def length_of(epochs: int | None, steps: int | None, time: str | None) -> dict[s
         told = " and ".join(names[field] for field in found)
         raise ConfigError(f"{told} {'both' if len(found) == 2 else 'all'} set the length of the training; give one.")
     return found
+
+
+def meaning_of(masks: str | None) -> Meaning | None:
+    """Return what --masks says.
+
+    Raises:
+        ConfigError: a word that is neither.
+    """
+    from ..errors import ConfigError
+
+    match masks:
+        case None | "classes" | "instances":
+            return masks
+    raise ConfigError(f"--masks {masks}: classes or instances is wanted.")
 
 
 def seconds_in(text: str) -> float:

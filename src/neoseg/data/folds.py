@@ -20,18 +20,19 @@ class FoldsConfig(BaseModel, frozen=True, extra="forbid"):
 
     Attributes:
         count: number of folds of the cross-validation.
-        inner_share: share of each fold's training cases that is set aside to choose the epoch and to stop early.
+        inner_share: share of each fold's training cases that is set aside to choose the epoch and to stop early; 0: the
+            network learns from all of them, and its last epoch predicts.
     """
 
     count: int = Field(5, ge=2)
-    inner_share: float = Field(0.2, gt=0, lt=0.5)
+    inner_share: float = Field(0.2, ge=0, lt=0.5)
 
 
 @dataclass(frozen=True)
 class Fold:
     """One fold: ``train`` moves the weights, ``inner`` chooses the epoch, ``validation`` is scored and never looked at.
 
-    No subject stands in two of the three.
+    No subject stands in two of the three; ``inner`` may be empty.
     """
 
     train: tuple[str, ...]
@@ -42,16 +43,17 @@ class Fold:
 def too_few_subjects(count: int, config: FoldsConfig) -> str | None:
     """Return one sentence when so many subjects cannot be divided into the folds, else None.
 
-    Each fold needs one subject to train with, one to choose with and one to score.
+    Each fold needs one subject to train with, one to score and, with an inner share, one to choose with.
     """
+    chooses = config.inner_share > 0
     # of three subjects a half is two, and one alone is left for training and for choosing
-    needed = 4 if config.count == 2 else config.count
+    needed = 4 if chooses and config.count == 2 else config.count
     if count >= needed:
         return None
-    less = f"set folds.count = {count} or add cases" if count >= 3 else "add cases"
+    less = f"set folds.count = {count} or add cases" if count >= (3 if chooses else 2) else "add cases"
     return (
-        f"folds: {count} subjects with a label were given, but {config.count} folds with an inner split need at least "
-        f"{needed}; {less}."
+        f"folds: {count} subjects with a label were given, but {config.count} folds"
+        f"{' with an inner split' if chooses else ''} need at least {needed}; {less}."
     )
 
 
@@ -67,7 +69,8 @@ def make_folds(
         generator: all randomness.
 
     Raises:
-        InputError: too few subjects: each fold needs one to train with, one to choose with and one to score.
+        InputError: too few subjects: each fold needs one to train with, one to score and, with an inner share, one to
+            choose with.
     """
     members: dict[str, list[str]] = {}
     for case, subject in subjects.items():
@@ -79,8 +82,10 @@ def make_folds(
     folds = []
     for held in groups:
         rest = [s for s in sorted(members) if s not in held]
-        parts = max(2, round(1 / config.inner_share))
-        inner = _deal(rest, weight, min(parts, len(rest)), generator)[0]
+        inner: set[str] = set()
+        if config.inner_share:
+            parts = max(2, round(1 / config.inner_share))
+            inner = _deal(rest, weight, min(parts, len(rest)), generator)[0]
         train = [s for s in rest if s not in inner]
         folds.append(
             Fold(*(tuple(sorted(c for s in group for c in members[s])) for group in (train, sorted(inner), held)))

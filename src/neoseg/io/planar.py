@@ -39,15 +39,21 @@ COLOURS = ("red", "green", "blue")
 """Names of the channels of a picture in colour, in the order of its volumes."""
 
 _GREY = ("1", "L", "LA", "I", "F")
-_COLOUR = ("RGB", "RGBA", "RGBX")
+_COLOUR = ("RGB", "RGBA")
 _DAMAGE = (
     OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, AttributeError, OverflowError, RuntimeError,
     AssertionError, struct.error, zlib.error, UserWarning,
 )  # fmt: skip
 """What Pillow raises on damaged files."""
 
-_ORIENTATION, _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 274, 258, 262, 339
+_ORIENTATION, _BITS, _PHOTOMETRIC, _SAMPLES, _EXTRA_SAMPLES, _SAMPLE_FORMAT = 274, 258, 262, 277, 338, 339
 """Tags of TIFF; the first one of Exif too."""
+
+_ALPHA = (1, 2)
+"""What an extra sample of TIFF has to be called (_EXTRA_SAMPLES) to say how opaque a pixel is."""
+
+_NATIVE = {"I;16BS": "I;16NS", "I;32BS": "I;32NS", "F;32BF": "F;32NF"}
+"""Big-endian kinds of numbers to those of this machine, in Pillow's names."""
 
 _MARKED = {"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"}
 """Parts of a PNG that may say how it is turned."""
@@ -147,6 +153,8 @@ def _opened(path: Path) -> Iterator[Image]:
 
     with path.open("rb") as stream:
         begins = stream.read(12)
+    if begins.startswith(b"MM\0+"):  # which Pillow takes for damaged
+        raise InputError(f"{path}: a BigTIFF with big-endian numbers is not read; save it as an ordinary TIFF.")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # on unknown tags, and on large pictures, which are measured here
@@ -222,6 +230,19 @@ def _tags(image: Any) -> Mapping[int, Any]:
 
 
 def _channels(path: Path, image: Image) -> int:
+    channels = _named_channels(path, image)
+    tags = _tags(image)
+    samples, extra = tags.get(_SAMPLES, channels), tags.get(_EXTRA_SAMPLES) or (0,)
+    if image.mode != "P" and samples > channels + (extra[0] in _ALPHA):
+        raise InputError(
+            f"{path}: it holds {samples} numbers a pixel, but a picture here has one channel or red, green and blue; "
+            "save it as grey or RGB, or each channel as a file of its own and name them in cases.csv."
+        )
+    return channels
+
+
+def _named_channels(path: Path, image: Image) -> int:
+    """Return how many channels the kind of pixel has, by Pillow's name of it."""
     grey_with_alpha = _name(path) == "PNG" and _png_bits(path)[1] == 4  # of 16 bits it is RGBA to Pillow
     if image.mode == "L" and _tags(image).get(_SAMPLE_FORMAT, (1,))[0] == 2:  # Pillow would read -1 as 255
         raise InputError(f"{path}: numbers of 8 bits with a sign (int8) are not read; save it as int32 or float32.")
@@ -256,6 +277,7 @@ def _narrow(path: Path, image: Image, *, indices: bool) -> NDArray[Any]:
         return as_read(np.asarray(image)[None], path)
     if image.mode == "P":
         return _without_alpha(path, np.asarray(image.convert("RGBA")))
+    _unpack_once(image)
     array = np.asarray(image)
     if "transparency" in image.info:
         key = np.asarray(image.info["transparency"])
@@ -267,9 +289,15 @@ def _narrow(path: Path, image: Image, *, indices: bool) -> NDArray[Any]:
         raise InputError(
             f"{path}: it holds values above 2147483647 (uint32), which are not read; save it as int32 or float32."
         )
-    if image.mode == "RGBX":
-        array = array[..., :3]
     return _without_alpha(path, array) if image.mode in ("LA", "RGBA") else _first(as_read(array, path))
+
+
+def _unpack_once(image: Any) -> None:
+    """Keep Pillow from swapping the bytes of compressed big-endian numbers that libtiff has swapped already."""
+    for index, tile in enumerate(image.tile):
+        if tile.codec_name == "libtiff":
+            kind, *more = tile.args
+            image.tile[index] = tile._replace(args=(_NATIVE.get(kind, kind), *more))
 
 
 def _as_stored(path: Path, image: Image, array: NDArray[Any]) -> NDArray[Any]:

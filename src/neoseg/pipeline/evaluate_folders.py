@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..data.layouts.files import refuse_unclear
+from ..data.layouts.imported import ImportOptions, Meaning
 from ..data.layouts.subject_names import subjects_named
 from ..errors import ConfigError, GeometryError, InputError
 from ..io import endings, is_planar, read_label, stem_of
@@ -21,7 +24,7 @@ __all__ = ["evaluate_folders", "pair_masks"]
 
 TOLERANCE_MM = 2.0
 
-_ROLE = re.compile(r"[_-](lesion|label|labels|seg|segmentation|mask|gt|truth|pred|prediction)$", re.IGNORECASE)
+_ROLE = re.compile(r"[_-](lesion|labels?|seg|segmentation|masks?|gt|truth|pred|prediction)$", re.IGNORECASE)
 
 
 def evaluate_folders(
@@ -31,49 +34,55 @@ def evaluate_folders(
     preset: str | None = None,
     tolerance_mm: float | None = None,
     output: Path | str | None = None,
-    subject_pattern: str | None = None,
+    options: ImportOptions | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Score every pair of masks.
 
     Without a preset each value other than 0 that any mask holds is a class, scored in every case, also where that case
-    lacks it; grids must be equal. With a preset, values, spacings and empty masks are treated as that official scorer
-    treats them.
+    lacks it, unless the values number instances; grids must be equal. With a preset, values, spacings and empty masks
+    are treated as that official scorer treats them.
 
     Args:
         truth, prediction: folders of masks, paired by file name (without ending and a trailing "_lesion", "_seg"...).
         preset: a name in ``neoseg.metrics.PRESETS``.
         tolerance_mm: tolerance of NSD; by default 2 mm, or that of the preset, which takes no other.
         output: where to write the scores as CSV.
-        subject_pattern: finds in the name of a case whose it is, see
-            :func:`neoseg.data.layouts.subject_names.subjects_named`; intervals draw subjects, each with all of its
-            cases. By default each case is of another.
+        options: ``subject_pattern`` finds in the name of a case whose it is, and intervals draw subjects, each with all
+            of its cases; by default each case is of another. Where ``masks`` are "instances", the one class is wherever
+            a mask is not 0; by default values are classes, and more than 16 of them are refused.
         progress: the listener; default none.
 
     Returns:
         ``cases`` (a mapping of scores each), ``summary`` by metric, ``notes``.
 
     Raises:
-        ConfigError: there is no such preset, or it was given together with a tolerance; the pattern finds no subject.
+        ConfigError: there is no such preset, or it was given together with a tolerance or with ``masks``; the
+            pattern finds no subject.
         InputError: a prediction is missing, a mask holds values that are not whole, references and predictions have no
-            class in common, or some references hold only 1 and the others only 255.
+            class in common, some references hold only 1 and the others only 255, or there are so many values that they
+            may number instances.
         GeometryError: the grids of a pair differ, with a preset their shapes.
     """
+    options = options or ImportOptions()
     chosen = preset_named(preset) if preset else None
     if chosen is not None and tolerance_mm is not None:
         raise ConfigError(
             f"--tolerance-mm {tolerance_mm:g}: a preset has its own tolerance; leave out --tolerance-mm, or --preset."
         )
+    if chosen is not None and options.masks is not None:
+        raise ConfigError(f"--masks {options.masks}: a preset knows what values mean; leave out --masks, or --preset.")
     pairs, notes = pair_masks(Path(truth), Path(prediction))
-    subjects = dict(
-        zip(pairs, [*pairs] if subject_pattern is None else subjects_named([*pairs], subject_pattern), strict=True)
-    )
-    classes = _classes(pairs, notes) if chosen is None else []
+    pattern = options.subject_pattern
+    subjects = dict(zip(pairs, [*pairs] if pattern is None else subjects_named([*pairs], pattern), strict=True))
+    classes = _classes(pairs, notes, options.masks) if chosen is None else []
     rows: list[Score] = []
     worst: dict[tuple[str, str], float] = {}
     with (progress or Silent()).track("Scoring", len(pairs)) as advance:
         for name, (truth_file, prediction_file) in pairs.items():
             reference, found = read_label(truth_file), read_label(prediction_file)
+            if options.masks == "instances":
+                reference, found = (replace(mask, array=mask.array != 0) for mask in (reference, found))
             if chosen is not None:
                 _note_geometry(notes, name, reference, found)
                 spacing = _stored_spacing(reference.grid)
@@ -91,7 +100,7 @@ def evaluate_folders(
             advance(1, name)
     if output is not None:
         write_scores(rows, Path(output))
-    if subject_pattern is not None:
+    if pattern is not None:
         notes.append(f"The {len(pairs)} cases are of {len(set(subjects.values()))} subjects; intervals draw subjects.")
     if chosen is not None:
         notes.append(f"Preset {chosen.name}: {chosen.text}")
@@ -136,17 +145,21 @@ def _masks_in(folder: Path) -> dict[str, Path]:
     return files
 
 
-def _classes(pairs: Mapping[str, tuple[Path, Path]], notes: list[str]) -> list[float]:
-    """Return the values that the masks hold, without 0, and note those that only predictions hold.
+def _classes(pairs: Mapping[str, tuple[Path, Path]], notes: list[str], masks: Meaning | None) -> list[float]:
+    """Return the values that the masks hold, without 0, and note those that only predictions hold; 1 of instances.
 
     Raises:
-        InputError: references and predictions have none in common, a value is not whole, or the references write one
-            class as 1 here and as 255 there.
+        InputError: references and predictions have none in common, a value is not whole, the references write one
+            class as 1 here and as 255 there, or nobody said what so many values are.
     """
     references = {truth: _values(truth) for truth, _ in pairs.values()}
-    _require_one_coding(references)
-    true = set().union(*references.values())
     mine = set().union(*(_values(prediction) for _, prediction in pairs.values()))
+    if masks == "instances":
+        return [1.0]
+    true = set().union(*references.values())
+    if masks is None:
+        refuse_unclear(next(iter(references)).parent, true)
+    _require_one_coding(references)
     if true and mine and not true & mine:
         folder = next(iter(pairs.values()))[1].parent
         raise InputError(

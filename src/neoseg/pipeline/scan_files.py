@@ -95,7 +95,10 @@ def scans_in(
         place = _place(path, channels)
         count = _volumes(path) if stacked is not None or place is None else None
         if stacked is not None and (stacked.fits(path, count) or (count is None and place is None)):
-            scans[_stem(path)] = _of_stacked(path, stacked)  # one that cannot be read: its prediction says why
+            one = _of_stacked(path, stacked)  # one that cannot be read: its prediction says why
+            if (before := scans.setdefault(_stem(path), one)) is not one:
+                first = next(iter(before.images.values()))
+                raise InputError(f"{path}: {first.name} is a scan of the same name; rename one of them.")
         elif place is None:
             left_out[path.name] = _why(path, count, channels, stacked)
         else:

@@ -103,8 +103,9 @@ def _paired(images: Path, labels: Path | None, split: str, described: dict[str, 
     by_case = _by_case(images, set(called), described)
     used: dict[str, Path] = {}
     for name in by_case:
-        alike = (called[name + suffix] for suffix in _LABEL_SUFFIXES if name + suffix in called)
-        stem = next((one for one in alike if one in label_files), None)
+        # a label that bears the name of an image is of that image
+        own = (name + suffix for suffix in _LABEL_SUFFIXES if not suffix or name + suffix not in by_case)
+        stem = next((called[one] for one in own if called.get(one) in label_files), None)
         if stem is not None:
             used[name] = label_files.pop(stem)
     used |= label_files

@@ -55,7 +55,8 @@ def matches(root: Path) -> str | None:
     parts = [part for part in _parts(root) if images_in(part.images, planar=True)]
     if not parts or any(images_in(part.images) for part in parts):
         return None
-    images = sum(len(images_in(part.images, planar=True)) for part in parts)
+    read = [part for part in parts if not _without_masks(part)]
+    images = sum(len(images_in(part.images, planar=True)) for part in read)
     masks = parts[0].masks
     where = f"{parts[0].images.relative_to(root)}/"
     return (
@@ -78,10 +79,11 @@ def planar_folders(root: Path, options: ImportOptions | None = None) -> Imported
     merged: dict[str, list[Path]] = {}
     notes: list[str] = []
     for part in parts:
-        if part.split == "test" and part.masks is None:
-            notes.append(f"{part.images.name}/ has no masks and was left out; predict it with `neoseg predict`.")
+        if _without_masks(part):
+            where = part.images.relative_to(root)
+            notes.append(f"{where}/ has no masks and was left out; predict it with `neoseg predict`.")
             continue
-        cases += _paired(part, merged)
+        cases += _paired(part, merged, notes)
     if not any(case.images for case in cases):
         others = files_of_other_kinds(root, planar=True, deep=2)
         told = f" {told_left_out(others, root)}" if others else ""
@@ -95,7 +97,7 @@ def planar_folders(root: Path, options: ImportOptions | None = None) -> Imported
     if instances and options.masks is None and not merged:
         names = sorted({part.masks.name for part in parts if part.masks is not None})
         notes.append(f"By the name {', '.join(names)}/ the values number instances; each above 0 is the one class.")
-    notes += _left_out(root, parts)
+    notes += _left_out(root, parts, {files[0].parent for files in merged.values()})
     if (root / "dataset.json").is_file():
         notes.append("dataset.json is not read for pictures; name the classes in [labels].")
     if alone := [case.case for case in cases if case.label is None and case.case not in merged]:
@@ -118,6 +120,11 @@ def planar_folders(root: Path, options: ImportOptions | None = None) -> Imported
     )
 
 
+def _without_masks(part: _Part) -> bool:
+    """Tell whether the pictures are held out, and none of them can be scored."""
+    return part.split == "test" and part.masks is None
+
+
 def _parts(root: Path) -> Iterator[_Part]:
     """Give the folders of each split."""
     for split in ("train", "test"):
@@ -132,42 +139,43 @@ def _parts(root: Path) -> Iterator[_Part]:
             break
 
 
-def _left_out(root: Path, parts: Sequence[_Part]) -> list[str]:
+def _left_out(root: Path, parts: Sequence[_Part], merged: set[Path]) -> list[str]:
     """Return notes about the files and folders that are not read."""
     used = [folder for part in parts for folder in (part.images, part.masks) if folder is not None]
     others = [file for folder in used for file in files_of_other_kinds(folder, planar=True, deep=1)]
-    instances = [f for part in parts if part.masks is not None for f in part.masks.iterdir() if f.is_dir()]
     notes = [told_left_out(others, root)] if others else []
-    return notes + unused_folders(root, used + instances, planar=True)
+    return notes + unused_folders(root, [*used, *merged], planar=True)
 
 
-def _paired(part: _Part, merged: dict[str, list[Path]]) -> list[Case]:
-    """Return the cases of a split; one whose mask is a folder is entered in ``merged``."""
+def _paired(part: _Part, merged: dict[str, list[Path]], notes: list[str]) -> list[Case]:
+    """Return the cases of a split; one whose mask is a folder of its own is entered in ``merged``."""
     images = images_in(part.images, planar=True)
     files = images_in(part.masks, planar=True) if part.masks is not None else {}
-    folders: dict[str, list[Path]] = {}
+    folders: dict[str, Path] = {}
     for folder in sorted(part.masks.iterdir()) if part.masks is not None else []:
-        if folder.is_dir() and (inside := list(images_in(folder, planar=True).values())):
-            folders[unicodedata.normalize("NFC", folder.name)] = inside
-            if others := files_of_other_kinds(folder, planar=True):
-                raise InputError(
-                    f"{others[0]}: this file lies among masks of one instance each, but files of its kind are not "
-                    f"read, and the mask of the picture would lack it; convert it to {convert_to(others[:1])}."
-                )
+        if folder.is_dir():
+            folders[unicodedata.normalize("NFC", folder.name)] = folder
     labels: dict[str, Path] = {}
     called = endings_in_lower_case([*files, *folders], _SUFFIXES, images)
     for name in images:
-        found = [called[name + suffix] for suffix in _SUFFIXES if name + suffix in called]
-        found = [one for one in found if one in files or one in folders]
+        # a mask that bears the name of a picture is of that picture
+        own = [name + suffix for suffix in _SUFFIXES if not suffix or name + suffix not in images]
+        found = [called[one] for one in own if called.get(one) in {*files, *folders}]
         alike = [files[one].name for one in found if one in files] + [f"{one}/" for one in found if one in folders]
         if len(alike) > 1:
             raise InputError(f"{part.masks}: {' and '.join(alike)} are all masks of {images[name].name}; keep one.")
         if found and found[0] in files:
             labels[name] = files.pop(found[0])
         elif found:
-            merged[name] = folders.pop(found[0])
+            folder = folders.pop(found[0])
+            if instances := _instances(folder):
+                merged[name] = instances
+            else:
+                notes.append(
+                    f"{folder}: this folder holds no mask, so {images[name].name} counts as not labelled; if there is "
+                    "nothing to be found on it, put a mask of its size with 0 throughout there."
+                )
     labels |= files
-    merged |= folders
     return [
         Case(
             case=name,
@@ -176,8 +184,22 @@ def _paired(part: _Part, merged: dict[str, list[Path]]) -> list[Case]:
             label=labels.get(name),
             split=part.split,
         )
-        for name in sorted({*images, *labels, *folders})
+        for name in sorted({*images, *labels})
     ]
+
+
+def _instances(folder: Path) -> list[Path]:
+    """Return the masks of one instance each.
+
+    Raises:
+        InputError: an instance lies there in a format that is not read.
+    """
+    if others := files_of_other_kinds(folder, planar=True):
+        raise InputError(
+            f"{others[0]}: this file lies among masks of one instance each, but files of its kind are not read, and "
+            f"the mask of the picture would lack it; convert it to {convert_to(others[:1])}."
+        )
+    return list(images_in(folder, planar=True).values())
 
 
 def _with_channels(cases: Sequence[Case], notes: list[str]) -> list[Case]:
@@ -238,10 +260,11 @@ def _labels(
         return {"foreground": ordered[0] if len(ordered) == 1 else ordered}, False
     if meaning is None:
         refuse_unclear(root, every)
-        if every == {1, MERGED}:
+        bordered = sorted(name for name, found in values.items() if MERGED in found and len(found) > 1)
+        if bordered:
             notes.append(
-                f"Masks that hold both 1 and 255 ({describe_some(both)}) have two classes; if 255 marks borders that "
-                "count for nothing, set them to 0 or 1 in copies of the masks."
+                f"Masks that hold 255 beside other values ({describe_some(bordered)}) have it as a class of its own; "
+                "if 255 marks borders that count for nothing, set them to 0 or a class in copies of the masks."
             )
         notes.append("Each value is taken as a class; say --masks instances if they number the instances of one class.")
     return {f"label_{value}": value for value in sorted(every)}, False
