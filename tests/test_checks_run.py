@@ -334,6 +334,20 @@ def grey_among_colours(c: Cases) -> None:
     c[:] = pictures
 
 
+def one_in_pixels(c: Cases) -> None:
+    """Make every case a plane, one of them of PNG, which has no unit."""
+    folder, grid = c[0].label.parent, Grid((6, 7), np.eye(3))
+    for i, case in enumerate(c[:8]):
+        ending, values = "png" if i == 3 else "mha", np.random.default_rng(i).integers(200, 255, (2, 1, 6, 7))
+        mask = np.zeros((1, 6, 7), np.uint8)
+        mask[0, 3, 3] = 1
+        files = {name: folder / f"{i}_{name}.{ending}" for name in (*CHANNELS, "mask")}
+        for name, array in zip(files, (*values.astype(np.uint8), mask), strict=True):
+            write_volume(Volume(array, grid), files[name])
+        c[i] = replace(case, images={name: files[name] for name in CHANNELS}, label=files["mask"])
+    del c[8:]
+
+
 BREAKAGES: list[tuple[str, str, str, Callable[[Cases], None]]] = [
     ("missing_files", "error", "not there", missing_file),
     ("missing_files", "error", "a link to a file that is not there", dead_link),
@@ -355,6 +369,7 @@ BREAKAGES: list[tuple[str, str, str, Callable[[Cases], None]]] = [
     ("sizes", "error", "the header seems to give um", in_micrometres),
     ("sizes", "error", "the header seems to give metres: correct its spacing", in_metres),
     ("sizes", "warning", "14.4 mm long with voxels of 0.15 x 0.15 x 0.4 mm, which is small for a head", in_centimetres),
+    ("kinds_of_images", "error", "1 cases (c3) have 2 axes and a pixel of unknown size", one_in_pixels),
     ("single_slices", "error", "single slices: they have at most 6 x 7 x 1 voxels", slices),
     ("not_finite", "error", "2 voxels are NaN and 1 are infinite", with_nan),
     ("constant_images", "error", "Every voxel is 7", constant),

@@ -6,9 +6,11 @@ import csv
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import SimpleITK as sitk  # noqa: N813 - the name that its documentation uses
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -20,7 +22,7 @@ from neoseg.data.layouts import ImportOptions
 from neoseg.errors import ConfigError, InputError
 from neoseg.inference.ensemble import Ensemble
 from neoseg.inference.memory import MemoryUse
-from neoseg.pipeline import new_scans
+from neoseg.pipeline import new_scans, report
 from neoseg.pipeline.import_data import import_folder
 from neoseg.pipeline.new_scans import predict_scans
 from neoseg.pipeline.plan import plan
@@ -190,6 +192,62 @@ def test_a_new_picture_is_predicted_on_its_own_size(pictures: Path, tmp_path: Pa
         assert (mask.size, mask.mode) == ((37, 61), "L")
     with Image.open(tmp_path / "out" / "new_probability_foreground.tif") as map_of:
         assert (map_of.size, map_of.mode) == ((37, 61), "F")
+
+
+def test_a_black_picture_gets_a_mask(pictures: Path, tmp_path: Path, neoseg: Neoseg) -> None:
+    Image.fromarray(np.zeros((20, 30), np.uint8)).save(tmp_path / "black.png")
+    target = str(pictures / "work" / "runs" / "default")
+    done = neoseg("predict", target, "--input", str(tmp_path / "black.png"), "--output", str(tmp_path / "out"), "-q")
+    assert done.code == 0, done.err
+    with Image.open(tmp_path / "out" / "black.png") as mask:
+        assert mask.size == (30, 20)
+
+
+def test_an_image_in_mm_is_refused_by_a_run_in_pixels(pictures: Path, tmp_path: Path, neoseg: Neoseg) -> None:
+    image = sitk.GetImageFromArray(disc((30, 20), np.random.default_rng(1))[0])
+    image.SetSpacing((0.1, 0.1))
+    for colour in ("red", "green", "blue"):
+        sitk.WriteImage(image, str(tmp_path / f"new_{colour}.mha"))
+    target = str(pictures / "work" / "runs" / "default")
+    done = neoseg("predict", target, "--input", str(tmp_path), "--output", str(tmp_path / "out"), "-q")
+    assert done.code == 2
+    assert "the size of its voxels is in mm, but the plan was made for images in px" in done.out
+    assert not (tmp_path / "out" / "new.mha").exists()
+
+
+def test_two_pictures_of_one_name_are_refused(pictures: Path, tmp_path: Path, neoseg: Neoseg) -> None:
+    for name in ("a.png", "a.tif"):
+        Image.fromarray(disc((30, 20), np.random.default_rng(1))[0]).save(tmp_path / name)
+    target = str(pictures / "work" / "runs" / "default")
+    done = neoseg("predict", target, "--input", str(tmp_path), "--output", str(tmp_path / "out"), "-q")
+    assert done.code == 2
+    assert "a.tif: a.png is a scan of the same name; rename one of them" in done.err
+
+
+def test_a_picture_in_mm_is_shown_as_its_file_has_it(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ITK's axes run to the left and to the back of a patient: read, they are turned, and the panel turns them back."""
+    for name in ("images", "masks"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for file in sorted((pictures / "data" / name).iterdir()):
+            with Image.open(file) as found:
+                image = sitk.GetImageFromArray(np.asarray(found.convert("L")))
+            image.SetSpacing((0.5, 1.5))
+            sitk.WriteImage(image, str(tmp_path / "data" / name / f"{file.stem}.mha"))
+    shown: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def panel(picture: np.ndarray, truth: np.ndarray, found: np.ndarray, **more: Any) -> bytes:
+        assert more["pixel"] == (0.5, 1.5) and picture.shape[1:] == truth.shape == found.shape
+        shown.append((picture[0], truth))
+        return b""
+
+    monkeypatch.setattr(report, "picture_panel", panel)
+    run(load_config(import_folder(tmp_path / "data", tmp_path / "work").config, (*CHANGES, "jobs=1")))
+    for file in sorted((pictures / "data" / "masks").iterdir()):
+        with Image.open(file) as mask, Image.open(pictures / "data" / "images" / file.name) as picture:
+            pair = np.asarray(picture.convert("L")).T, np.asarray(mask).T > 0
+        assert any(np.array_equal(one, pair[0]) and np.array_equal(truth > 0, pair[1]) for one, truth in shown)
 
 
 class Bright(nn.Module):

@@ -56,6 +56,16 @@ class Stored:
     flips: tuple[bool, ...]
     header: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def order(self) -> tuple[int, ...]:
+        """The canonical axis that each axis of the file became."""
+        return tuple(int(axis) for axis in np.argsort(self.axes))
+
+    def turned(self, array: NDArray[Any]) -> NDArray[Any]:
+        """Return an array ``(c, x, y, z)``, of this volume or a box of it, in the order and direction of the file."""
+        straight = np.flip(array, tuple(i + 1 for i, flip in enumerate(self.flips) if flip))
+        return np.ascontiguousarray(np.transpose(straight, (0, *(axis + 1 for axis in self.order))))
+
 
 @dataclass(frozen=True, eq=False)
 class Grid:
@@ -247,11 +257,7 @@ def canonical(
 def to_stored(volume: Volume) -> NDArray[Any]:
     """Return the array ``(c, i, j, k)`` in the axis order and direction of the file that its grid came from."""
     stored = volume.grid.stored
-    if stored is None:
-        return volume.array
-    turned = np.flip(volume.array, tuple(i + 1 for i, flip in enumerate(stored.flips) if flip))
-    order = np.argsort(stored.axes)
-    return np.ascontiguousarray(np.transpose(turned, (0, *(int(a) + 1 for a in order))))
+    return volume.array if stored is None else stored.turned(volume.array)
 
 
 def same_grid(first: Grid, second: Grid, tolerance_voxels: float = 0.05) -> bool:

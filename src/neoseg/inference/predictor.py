@@ -238,7 +238,11 @@ class Predictor:
         """What comes before the networks."""
         plan = self.ensemble.plan
         settings = PrepareSettings(
-            channels=plan.channels, spacing_mm=plan.spacing_mm, rules=plan.rules, statistics=plan.statistics
+            channels=plan.channels,
+            spacing_mm=plan.spacing_mm,
+            unit=plan.unit,
+            rules=plan.rules,
+            statistics=plan.statistics,
         )
         return Steps(self.prepare, settings, self.atlas, self.template)
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..atomic import read_record, write_json
 from ..cluster.local import run_all
@@ -39,6 +39,7 @@ from ..report.pictures import picture_panel
 from ..report.scores import metric_notes, metric_title
 from ..targets import inside
 from ..training.log import read_log
+from ..volume import Volume
 from ..workspace import write_if_changed
 from .evaluate import NETWORK, ScoredRow, read_rows
 from .predict import mask_path
@@ -216,7 +217,8 @@ def _result(
     store, run, config, plan = session_parts
     labels, targets = config.label_set, config.targets
     prepared = PreparedCase(store, name)
-    mask = labels.encode(read_label(mask_path(run, split, cases[name])).array[0], name)
+    written = read_label(mask_path(run, split, cases[name]))
+    mask = labels.encode(written.array[0], name)
     ml, brain = prepared.native.voxel_size, max(prepared.record["brain_ml"], 1e-9)
     truth_ml = prepared.record["label_ml"]
     volumes = []
@@ -249,22 +251,30 @@ def _result(
         volumes=tuple(volumes),
         scores=scores,
         risk=_risk(score),
-        panel=_panel(prepared, mask, plan, labels.names),
+        panel=_panel(prepared, replace(written, array=mask[None]), plan, labels.names),
         panel_text=f"{name} with the reference and the predicted outline.",
         notes=tuple(prepared.record["warnings"]),
     )
 
 
-def _panel(prepared: PreparedCase, mask: NDArray[np.uint8], plan: Plan, names: Sequence[str]) -> bytes:
+def _panel(prepared: PreparedCase, mask: Volume, plan: Plan, names: Sequence[str]) -> bytes:
     physical = np.asarray(prepared.physical)
     truth = np.asarray(prepared.truth_in_box) if prepared.has_truth else None
     box = tuple(slice(a, a + n) for a, n in zip(prepared.start, prepared.box.shape, strict=True))
-    if prepared.native.ndim == 2:
-        return picture_panel(physical, truth, mask[box], label_names=names)
+    found, spacing = mask.array[0][box], prepared.native.spacing
+    if (stored := mask.grid.stored) is not None and prepared.native.ndim == 2:
+        # as programs for pictures show the file: its first axis to the right, its second one down
+        return picture_panel(
+            stored.turned(physical),
+            None if truth is None else stored.turned(truth[None])[0],
+            stored.turned(found[None])[0],
+            pixel=(spacing[stored.order[0]], spacing[stored.order[1]]),
+            label_names=names,
+        )
     channels = [
         channel_of(channel_title(c), physical[i], UNITS.get(channel_kind(c), "")) for i, c in enumerate(plan.channels)
     ]
-    return case_panel(channels, truth, mask[box], spacing_mm=prepared.native.spacing, label_names=names)
+    return case_panel(channels, truth, found, spacing_mm=spacing, label_names=names)
 
 
 def _risk(score: CaseScore | None) -> float | None:

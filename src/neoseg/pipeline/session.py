@@ -190,7 +190,11 @@ class Session:
         """What preparation takes from the plan."""
         plan = self.plan
         return PrepareSettings(
-            channels=plan.channels, spacing_mm=plan.spacing_mm, rules=plan.rules, statistics=plan.statistics
+            channels=plan.channels,
+            spacing_mm=plan.spacing_mm,
+            unit=plan.unit,
+            rules=plan.rules,
+            statistics=plan.statistics,
         )
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Self, cast
+from typing import Annotated, Any, Literal, Self, cast
 
 import numpy as np
 from pydantic import BaseModel, Field, ValidationError, model_validator
@@ -31,6 +31,7 @@ class Plan(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
         inputs: hash of what the plan was made from; a changed input makes a new plan.
         channels: channels in the order of the network.
         spacing_mm, patch, batch: grid, patch (x, y, z) and patches a step.
+        unit: of the spacing, see :class:`neoseg.volume.Grid`; None (plans of old): not known.
         steps: training steps a fold; None leaves them to [training].
         network: complete config of the network.
         rules, statistics: normalisation of each channel.
@@ -40,6 +41,7 @@ class Plan(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     inputs: str
     channels: Annotated[tuple[str, ...], Field(min_length=1)]
     spacing_mm: tuple[Annotated[float, Field(gt=0)], ...]
+    unit: Literal["mm", "px"] | None = None
     patch: tuple[Annotated[int, Field(gt=0)], ...]
     batch: int = Field(gt=0)
     steps: int | None = Field(gt=0)
@@ -130,6 +132,7 @@ def make_plan(
             inputs=inputs,
             channels=tuple(channels),
             spacing_mm=spacing,
+            unit=facts[0].unit,
             patch=fitted.patch,
             batch=fitted.batch,
             steps=fitted.steps,

@@ -97,7 +97,7 @@ def physical_maps(
     if not np.isfinite(loaded.image.array).all():
         raise InputError("the image holds NaN or infinite voxels; set them to a number first.")
     mask = foreground_mask(loaded.image.array) if loaded.mask is None else loaded.mask
-    if not loaded.image.array.any():
+    if loaded.image.grid.ndim == 3 and not loaded.image.array.any():  # a picture may be black
         raise InputError("the image holds only zeros; there is nothing to segment.")
     # Everything from here on sees the voxels alone, so that one scan gives one result however it is stored or turned.
     grid = upright(loaded.image.grid)
@@ -167,13 +167,19 @@ def prepared_array(
         template: the one that the maps were registered to, in template space.
 
     Raises:
-        InputError: the image has other axes than those that the plan was made for.
+        InputError: the image has other axes than those that the plan was made for, or its spacing another unit.
     """
     axes, wanted = physical.image.grid.ndim, len(settings.spacing_mm)
     if axes != wanted:
         raise InputError(
             f"the image has {axes} axes {physical.image.grid.shape}, but the plan was made for images with {wanted}; "
             "leave it out."
+        )
+    unit = physical.image.grid.unit
+    if settings.unit not in (None, unit):
+        raise InputError(
+            f"the size of its voxels is in {unit}, but the plan was made for images in {settings.unit} (PNG and TIFF "
+            "do not tell the size of a pixel, other formats do); save it in a format of the training images."
         )
     start, shape = bounding_box(physical.mask, margin=1)
     box = tuple(slice(a, a + n) for a, n in zip(start, shape, strict=True))

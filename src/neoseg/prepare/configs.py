@@ -55,12 +55,14 @@ class PrepareSettings(BaseModel, frozen=True, extra="forbid"):
     Attributes:
         channels: channels in the order that the network sees them; "zadc" may be one that is made here.
         spacing_mm: the spacing of the network's grid.
+        unit: of that spacing; None (plans of old): not known.
         rules: normalisation rule of each channel, none of them "auto".
         statistics: foreground statistics of channels under the rule "dataset".
     """
 
     channels: tuple[str, ...]
     spacing_mm: tuple[float, ...]
+    unit: Literal["mm", "px"] | None = None
     rules: dict[str, Rule]
     statistics: dict[str, ChannelStatistics] = {}
 

@@ -1,6 +1,6 @@
 """The panel of one picture: as it is, in colour where it has any, with the truth in green, the prediction in purple.
 
-Nothing is turned: row 0 is at the top, column 0 at the left, and there is no left and right of a patient.
+As the file has it: row 0 is at the top, column 0 at the left, and there is no left and right of a patient.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ def picture_panel(
     truth: NDArray[Any] | None,
     prediction: NDArray[Any],
     *,
+    pixel: tuple[float, float] = (1.0, 1.0),
     label_names: Sequence[str] = ("foreground",),
 ) -> bytes:
     """Draw one picture as PNG: alone, with the truth, with the prediction, and with both outlines.
@@ -50,6 +51,7 @@ def picture_panel(
         picture: ``(c, x, y)``, one channel or red, green and blue; of other numbers the first is shown.
         truth: class indices ``(x, y)``; None without a label.
         prediction: class indices ``(x, y)``.
+        pixel: its width and height, in any unit.
         label_names: one a class; one class is green (truth) and purple (prediction), more take a colour a class.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -60,9 +62,9 @@ def picture_panel(
     titles = ["Image", *(["Truth"] if truth is not None else []), "Prediction"]
     titles += ["Both outlines"] if truth is not None else []
     tile = (PANEL_PX - GAP_PX) / 4 - GAP_PX
-    columns, rows = picture.shape[1:]
-    scale = min(tile / columns, 1.25 * tile / rows)
-    width, tall = GAP_PX + len(titles) * (tile + GAP_PX), rows * scale
+    wide, high = (n * side for n, side in zip(picture.shape[1:], pixel, strict=True))
+    scale = min(tile / wide, 1.25 * tile / high)
+    width, tall = GAP_PX + len(titles) * (tile + GAP_PX), high * scale
     keys = _keys(label_names, truth is not None)
     lines = wrapped(keys, width)
     foot = 10 + LINE_PX * len(lines)
@@ -71,8 +73,8 @@ def picture_panel(
         figure = Figure(figsize=(width / 100, height / 100), dpi=100, facecolor="black")
         canvas = FigureCanvasAgg(figure)
         for number, title in enumerate(titles):
-            left = GAP_PX + number * (tile + GAP_PX) + (tile - columns * scale) / 2
-            axes = figure.add_axes((left / width, foot / height, columns * scale / width, tall / height))
+            left = GAP_PX + number * (tile + GAP_PX) + (tile - wide * scale) / 2
+            axes = figure.add_axes((left / width, foot / height, wide * scale / width, tall / height))
             axes.imshow(shown_colours(picture), aspect="auto", interpolation="antialiased")
             if title == "Truth" and truth is not None:
                 fill_mask(axes, truth.T, of_truth)

@@ -19,6 +19,7 @@ from .duplicate_ids import duplicate_ids
 from .empty_labels import empty_labels
 from .facts import DataFacts, gather
 from .grids import grids
+from .kinds_of_images import kinds_of_images
 from .label_values import label_values
 from .missing_channels import missing_channels
 from .missing_files import missing_files
@@ -52,6 +53,7 @@ CHECKS: tuple[Check, ...] = (
     Check("missing_labels", missing_labels),
     Check("missing_channels", missing_channels),
     Check("grids", grids),
+    Check("kinds_of_images", kinds_of_images),
     Check("sizes", sizes),
     Check("single_slices", single_slices),
     Check("not_finite", not_finite),
