@@ -14,7 +14,6 @@ from torch.nn import functional
 from neoseg.errors import ConfigError, GeometryError
 from neoseg.networks.adopted import Adopted, AdoptedConfig
 from neoseg.networks.configs import NETWORKS, DynUNetConfig, MedNeXtConfig, SegResNetConfig, SwinUnetrConfig
-from neoseg.training.precision import wrong_in_bfloat16
 
 STRIDES = ((1, 1, 1), (2, 2, 1), (2, 2, 2))
 SMALL: dict[str, dict[str, Any]] = {
@@ -340,11 +339,7 @@ def test_constant_patches_under_autocast_are_finite(kind: str, dtype: torch.dtyp
         outputs = network(torch.full_like(image(*patch_of(config)), constant))
     sum(output.float().square().mean() for output in outputs).backward()
     assert all(torch.isfinite(output).all() for output in outputs)
-    # What a training refuses to compute in bfloat16 is left out: on CPUs that have it oneDNN reads stray memory there.
-    refused = wrong_in_bfloat16(network, image(*patch_of(config))[:1]) if dtype == torch.bfloat16 else []
-    left_out = {f"{layer}.weight" for layer in refused}
-    gradients = {name: parameter.grad for name, parameter in network.named_parameters() if name not in left_out}
-    assert all(torch.isfinite(gradient).all() for gradient in gradients.values())
+    assert all(torch.isfinite(parameter.grad).all() for parameter in network.parameters())
 
 
 def test_a_wrong_input_is_named_with_the_right_one(kind: str) -> None:

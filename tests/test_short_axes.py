@@ -49,6 +49,24 @@ def test_gradients_of_few_voxels_in_bfloat16_are_those_of_float32(
         assert (gradient(rough=True) - exact).abs().max() < 0.02 * exact.abs().max()
 
 
+@pytest.mark.parametrize("sizes", [(4, 3, 2), (5, 2), (2, 2, 2), (3, 6, 2)], ids=str)
+def test_gradients_behind_a_stride_that_leaves_one_window_half_in_the_padding(sizes: tuple[int, ...]) -> None:
+    network = with_right_gradients(nn.Sequential(CONV[len(sizes)](16, 16, 2, stride=3, padding=1, bias=False)))
+    x = torch.randn(2, 16, *sizes, generator=torch.Generator().manual_seed(0))
+
+    def gradient(*, rough: bool) -> torch.Tensor:
+        network.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=rough):
+            y = network(x)
+        leave_in_memory(math.nan)
+        y.float().square().sum().backward()
+        return network[0].weight.grad.clone()
+
+    exact = gradient(rough=False)
+    for _ in range(3):
+        assert (gradient(rough=True) - exact).abs().max() < 0.02 * exact.abs().max()
+
+
 def test_networks_whose_weights_are_bfloat16_too() -> None:
     network = with_right_gradients(nn.Sequential(nn.Conv3d(16, 16, 3, padding=1), nn.ConvTranspose3d(16, 16, 3)))
     x = torch.randn(2, 16, 2, 1, 1, generator=torch.Generator().manual_seed(0))

@@ -18,6 +18,7 @@ from neoseg.augment.augmentation import Augmentation
 from neoseg.augment.configs import AugmentConfig
 from neoseg.data.patches import PatchSampler
 from neoseg.errors import InputError, NeosegError, StateError, Stopped
+from neoseg.networks.blocks import short_axes
 from neoseg.progress import Silent
 from neoseg.report.charts import learning_curves
 from neoseg.report.content import Curve
@@ -582,6 +583,12 @@ def test_steps_beat_epochs_and_the_last_epoch_may_be_short(tmp_path):
 def test_two_lengths_are_refused():
     with pytest.raises(ValueError, match="give one of them"):
         TrainingConfig(steps=3, time_budget_s=5)
+
+
+def test_a_network_of_ones_own_gets_right_gradients_in_bfloat16_too(tmp_path):
+    network, config = Tiny(), CONFIG.model_copy(update={"epochs": 1})
+    train_fold(network, cross_entropy, data=make_data(), config=config, run=FoldRun(tmp_path, 1), progress=Silent())
+    assert type(network.first) is type(network.last) is short_axes.Conv3d
 
 
 def test_bfloat16_trains_too(tmp_path):

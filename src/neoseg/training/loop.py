@@ -36,6 +36,7 @@ from ..data.patches import PatchSampler
 from ..errors import InputError, StateError
 from ..inference.configs import WindowConfig
 from ..inference.heap import kept_heap
+from ..networks.blocks.short_axes import with_right_gradients
 from ..progress import Progress, Silent
 from .board import score_board
 from .checkpoint import TrainingState, read_checkpoint, read_weights, write_checkpoint, write_weights
@@ -128,7 +129,7 @@ def train_fold(
     Raises:
         InputError: there is no training case.
         StateError: the folder holds a training of other settings or data, or no whole checkpoint.
-        ConfigError: the precision asked for gives wrong gradients here, or the processes cannot share a batch evenly.
+        ConfigError: the device does not have the precision asked for, or the processes cannot share a batch evenly.
         NeosegError: the loss stayed infinite or undefined, or another process did not answer.
         Stopped: SIGINT or SIGTERM arrived.
     """
@@ -138,7 +139,7 @@ def train_fold(
     ranks = run.ranks
     progress = progress if ranks.leads else Silent()
     ranks.rows(config.batch_size)
-    network.to(device)
+    with_right_gradients(network).to(device)
     if len(data.patch) == 3:
         network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
@@ -148,10 +149,8 @@ def train_fold(
         read_weights(folder / "best", network)
         return read_result(finished)
 
-    dtype, caution = training_precision(network, data, config, device)
+    dtype = training_precision(config.precision, device)
     precision = str(dtype).removeprefix("torch.")
-    if caution:
-        progress.say(caution)
     labels = [case.label for case in data.train]
     sampler = PatchSampler(
         labels, data.patch, foreground_fraction=config.foreground_fraction, lesion_power=config.lesion_power

@@ -15,10 +15,11 @@ __all__ = ["Conv2d", "Conv3d", "ConvTranspose2d", "ConvTranspose3d", "with_right
 def _is_two_bytes(x: Tensor) -> bool:
     """Whether a convolution on a CPU would be computed in bfloat16 or float16.
 
-    Where an axis is shorter than the kernel, oneDNN's gradient of the weights in bfloat16 (torch 2.13, AVX512-BF16)
-    reads and now and then writes memory that is not its own: other gradients each time, some not numbers, and some
-    processes end. Found for 2D and 3D, any number of channels and groups, and never where each axis is as long as the
-    kernel. So few voxels cost nothing in float32.
+    Where the windows reach fewer voxels of an axis than the kernel has, oneDNN's gradient of the weights in bfloat16
+    (torch 2.13, AVX512-BF16) reads and now and then writes memory that is not its own: other gradients each time, some
+    not numbers, and some processes end. Found for 2D and 3D, any number of channels and groups: on axes shorter than
+    the kernel, and behind a stride larger than the kernel where one window alone fits and half of it is padding. Never
+    found elsewhere. So few voxels cost nothing in float32.
     """
     return x.device.type == "cpu" and (torch.is_autocast_enabled("cpu") or x.element_size() == 2)
 
@@ -32,12 +33,25 @@ def _is_short(sizes: Sequence[int], kernel: Sequence[int]) -> bool:
     return any(size < width for size, width in zip(sizes, kernel, strict=True))
 
 
+def _reached(sizes: Sequence[int], conv: nn.modules.conv._ConvNd) -> list[int]:
+    """Return how many voxels of each axis the windows reach from its beginning on."""
+    if isinstance(conv.padding, str) or conv.padding_mode != "zeros":
+        return list(sizes)
+    axes = zip(sizes, conv.kernel_size, conv.stride, conv.padding, conv.dilation, strict=True)
+    reached = []
+    for size, width, stride, margin, apart in axes:
+        whole = apart * (width - 1) + 1
+        last = (size + 2 * margin - whole) // stride * stride
+        reached.append(min(size, last + whole - margin))
+    return reached
+
+
 class _Conv(nn.modules.conv._ConvNd):
     """What planes and volumes have in common."""
 
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         plain: Any = super()
-        if not (_is_two_bytes(x) and _is_short(x.shape[2:], self.kernel_size)):
+        if not (_is_two_bytes(x) and _is_short(_reached(x.shape[2:], self), self.kernel_size)):
             return plain._conv_forward(x, weight, bias)  # type: ignore[no-any-return]
         with torch.autocast("cpu", enabled=False):
             y = plain._conv_forward(x.float(), weight.float(), None if bias is None else bias.float())
