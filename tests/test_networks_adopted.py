@@ -382,6 +382,8 @@ def test_a_single_lowest_voxel_is_refused_where_it_cannot_be_normalised(kind: st
         ("dynunet", {"skip_attention": "se"}, 'kind = "unet"'),
         ("dynunet", {"widths": (8, 16), "strides": STRIDES[:2]}, "3 levels or more"),
         ("dynunet", {"widths": (8, 12, 16), "norm": "group"}, "multiple of 8"),
+        ("dynunet", {"strides": ((1, 1, 1), (3, 2, 1), (2, 2, 2)), "residual": True}, "steps of 1 and 2"),
+        ("dynunet", {"strides": ((1, 1, 1), (5, 2, 1), (2, 2, 2))}, "kernel plus 1"),
         ("dynunet", {"strides": ((1, 1, 1), (4, 2, 1), (2, 2, 2)), "kernels": ((1, 1, 1),) * 3}, "kernel plus 1"),
         ("dynunet", {"widths": (6, 12, 24), "residual": True}, "widths holds 6.*8 or more"),
         ("mednext", {"width": 6}, "greater than or equal to 8"),

@@ -12,7 +12,9 @@ import torch
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
+from neoseg.atomic import write_json
 from neoseg.cli.app import app
+from neoseg.config import config_from
 from neoseg.errors import ConfigError, InputError
 from neoseg.networks import configs
 from neoseg.networks.build import build_network
@@ -268,6 +270,71 @@ def test_there_and_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("small_presets")
+def test_a_conversion_loses_no_file_and_takes_no_option_that_does_nothing(tmp_path: Path) -> None:
+    source, ours = tmp_path / "in.model", tmp_path / "ours"
+    torch.save(checkpoint(network_like("synapse")), source)
+    convert_weights(source, ours)
+    convert_weights(source, ours)  # its own files are replaced
+    moved = source.rename(ours / "in.model")
+    with pytest.raises(InputError, match="holds other things, which would be lost"):
+        convert_weights(moved, ours)
+    assert moved.is_file()
+    for more in ({"variant": "synapse"}, {"native_orientation": "SPL"}):
+        with pytest.raises(ConfigError, match="is a folder of ours, which says that itself"):
+            convert_weights(ours, tmp_path / "back.model", **more)
+    assert not (tmp_path / "back.model").exists()
+
+
+@pytest.mark.usefixtures("small_presets")
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda t: t.half(), None),
+        (lambda t: t.double(), None),
+        (lambda t: t * float("nan"), "NaN or infinite"),
+        (lambda t: t.to(torch.complex64), "torch.complex64"),
+        (lambda t: t.to(torch.int8), "torch.int8"),
+    ],
+)
+def test_weights_of_other_numbers_fit_or_are_named(change, words: str | None) -> None:
+    network = network_like("synapse")
+    name = "out1.conv.conv.weight"
+    weights = {**published_state(network), name: change(published_state(network)[name])}
+    if words is None:
+        load_published(network, weights)
+        return
+    with pytest.raises(InputError, match=rf"Weight 'heads.0.weight' holds .*{words}|{name}.*{words}"):
+        load_published(network, weights)
+
+
+@pytest.mark.usefixtures("small_presets")
+def test_twins_of_other_numbers_are_no_twins() -> None:
+    weights = published_state(network_like("synapse"))
+    halves = {name: tensor.half() if ".F." in name else tensor for name, tensor in weights.items()}
+    with pytest.raises(InputError, match="differs from its twin E"):
+        load_published(network_like("synapse"), halves)
+
+
+@pytest.mark.usefixtures("small_presets")
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"patch": [32 * 10**9] * 3},
+        {"classes": 10**30},
+        {"classes": float("inf")},
+        {"variant": ["x"], "native_orientation": None},
+    ],
+    ids=str,
+)
+def test_a_damaged_description_is_told_in_words(change: dict[str, object], tmp_path: Path) -> None:
+    write_folder(network_like("synapse"), tmp_path, variant="synapse", native_orientation="SPL")
+    facts = json.loads((tmp_path / "network.json").read_text())
+    (tmp_path / "network.json").write_text(json.dumps({**facts, **change}))
+    with pytest.raises(InputError, match=r"network\.json: .*convert the checkpoint again"):
+        read_folder(tmp_path, as_stored=True)
+
+
+@pytest.mark.usefixtures("small_presets")
 def test_an_unknown_orientation_is_asked_for(tmp_path: Path) -> None:
     network = network_like("lung")
     write_folder(network, tmp_path / "ours", variant="lung", native_orientation=None)
@@ -306,19 +373,23 @@ RUN_PLAN = {
         ),
         ({"kind": "segresnet", "width": 8}, "is segresnet; "),
         ({**FIELDS, "stem": [2, 2, 2], "layout": "aligned", "full_norm": "batch"}, "network.layout = 'aligned'"),
+        ({**FIELDS, "stem": [2, 2, 2], "layout": "legacy"}, "this run learned regions that may overlap"),
     ],
-    ids=["unet", "segresnet", "aligned"],
+    ids=["unet", "segresnet", "aligned", "regions"],
 )
 def test_a_run_of_another_network_has_no_such_file(network: dict[str, object], words: str, tmp_path: Path) -> None:
     best = tmp_path / "run" / "fold0" / "best"
     best.mkdir(parents=True)
     plan = Plan.model_validate({**RUN_PLAN, "network": network})
     write_plan(plan, tmp_path / "run" / "plan.json")
+    regions = {"regions": {"whole": ["a", "b"], "core": ["b"]}} if "regions" in words else {}
+    config = config_from({"cases": "cases.csv", "labels": {"a": 1, "b": 2}, **regions}, "neoseg.toml")
+    write_json(tmp_path / "run" / "config.json", config.model_dump(mode="json"))
     made = build_network(plan.network, in_channels=1, classes=2, patch=plan.patch)
     save_file({name: tensor.contiguous() for name, tensor in made.state_dict().items()}, best / "model.safetensors")
     with pytest.raises(ConfigError, match=re.escape(words)) as caught:
         convert_weights(best, tmp_path / "out.model")
-    assert "layout legacy" in str(caught.value) or "layout 'legacy'" in str(caught.value)
+    assert "of layout legacy" in str(caught.value) or "can be written" in str(caught.value)
     assert not (tmp_path / "out.model").exists()
     (best / "model.safetensors").write_bytes(b"x" * 20)
     with pytest.raises((ConfigError, InputError), match=r"fold0.best"):

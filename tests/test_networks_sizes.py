@@ -267,10 +267,13 @@ def test_wrong_inputs_are_named(size: str) -> None:
     with pytest.raises(GeometryError, match="16x16x8"):
         UnetrPP(config_of(size=size), in_channels=1, classes=2, patch=(17, 16, 8))
     alone = network_of(size=size, norm="instance")
-    with pytest.raises(GeometryError, match="single token"):
+    with pytest.raises(GeometryError, match="single voxel"):
         alone(image(5, 8, 4))
-    with pytest.raises(GeometryError, match="single token"):
+    with pytest.raises(GeometryError, match="single voxel"):
         network_of(size=size)(image(8, 8, 4, batch=1))
+    kept = network_of(size=size, norm="group", dims=(8, 16, 16))
+    with pytest.raises(GeometryError, match=r"single voxel .* fewer levels or a wider lowest level"):
+        kept(image(8, 8, 4))
     for sizes in ({"in_channels": 0, "classes": 2}, {"in_channels": 1, "classes": 0}):
         with pytest.raises(ConfigError, match="at least one"):
             UnetrPP(config_of(size=size), patch=PATCH, **sizes)

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from ..atomic import read_json, replacing, replacing_folder, write_json
@@ -94,7 +95,13 @@ class Description(NamedTuple):
                 'arrays that they were trained on leads, the first one first, such as "SPL".'
             )
         check_orientation(orientation)
-        turned = UnetrPPConfig.model_validate({**self.config.model_dump(), "native_orientation": orientation})
+        try:
+            turned = UnetrPPConfig.model_validate({**self.config.model_dump(), "native_orientation": orientation})
+        except ValidationError as error:
+            raise ConfigError(
+                f"network.native_orientation = {orientation!r} does not suit this network "
+                f"({error.errors()[0]['msg']}); give it for the network that the weights are of."
+            ) from error
         place = Turn(orientation).places
         stem = turned.stem
         assert stem is not None
@@ -237,8 +244,14 @@ def read_folder(folder: Path, *, native_orientation: str | None = None, as_store
     found = read_description(folder)
     config, patch = (found.config, found.patch) if as_stored else found.turned(native_orientation)
     build = partial(build_network, config, in_channels=found.in_channels, classes=found.classes, patch=patch)
-    with torch.device("meta"):  # where a size in the description that is far too large takes no memory
-        wanted = build().state_dict()
+    try:
+        with torch.device("meta"):  # where a size in the description that is far too large takes no memory
+            wanted = build().state_dict()
+    except (RuntimeError, TypeError, OverflowError) as error:
+        raise InputError(
+            f"{folder / NETWORK}: no network can be made of this description ({str(error).splitlines()[0]}); convert "
+            "the checkpoint again."
+        ) from error
     try:
         with safe_open(folder / MODEL, framework="pt") as file:
             there = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
@@ -267,15 +280,17 @@ def read_description(folder: Path) -> Description:
         orientation = UnetrPPConfig.model_validate({"native_orientation": facts["native_orientation"]})
         if config.stem is None or len(facts["patch"]) != len(config.stem):
             raise ValueError("stem and patch with as many axes are wanted")
+        if not isinstance(variant := facts.get("variant"), str | None):
+            raise ValueError(f"variant {variant!r} is no text")
         return Description(
-            facts.get("variant"),
+            variant,
             int(facts["in_channels"]),
             int(facts["classes"]),
             tuple(int(size) for size in facts["patch"]),
             orientation.native_orientation,
             config,
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise InputError(
             f"{folder / NETWORK}: the description of the network cannot be read ({str(error).splitlines()[0]}); "
             "convert the checkpoint again."

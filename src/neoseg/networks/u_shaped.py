@@ -15,6 +15,7 @@ from neoseg.networks.blocks.conv_block import ConvBlock, Form, pooled, row_of, r
 from neoseg.networks.blocks.squeeze_excitation import skip_attention_of
 from neoseg.networks.blocks.tokens import conv_of
 from neoseg.networks.configs import ConvUNet, UNetBase, check_patch, times
+from neoseg.networks.configs.base import lowest_voxels_of
 from neoseg.networks.configs.unets import CONVOLUTIONS
 from neoseg.networks.light_encoder import InvertedResidualEncoder
 
@@ -137,7 +138,8 @@ class UShaped(nn.Module, ABC):
 
     def _refuse_a_single_voxel(self, patch: Sequence[int], batch: int = 2) -> None:
         """Refuse sizes that leave one voxel at the lowest level where single voxels cannot be normalised."""
-        alone = self.norm == "instance" or (self.norm == "batch" and self.training and batch == 1)
+        alone = lowest_voxels_of(self.norm, one_a_group=self.levels[-1].width == 1) > 1
+        alone = alone or (self.norm == "batch" and self.training and batch == 1)
         if alone and tuple(patch) == self.lowest:
             fewer = "fewer levels (network.widths)" if self.light is None else "network.encoder = 'plain'"
             raise GeometryError(

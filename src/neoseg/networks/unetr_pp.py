@@ -17,7 +17,7 @@ from neoseg.networks.blocks.recompute import recomputed
 from neoseg.networks.blocks.residual_conv import ResidualConv
 from neoseg.networks.blocks.stem import step_down
 from neoseg.networks.blocks.tokens import conv_of, step_up_of
-from neoseg.networks.configs import PUBLISHED, UnetrPPConfig, longer, required_multiple, times, token_grids
+from neoseg.networks.configs import PUBLISHED, UnetrPPConfig, check_lowest, required_multiple, times, token_grids
 from neoseg.networks.orientation import Turn
 
 __all__ = ["UnetrPP", "published"]
@@ -123,13 +123,8 @@ class UnetrPP(nn.Module):
 
     def _refuse_a_single_token(self, patch: Sequence[int], batch: int = 2) -> None:
         """Refuse sizes that leave one token at the lowest level where single tokens cannot be normalised."""
-        alone = self.config.norm == "instance" or (self.config.norm == "batch" and self.training and batch == 1)
-        if alone and tuple(patch) == self.multiple:
-            raise GeometryError(
-                f"The patch {times(patch)} leaves a single token at the lowest level, and nothing to normalise there: "
-                f"use a larger patch, such as {times(longer(patch))}, fewer levels (network.dims), or network.norm = "
-                "'group'."
-            )
+        alone = self.config.norm == "batch" and self.training and batch == 1
+        check_lowest(self.config, patch, 2 if alone else None)
 
 
 def published(

@@ -120,6 +120,16 @@ def load_published(network: UnetrPP, weights: Mapping[str, Tensor]) -> None:
                 f"Weight {name!r} has shape {tuple(given[name].shape)} and this network wants {tuple(tensor.shape)}: "
                 f"use the patch, channels and classes that the weights were made with.{_looks_like(weights)}"
             )
+        if given[name].is_floating_point() != tensor.is_floating_point():
+            raise InputError(
+                f"Weight {name!r} holds numbers of the kind {given[name].dtype} and this network wants {tensor.dtype}: "
+                "give weights as they were trained."
+            )
+        if not torch.isfinite(given[name]).all():
+            raise InputError(
+                f"Weight {name!r} holds NaN or infinite numbers, and nothing can be predicted with them: give weights "
+                "of a training that went well."
+            )
     with torch.no_grad():
         for name, tensor in own.items():
             tensor.copy_(given[name])
@@ -191,7 +201,9 @@ def require_tensors(weights: object) -> None:
 
 def same_tensor(one: Tensor, other: Tensor) -> bool:
     """Tell whether two tensors have the same shape and values, where both may hold the same NaN."""
-    return one.shape == other.shape and torch.allclose(one, other, rtol=0, atol=0, equal_nan=True)
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    return torch.allclose(one, other, rtol=0, atol=0, equal_nan=True)
 
 
 def variant_of(weights: Mapping[str, Tensor]) -> str | None:

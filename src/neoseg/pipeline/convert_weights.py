@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, InputError
 from ..workspace import Run
-from .made_with import plan_of
+from .made_with import config_of, plan_of
 
 if TYPE_CHECKING:
     from ..networks.unetr_pp import UnetrPP
@@ -36,6 +36,11 @@ def convert_weights(
     if source.is_dir():
         from ..networks.published_file import write_checkpoint_file
 
+        for option, given in (("--variant", variant), ("--native-orientation", native_orientation)):
+            if given is not None:
+                raise ConfigError(
+                    f"{option} {given}: {source} is a folder of ours, which says that itself; leave out {option}."
+                )
         if target.is_dir():
             raise InputError(f"{target}: {source} is a folder of ours, so a file is written; give a file's name.")
         if target.exists():
@@ -44,15 +49,15 @@ def convert_weights(
         write_checkpoint_file(network, target)
         return {"written": str(target), "parameters": _count(network), "variant": None}
     from ..networks.configs import PUBLISHED, check_orientation
-    from ..networks.published_file import network_of, read_checkpoint_file, write_folder
+    from ..networks.published_file import MODEL, NETWORK, network_of, read_checkpoint_file, write_folder
     from ..networks.weights import variant_of
 
     if native_orientation is not None:
         check_orientation(native_orientation)
     if target.is_file():
         raise InputError(f"{target}: {source} is a checkpoint file, so a folder is written; give a folder's name.")
-    if target.is_dir() and any(target.iterdir()) and not (target / "network.json").is_file():
-        raise InputError(f"{target}: this folder holds other things; give a new folder.")
+    if target.is_dir() and {file.name for file in target.iterdir()} - {MODEL, NETWORK}:
+        raise InputError(f"{target}: this folder holds other things, which would be lost; give a new folder.")
     weights = read_checkpoint_file(source).weights
     try:
         network = network_of(weights, variant=variant)
@@ -83,6 +88,11 @@ def _network_in(folder: Path) -> UnetrPP:
             f"{folder}: neither a folder of converted weights, with network.json, nor fold0/best of a run; give one."
         )
     plan = plan_of(run)
+    if config_of(run).targets.overlapping:
+        raise ConfigError(
+            f"{folder}: this run learned regions that may overlap, and the authors' code takes the most probable of "
+            "classes, so that it would compute something else with these weights; only classes can be written for it."
+        )
     if not isinstance(plan.network, UnetrPPConfig):
         raise ConfigError(
             f"{folder}: the network of this run is {plan.network.kind}; only unetr_pp of layout legacy has such a file."

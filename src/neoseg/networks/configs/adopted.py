@@ -104,6 +104,11 @@ class DynUNetConfig(ConvUNet, frozen=True, extra="forbid"):
     kind: Literal["dynunet"] = "dynunet"
     residual: bool = False
 
+    @property
+    def lowest_voxels(self) -> int:
+        """A single voxel has no spread that could be normalised."""
+        return lowest_voxels_of(self.norm, one_a_group=self.widths is not None and self.widths[-1] == GROUPS)
+
     @model_validator(mode="after")
     def _monai_can_build_it(self) -> Self:
         """Refuse what MONAI has no place for."""
@@ -126,7 +131,13 @@ class DynUNetConfig(ConvUNet, frozen=True, extra="forbid"):
                 f"widths holds {min(self.widths)}, but residual blocks need {NARROWEST} or more: widen it, or leave "
                 "out residual"
             )
-        for kernel, stride in zip(self.kernels or (), self.strides or (), strict=False):
+        if self.residual and any(step > 2 for stride in self.strides or () for step in stride):
+            raise ValueError(
+                "strides holds a step of 3 or more, but residual blocks have a shortcut of one voxel, which takes "
+                "steps of 1 and 2: use these, or leave out residual"
+            )
+        kernels = self.kernels or ((3,) * self.spatial_dims,) * len(self.strides or ())
+        for kernel, stride in zip(kernels, self.strides or (), strict=False):
             if any(step > size + 1 for size, step in zip(kernel, stride, strict=True)):
                 raise ValueError(
                     f"strides holds {list(stride)} where kernels holds {list(kernel)}, but a stride may be at most the "

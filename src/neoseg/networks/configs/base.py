@@ -64,9 +64,14 @@ class NetworkBase(BaseModel, ABC, frozen=True, extra="forbid"):
         return 1
 
 
-def lowest_voxels_of(norm: str) -> int:
-    """Return how many voxels a normalisation needs of each image: a single one has no spread within its image."""
-    return 2 if norm in ("instance", "plain_instance") else 1
+def lowest_voxels_of(norm: str, *, one_a_group: bool = False) -> int:
+    """Return how many voxels a normalisation needs of each image: a single one has no spread within its image.
+
+    Args:
+        norm: the normalisation.
+        one_a_group: whether its groups are of one channel each, so that "group" is no other than "instance".
+    """
+    return 2 if norm in ("instance", "plain_instance") or (norm == "group" and one_a_group) else 1
 
 
 def required_multiple(config: NetworkBase) -> tuple[int, ...]:
@@ -117,12 +122,14 @@ def check_lowest(config: NetworkBase, sizes: Sequence[int], least: int | None = 
     if math.prod(sizes) < needed * math.prod(config.multiple):
         fields = type(config).model_fields
         light = getattr(config, "light", None) is not None
+        by_norm = least is not None or lowest_voxels_of(getattr(config, "norm", "")) > 1
         others = [
             what
             for what, possible in (
                 ("fewer levels", not light and not fields.keys().isdisjoint(("widths", "dims", "blocks_down"))),
                 ("network.encoder = 'plain'", light),
-                ("network.norm = 'group'", "norm" in fields),
+                ("network.norm = 'group'", by_norm and "norm" in fields),
+                ("a wider lowest level", not by_norm),
             )
             if possible
         ]

@@ -134,8 +134,10 @@ class UnetrPPConfig(NetworkBase, frozen=True, extra="forbid"):
 
     @property
     def lowest_voxels(self) -> int:
-        """A single token has no spread that could be normalised."""
-        return lowest_voxels_of(self.norm)
+        """A single token has no spread that could be normalised, nor where the step to it keeps the channels."""
+        # that step always has groups, as many as the level above has channels
+        kept = len(self.dims) > 1 and self.dims[-1] == self.dims[-2]
+        return lowest_voxels_of("group" if kept else self.norm, one_a_group=kept)
 
     @model_validator(mode="after")
     def _levels_agree(self) -> Self:

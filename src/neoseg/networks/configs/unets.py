@@ -107,7 +107,7 @@ class ConvUNet(NetworkBase, frozen=True, extra="forbid"):
     @property
     def lowest_voxels(self) -> int:
         """A single voxel has no spread that could be normalised."""
-        return lowest_voxels_of(self.norm)
+        return lowest_voxels_of(self.norm, one_a_group=self.widths is not None and self.widths[-1] == 1)
 
     @property
     def levels(self) -> tuple[Level, ...]:
