@@ -13,6 +13,8 @@ from neoseg.losses.configs import LossConfig, SoftDiceConfig
 from neoseg.losses.cross_entropy import cross_entropy_loss
 from neoseg.losses.deep_supervision import head_weights, resample_target, supervise
 from neoseg.losses.soft_dice import soft_dice_loss
+from neoseg.networks.build import build_network
+from neoseg.networks.configs import UNetConfig
 
 # Two samples of two voxels: probability of class 1, and the truth. The second sample is empty.
 P = torch.tensor([[0.8, 0.4], [0.1, 0.3]], dtype=torch.float64)
@@ -128,8 +130,18 @@ def test_targets_are_sampled_at_voxel_centres() -> None:
     assert resample_target(target, (4, 2, 3))[1, :, 0, 0].tolist() == [1, 3, 5, 7]
     assert resample_target(target, (2, 4, 3))[0, :, 0, 0].tolist() == [2, 6]
     assert resample_target(target, (8, 4, 3)) is target
-    expected = torch.nn.functional.interpolate(target[:, None].double(), (3, 3, 2), mode="nearest-exact")[:, 0].long()
-    assert torch.equal(resample_target(target, (3, 3, 2)), expected)
+    assert resample_target(torch.arange(9)[None], (3,)).tolist() == [[1, 4, 7]]
+
+
+@pytest.mark.parametrize("size", [34, 41, 47, 63])
+def test_lower_heads_of_a_padded_image_meet_the_truth_at_their_voxels(size: int) -> None:
+    config = UNetConfig(widths=(2,) * 6, strides=((1, 1),) + ((2, 2),) * 5, spatial_dims=2)
+    network = build_network(config, in_channels=1, classes=2, patch=(64, 64))
+    truth = torch.arange(size)[None, :, None].expand(1, size, 64)
+    for level, logits in enumerate(network(torch.zeros(1, 1, size, 64))):
+        found = resample_target(truth, logits.shape[2:])[0, :, 0]
+        centres = torch.arange(len(found)) * 2**level + 2**level // 2
+        assert torch.equal(found, centres.clamp(max=size - 1)), level
 
 
 def test_each_head_meets_its_own_target() -> None:

@@ -272,7 +272,7 @@ def test_wrong_inputs_are_named(size: str) -> None:
     with pytest.raises(GeometryError, match="single voxel"):
         network_of(size=size)(image(8, 8, 4, batch=1))
     kept = network_of(size=size, norm="group", dims=(8, 16, 16))
-    with pytest.raises(GeometryError, match=r"single voxel .* fewer levels or a wider lowest level"):
+    with pytest.raises(GeometryError, match=r"single voxel .* fewer levels, or a wider lowest level"):
         kept(image(8, 8, 4))
     for sizes in ({"in_channels": 0, "classes": 2}, {"in_channels": 1, "classes": 0}):
         with pytest.raises(ConfigError, match="at least one"):

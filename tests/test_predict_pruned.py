@@ -63,6 +63,8 @@ def test_masks_and_probabilities_come_from_the_smaller_network(trained: dict[str
         options = PredictOptions(prune=prune)
         (done,) = predict_scans(trained["supervised"], scan, tmp_path / name, probabilities=True, options=options)
         assert done.error is None and done.mask is not None
+        assert any("pruned to level 1" in warning for warning in done.warnings) == (prune == 1)
+        assert ("pruned to level 1" in (tmp_path / name / "predictions.json").read_text()) == (prune == 1)
         (path,) = (tmp_path / name).glob("*_probability_*")
         found[name] = nib.load(path)
     assert np.array_equal(found["whole"].affine, found["one"].affine)

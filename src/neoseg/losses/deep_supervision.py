@@ -23,6 +23,9 @@ def resample_target(target: Tensor, size: Sequence[int]) -> Tensor:
     Two other ways are the largest class in each cell, which keeps small lesions and swells them, and comparing
     logits that were brought to full size, which costs as many times more voxels as the step is large.
 
+    An axis that does not divide evenly is one that the network padded at its end and cut again: the step is then the
+    next power of two.
+
     Args:
         target: class indices (B, ...).
         size: voxels wanted on each axis after the first.
@@ -30,9 +33,9 @@ def resample_target(target: Tensor, size: Sequence[int]) -> Tensor:
     for axis, wanted in enumerate(size, start=1):
         given = target.shape[axis]
         if given != wanted:
-            # Centre of the new voxel in old voxels, in whole numbers: floor((i + 1/2) given / wanted).
-            index = (2 * torch.arange(wanted, device=target.device) + 1) * given // (2 * wanted)
-            target = target.index_select(axis, index)
+            step = given // wanted if given % wanted == 0 else 1 << (given // wanted).bit_length()
+            index = torch.arange(wanted, device=target.device) * step + step // 2
+            target = target.index_select(axis, index.clamp_(max=given - 1))
     return target
 
 

@@ -151,12 +151,16 @@ def _is_beyond(name: str, depth: int) -> bool:
 
 def _mean(logits: Sequence[Tensor]) -> Tensor:
     """Return the logarithm of the mean of the probabilities of logits (B, classes, ...), in float32 at least."""
-    logs = torch.stack([functional.log_softmax(one.float(), dim=1) for one in logits])
+    logs = torch.stack([functional.log_softmax(_at_least_float32(one), dim=1) for one in logits])
     return torch.logsumexp(logs, dim=0) - math.log(len(logits))
 
 
 def _mean_of_regions(logits: Sequence[Tensor]) -> Tensor:
     """Return the logit of the mean of the sigmoids of logits (B, regions, ...), in float32 at least."""
-    given = torch.stack([one.float() for one in logits])
+    given = torch.stack([_at_least_float32(one) for one in logits])
     # log p - log(1 - p): both sums have the same divisor
     return functional.logsigmoid(given).logsumexp(dim=0) - functional.logsigmoid(-given).logsumexp(dim=0)
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))

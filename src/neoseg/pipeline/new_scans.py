@@ -59,6 +59,12 @@ UNTUNED = (
 )
 """Said of each result of a run whose training is not finished."""
 
+PRUNED = (
+    "The mask is of the network pruned to level {level} (--prune); the scores of the run, and the post-processing that "
+    "was chosen by them, are of the whole network."
+)
+"""Said of each result of a part of a network."""
+
 
 @dataclass(frozen=True)
 class PredictedScan:
@@ -187,7 +193,7 @@ def _load(folder: Path, device: str, folds: Sequence[int] | None, prune: int | N
         atlas=atlas,
         template=template,
         cohort=tuple(read_record(run.registrations, COPY).values()) if run.registrations.is_file() else (),
-        notes=() if tuned else (UNTUNED,),
+        notes=(*(() if tuned else (UNTUNED,)), *(() if prune is None else (PRUNED.format(level=prune),))),
     )
     read = channels_read(config.prepare, plan.channels, makes_zmap=atlas is not None)
     usual = usual_units(run)

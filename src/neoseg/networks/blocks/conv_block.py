@@ -131,7 +131,8 @@ class ResidualBlock(nn.Module):
         y = self.norm(convolve(self.conv, self.first(x)))
         if self.stride is not None:
             pool = functional.avg_pool2d if len(self.stride) == 2 else functional.avg_pool3d
-            x = pool(x, self.stride, self.stride)
+            # torch has no mean of two bytes a number for volumes on a CPU
+            x = pool(x.float(), self.stride, self.stride).to(y.dtype)
         if self.carry is not None and self.carry_norm is not None:
             x = self.carry_norm(convolve(self.carry, x))
         return activated(self.form, y.add_(x))
