@@ -159,3 +159,23 @@ def test_axes_that_pictures_do_not_have_are_refused_where_none_is_left():
         AugmentConfig(**{f"{name}_axes": (2,), f"{name}_probability": 0.0}).require_axes(2)
         AugmentConfig(**{f"{name}_axes": (1, 2), f"{name}_probability": 0.5}).require_axes(2)
     AugmentConfig(flip_axes=()).require_axes(2)
+
+
+@pytest.mark.parametrize(
+    ("axes", "rules", "more", "kept"),
+    [
+        (2, ("case", "case", "case"), {}, True),
+        (2, ("case", "percentile"), {}, False),
+        (2, ("none",), {"keep_background": True}, True),
+        (3, ("percentile",), {}, True),
+    ],
+)
+def test_black_of_pictures_is_changed_where_it_is_the_fill_value(axes, rules, more, kept):
+    off = {name: 0.0 for name in AugmentConfig.model_fields if name.endswith("_probability")}
+    config = AugmentConfig(**off | {"noise_probability": 1.0}, **more).for_images(axes, rules)
+    assert config.keep_background is kept
+    image = torch.zeros(1, 1, *[8] * axes)
+    image[0, 0, 4:] = 1
+    label = torch.zeros(image.shape[1:], dtype=torch.uint8)
+    found, _ = Augmentation(config)(image, label, np.random.default_rng(0), spacing_mm=(1.0,) * axes)
+    assert bool((found[0, 0, :4] == 0).all()) is kept

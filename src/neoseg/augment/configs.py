@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Annotated, Self
 
 from pydantic import BaseModel, Field, model_validator
@@ -87,7 +87,8 @@ class AugmentConfig(BaseModel, frozen=True, extra="forbid"):
         dropped_modality_probability: that one channel of a sample is set to the fill value, as if it had not been
             taken; nothing happens to an image of one channel.
         keep_background: voxels at the fill value in all channels, but for the ripples of resampling, are at it after
-            the intensity changes, so that skull-stripped surroundings stay empty.
+            the intensity changes, so that skull-stripped surroundings stay empty. Unless it is set, it is off in
+            pictures where a rule of normalisation leaves black at that value, since black is a grey level there.
     """
 
     rotation_probability: Probability = 0.2
@@ -149,6 +150,13 @@ class AugmentConfig(BaseModel, frozen=True, extra="forbid"):
                     f"augment.{name}_axes = {list(given)}: the images have {axes} axes, counted from 0 to {axes - 1}, "
                     f"so that none of these is left; name others, or set augment.{name}_probability to 0."
                 )
+
+    def for_images(self, axes: int, rules: Collection[str]) -> AugmentConfig:
+        """Return the configuration for images of so many axes, normalised by these rules; see ``keep_background``."""
+        black = axes == 2 and not {"percentile", "range", "none"}.isdisjoint(rules)
+        if not black or "keep_background" in self.model_fields_set:
+            return self
+        return self.model_copy(update={"keep_background": False})
 
     def _problems(self) -> Iterator[str]:
         least = {

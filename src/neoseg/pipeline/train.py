@@ -193,7 +193,7 @@ def _train_fold(index: int, slot: int, progress: Progress, *, work: _FoldWork, r
         folder=run.fold(index),
         seed=config.seed * 1000 + index,
         device=work.devices[slot % len(work.devices)],
-        augmentation=Augmentation(config.augment),
+        augmentation=Augmentation(config.augment.for_images(len(plan.patch), plan.rules.values())),
         title=f"Fold {index}",
         inputs=_inputs(session, fold, start),
         ranks=ranks or ALONE,
