@@ -50,6 +50,12 @@ def test_a_small_table_is_enough(tmp_path: Path) -> None:
     assert case.images == {"t1": tmp_path / "x.nii.gz"}
 
 
+def test_names_of_columns_may_have_spaces_around_them(tmp_path: Path) -> None:
+    (tmp_path / "cases.csv").write_text("case, image_adc ,unit_adc \na,b.nii,mm2/s\n", encoding="utf-8")
+    (case,) = read_cases(tmp_path / "cases.csv")
+    assert case.images == {"adc": tmp_path / "b.nii"} and case.units == {"adc": "mm2/s"}
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
@@ -64,6 +70,9 @@ def test_a_small_table_is_enough(tmp_path: Path) -> None:
         ("case,image_x,label,label\na,b,c,d\n", "the column 'label' stands 2 times"),
         ("case,image_\na,b\n", "the column 'image_' names no channel; call it image_<channel>"),
         ("case,image_x,unit_\na,b,c\n", "the column 'unit_' names no channel"),
+        ("case,image_dwi,unit_DWI\na,b,c\n", "the column 'unit_DWI' has no image_DWI beside it .*'dwi'"),
+        ("case,image_x,image_mask\na,b,c\n", "no channel can be called 'mask'"),
+        ('case,image_x,site\na,b,"Boston\nb,c,Bern\n', "not a UTF-8 table with commas"),
         (f"case,image_x\na,{'b' * 256}.nii\n", "line 2: 'b{60}'... is no file name: a name may have 255 bytes"),
         (f"case,image_x,label\na,b,{'c/' * 2100}\n", "line 2: .*a path 4095"),
     ],

@@ -10,7 +10,7 @@ import SimpleITK
 
 from neoseg.errors import InputError
 from neoseg.io import read_grid, read_volume, volumes_in, write_volume
-from neoseg.volume import Volume
+from neoseg.volume import Volume, same_grid
 
 
 def image_of(seed: int, shape: tuple[int, ...] = (3, 4, 5)) -> SimpleITK.Image:
@@ -98,6 +98,35 @@ def test_damaged_metaimage_headers(
     with pytest.raises(InputError, match=told):
         read_volume(tmp_path / "a.mha")
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("sign", [(1, 1, -2), (-1, 1, -2)])
+def test_a_negative_size_of_voxels_is_an_axis_that_runs_the_other_way(tmp_path: Path, sign: tuple[int, ...]) -> None:
+    image = image_of(1)
+    image.SetSpacing([1.5, 2.5, 3.5])
+    SimpleITK.WriteImage(image, str(tmp_path / "a.mha"), False)
+    content = (tmp_path / "a.mha").read_bytes()
+    spacing = " ".join(str(abs(n) * np.sign(m)) for n, m in zip((1.5, 2.5, 3.5), sign, strict=True))
+    turned = content.replace(b"ElementSpacing = 1.5 2.5 3.5", f"ElementSpacing = {spacing}".encode())
+    assert turned != content
+    (tmp_path / "b.mha").write_bytes(turned)
+    found = read_volume(tmp_path / "b.mha")
+    write_volume(found, tmp_path / "c.mha")
+    again = read_volume(tmp_path / "c.mha")
+    assert same_grid(found.grid, again.grid)
+    np.testing.assert_array_equal(found.array, again.array)
+    stored = found.grid.stored
+    plain = read_volume(tmp_path / "a.mha").grid.stored
+    columns = plain.affine[:3, :3] * np.sign(sign)
+    np.testing.assert_allclose(stored.affine[:3, :3], columns)
+
+
+@pytest.mark.parametrize("word", ["T", "true", "1"])
+def test_compressed_voxels_under_any_spelling(tmp_path: Path, word: str) -> None:
+    SimpleITK.WriteImage(image_of(1), str(tmp_path / "a.mha"), True)
+    content = (tmp_path / "a.mha").read_bytes()
+    (tmp_path / "b.mha").write_bytes(content.replace(b"CompressedData = True", f"CompressedData = {word}".encode()))
+    np.testing.assert_array_equal(read_volume(tmp_path / "b.mha").array, read_volume(tmp_path / "a.mha").array)
 
 
 @pytest.mark.parametrize("detached", [False, True])

@@ -142,3 +142,20 @@ def test_a_scan_of_one_channel_is_called_as_nnunet_calls_its_case(tmp_path: Path
     write(tmp_path / "twice", "a_0000_0000.nii.gz", "_0000.nii.gz")
     assert [s.case for s in scans_in(tmp_path / "twice", ("adc",)).scans] == ["_0000", "a_0000_0000"]
     assert [s.case for s in scans_in(tmp_path / "twice" / "a_0000_0000.nii.gz", ("adc",)).scans] == ["a_0000"]
+
+
+def test_numbers_count_the_channels_of_the_data_set(tmp_path: Path) -> None:
+    table = ("t1", "t2", "flair")
+    write(tmp_path, "a_0000.nii.gz", "a_0001.nii.gz", "a_0002.nii.gz")
+    for channels in (("t1", "flair"), ("flair", "t1")):
+        found = scans_in(tmp_path, channels, table=table)
+        (scan,) = found.scans
+        assert {c: p.name for c, p in scan.images.items()} == {"t1": "a_0000.nii.gz", "flair": "a_0002.nii.gz"}
+        assert found.left_out["a_0001.nii.gz"].endswith("it is the channel 't2', which this run does not read.")
+    alone = scans_in(tmp_path, ("flair",), table=table)
+    assert [(s.case, s.images["flair"].name) for s in alone.scans] == [("a", "a_0002.nii.gz")]
+    assert list(alone.left_out) == ["a_0000.nii.gz", "a_0001.nii.gz"]
+    # names that tell nothing are scans of the one channel, as ever
+    (tmp_path / "plain").mkdir()
+    write(tmp_path / "plain", "b.nii.gz")
+    assert [s.case for s in scans_in(tmp_path / "plain", ("flair",), table=table).scans] == ["b"]

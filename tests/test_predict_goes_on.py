@@ -336,3 +336,27 @@ def test_a_copy_without_records_and_a_run_of_one_fold_still_predict(place: Path)
     path = place / "run" / "stages" / "predict.json"
     write_json(path, {name: value for name, value in read_json(path).items() if name != "weights"})
     load_predictor(place / "run", "cpu")
+
+
+def test_no_file_beside_the_scans_is_replaced(place: Path) -> None:
+    source = place / "in"
+    first = sorted(source.iterdir())[0]
+    renamed = first.rename(first.with_name("p_0000.nii.gz"))
+    shutil.copy(renamed, source / "p.nii.gz")  # somebody's label
+    before = (source / "p.nii.gz").read_bytes()
+    with pytest.raises(InputError, match=r"p\.nii\.gz: there is such a file beside the scans"):
+        predict_scans(place / "run", renamed, source, device="cpu")
+    assert (source / "p.nii.gz").read_bytes() == before
+    (source / "p.nii.gz").unlink()
+    for _ in range(2):  # its own results it may replace
+        assert predict_scans(place / "run", renamed, source, device="cpu")[0].error is None
+    (place / "run" / "postprocess.json").write_text("null")
+    assert predict_scans(place / "run", renamed, source, device="cpu")[0].error is None
+
+
+def test_two_results_of_one_name_are_refused(place: Path) -> None:
+    scans = sorted((place / "in").iterdir())
+    scans[1].rename(place / "in" / scans[0].name.replace(".nii", "_entropy.nii"))
+    options = PredictOptions(uncertainty=True)
+    with pytest.raises(InputError, match="the results of two scans would have this name"):
+        predict_scans(place / "run", place / "in", place / "out", device="cpu", options=options)

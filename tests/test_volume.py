@@ -15,6 +15,7 @@ from neoseg.volume import (
     canonical,
     grid_difference,
     repair_affine,
+    rounded_length,
     same_grid,
     to_stored,
     upright,
@@ -165,6 +166,18 @@ def test_an_upright_grid_depends_on_the_voxels_alone(seed: int) -> None:
     assert np.allclose(made.directions, np.eye(3))
     again = upright(Grid((5, 6, 7), affine.astype(np.float32).astype(np.float64)))
     assert np.allclose(again.affine, made.affine, atol=4e-4)
+
+
+@pytest.mark.parametrize("side", [2.5e-4, 1.1e-4, 3.25e-3, 4e-8, 0.35])
+def test_an_upright_grid_keeps_the_size_of_voxels_under_a_microscope(side: float) -> None:
+    made = upright(Grid((6, 7), np.diag([side, 2 * side, 1.0])))
+    np.testing.assert_allclose(made.spacing, (side, 2 * side), rtol=1e-9)
+
+
+def test_lengths_are_rounded_as_headers_in_single_precision_agree() -> None:
+    assert [rounded_length(s) for s in (0.859375, 1.00000001, 3.2999999523, 0.00012345678)] == [
+        0.8594, 1.0, 3.3, 0.0001235,
+    ]  # fmt: skip
 
 
 def changed(grid: Grid, *, spacing: float = 1.0, degrees: float = 0.0, shift: float = 0.0) -> Grid:

@@ -51,7 +51,7 @@ def replacing(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield temporary
-            with temporary.open("rb") as stream:
+            with temporary.open("r+b") as stream:  # Windows flushes only what may be written
                 os.fsync(stream.fileno())
             temporary.replace(path)
         finally:

@@ -234,7 +234,7 @@ def load_config(
     if not path.is_file():
         raise InputError(_no_configuration(path))
     try:
-        tree = tomllib.loads(path.read_text(encoding="utf-8"))
+        tree = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: this is not valid TOML ({error}); correct it.") from error
     for change in changes:

@@ -10,6 +10,7 @@ Pictures (PNG, TIFF) have no patient: their x is the column, y the row from the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -26,6 +27,7 @@ __all__ = [
     "canonical",
     "grid_difference",
     "repair_affine",
+    "rounded_length",
     "same_grid",
     "to_stored",
     "upright",
@@ -314,13 +316,18 @@ def without_file(grid: Grid) -> Grid:
     return replace(grid, stored=None)
 
 
+def rounded_length(side: float) -> float:
+    """Return a length rounded to 0.0001 mm, or to four digits where it is below 0.1 mm, as under a microscope."""
+    return round(float(side), max(4, 3 - math.floor(math.log10(side))))
+
+
 def upright(grid: Grid) -> Grid:
     """Return an axis-aligned grid of the same shape and spacing, centred on the world's origin.
 
     What is computed on it depends on the voxels alone, and not on how the patient lay or how a header rounds its
-    directions: the spacing is rounded to 0.1 um.
+    directions: the spacing is rounded.
     """
-    spacing = np.round(grid.spacing, 4)
+    spacing = np.array([rounded_length(side) for side in grid.spacing])
     affine = np.diag([*spacing, 1.0])
     affine[:-1, -1] = -spacing * (np.asarray(grid.shape) - 1) / 2
     return Grid(grid.shape, affine, unit=grid.unit)

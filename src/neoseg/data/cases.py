@@ -17,7 +17,7 @@ from pathlib import Path
 from ..atomic import replacing
 from ..errors import InputError, nearest
 
-__all__ = ["Case", "channels_of", "read_cases", "sound_name", "write_cases"]
+__all__ = ["NO_CHANNELS", "Case", "channels_of", "read_cases", "sound_name", "write_cases"]
 
 GROUPS = ("patient", "healthy")
 SPLITS = ("train", "test")
@@ -28,7 +28,10 @@ LONGEST_NAME, LONGEST_PATH = 255, 4095
 """Bytes that Linux allows; a longer name is an error of the system in whatever asks for the file."""
 
 _INDEX = re.compile(r"[0-9]{1,9}")
-_FIXED = ("case", "subject", "site", "group", "split", "label", "mask")
+NO_CHANNELS = ("label", "mask")
+"""Names of columns that a channel may not have, since files are told apart by them."""
+
+_FIXED = ("case", "subject", "site", "group", "split", *NO_CHANNELS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,9 +105,10 @@ def read_cases(path: Path | str) -> list[Case]:
         raise InputError(f"{path}: this file does not exist; make it with `neoseg import DIR`.")
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream)
+            reader = csv.DictReader(stream, strict=True)
+            reader.fieldnames = [name.strip() for name in reader.fieldnames or []]
             rows = list(reader)
-            columns = list(reader.fieldnames or [])
+            columns = list(reader.fieldnames)
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: this is not a UTF-8 table with commas ({error}); save it as CSV UTF-8.") from error
     _check_columns(path, columns)
@@ -128,6 +132,14 @@ def _check_columns(path: Path, columns: list[str]) -> None:
         if column not in _FIXED and not column.startswith(("image_", "unit_")):
             hint = nearest(column, [*_FIXED, "image_<channel>", "unit_<channel>"])
             raise InputError(f"{path}: the column {column!r} is not known{hint}; rename or remove it.")
+        kind, _, channel = column.partition("_")
+        if kind == "image" and channel in NO_CHANNELS:
+            raise InputError(f"{path}: no channel can be called {channel!r}, as another column is; rename {column!r}.")
+        if kind == "unit" and channel and f"image_{channel}" not in columns:
+            hint = nearest(channel, [name.removeprefix("image_") for name in columns if name.startswith("image_")])
+            raise InputError(
+                f"{path}: the column {column!r} has no image_{channel} beside it{hint}; rename or remove it."
+            )
         if column in ("image_", "unit_"):
             told = f"call it {column}<channel>, such as {column}adc"
             raise InputError(f"{path}: the column {column!r} names no channel; {told}.")
@@ -184,7 +196,7 @@ def _case_of(path: Path, number: int, row: dict[str, str | None], columns: list[
 
 def _shown(file: Path, base: Path, index: int | None) -> str:
     absolute = Path(os.path.abspath(file))
-    text = str(absolute.relative_to(base)) if absolute.is_relative_to(base) else str(absolute)
+    text = (absolute.relative_to(base) if absolute.is_relative_to(base) else absolute).as_posix()
     return text if index is None else f"{text}#{index}"
 
 

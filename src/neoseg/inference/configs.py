@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, field_validator, model_validator
@@ -210,6 +211,10 @@ class PostprocessSearch(BaseModel, frozen=True, extra="forbid"):
 
     @model_validator(mode="after")
     def _numbers_differ(self) -> PostprocessSearch:
+        for name in ("thresholds", "minimum_lesion_mm3"):
+            given = getattr(self, name)
+            if any(b <= a for a, b in pairwise(given)):
+                raise ValueError(f"{name} = {list(given)} does not rise; sort it, and name each number once")
         if len(set(self.keep_largest)) < len(self.keep_largest):
             raise ValueError(f"keep_largest = {list(self.keep_largest)} names a number twice; name each once")
         return self

@@ -156,13 +156,16 @@ def _count(path: Path, header: Any) -> int:
 
 def _placed(path: Path, file_format: str, header: Any, array: NDArray[Any]) -> Volume:
     d, size = header.GetDimension(), min(header.GetDimension(), 3)
-    direction = np.asarray(header.GetDirection(), dtype=np.float64).reshape(d, d)
+    spacing = np.asarray(header.GetSpacing(), dtype=np.float64)
+    # a negative size of voxels is an axis that runs the other way, which ITK reads but does not write
+    direction = np.asarray(header.GetDirection(), dtype=np.float64).reshape(d, d) * np.where(spacing < 0, -1, 1)
+    spacing = np.abs(spacing)
     lps = np.eye(size + 1)
-    lps[:-1, :-1] = direction[:size, :size] * np.asarray(header.GetSpacing()[:size])
+    lps[:-1, :-1] = direction[:size, :size] * spacing[:size]
     lps[:-1, -1] = header.GetOrigin()[:size]
     kept = {
         "origin": [float(v) for v in header.GetOrigin()],
-        "spacing": [float(v) for v in header.GetSpacing()],
+        "spacing": [float(v) for v in spacing],
         "direction": [[float(v) for v in row] for row in direction],
         "trailing": int(d > 3 and header.GetSize()[3] == 1),
     }

@@ -90,7 +90,7 @@ def check_voxels(path: Path) -> None:
         _require_numbers(path, detached or [path], start=0 if detached else end, wanted=voxels)
         require_room(path, promised)
         return
-    packed = fields.get("CompressedData", "False").lower() == "true"
+    packed = fields.get("CompressedData", "False")[:1] in ("T", "t", "1")
     if packed:
         require_bytes(path, promised=int(counts[_PACKED]), there=there)
     require_bytes(path, promised=promised, there=there, deflated=packed)

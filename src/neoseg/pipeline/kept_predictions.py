@@ -65,6 +65,11 @@ class KeptPredictions:
             )
             self._scans = {}
 
+    @property
+    def written(self) -> set[str]:
+        """Names of the files that earlier predictions wrote."""
+        return {name for scan in self._scans.values() for name in scan.files}
+
     def find(self, case: str, key: str | None, mask: Path) -> KeptScan | None:
         """Return a scan that was predicted under this key, if its files are there as they were written."""
         found = self._scans.get(case)

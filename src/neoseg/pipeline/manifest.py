@@ -7,7 +7,7 @@ from typing import Any
 
 from ..atomic import read_record
 from ..config import RunConfig, config_from
-from ..data.cases import Case
+from ..data.cases import NO_CHANNELS, Case
 from ..data.store import files_digest
 from ..data.units import UNITS_OF_ADC, channel_kind, factor_to_micro
 from ..errors import StateError
@@ -15,7 +15,15 @@ from ..workspace import Run, write_if_changed
 from .made_with import remedy_of
 from .session import Session
 
-__all__ = ["case_facts", "given_config", "keep_given", "manifest_of", "read_manifest", "usual_units"]
+__all__ = [
+    "case_facts",
+    "channels_of_table",
+    "given_config",
+    "keep_given",
+    "manifest_of",
+    "read_manifest",
+    "usual_units",
+]
 
 REMEDY = "only a run that `neoseg train` or `neoseg run` of this version has made can be used here"
 
@@ -120,6 +128,23 @@ def usual_units(run: Run) -> dict[str, str]:
         elif not named:
             found[channel] = ""
     return found
+
+
+def channels_of_table(run: Run) -> tuple[str, ...]:
+    """Return all channels of the ``cases.csv`` of a run in its order; none where there is no manifest.
+
+    Raises:
+        StateError: the manifest is damaged.
+    """
+    if not run.manifest.is_file():
+        return ()
+    try:
+        files = [list(facts["files"]) for facts in read_manifest(run)["cases"].values()]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise StateError(f"{run.manifest}: this file is damaged ({error!r} in its cases); {REMEDY}.") from error
+    # cases that have all of them first: one that lacks some does not say where these belong
+    names = dict.fromkeys(name for case in sorted(files, key=len, reverse=True) for name in case)
+    return tuple(name for name in names if name not in NO_CHANNELS)
 
 
 def _template_digest(path: Path) -> str:

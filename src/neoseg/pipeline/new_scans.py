@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,7 +35,7 @@ from .disk_space import require_writable
 from .forecast import forecast_new_scans
 from .kept_predictions import KeptPredictions, KeptScan, scan_key
 from .made_with import config_of, plan_of
-from .manifest import usual_units
+from .manifest import channels_of_table, usual_units
 from .networks import FoldNetworks, load_networks, load_pruned, pruned_plan
 from .out_of_memory import predicting_in_memory
 from .predict import post_config
@@ -283,7 +284,11 @@ def predict_scans(
         progress.say(told)
     stacked = Run(folder).stacked
     axes = len(predictor.ensemble.plan.spacing_mm)
-    files = scans_in(source, channels, _stacked(stacked) if stacked.is_file() else None, axes=axes)
+    table = channels_of_table(Run(folder))
+    files = scans_in(source, channels, _stacked(stacked) if stacked.is_file() else None, table=table, axes=axes)
+    kept = KeptPredictions(output, progress)
+    if output.resolve() == source.resolve():
+        files = replace(files, left_out={k: v for k, v in files.left_out.items() if k not in kept.written})
     if options.brain_masks is not None:
         files = with_masks(files, options.brain_masks, channels)
     scans = files.scans
@@ -291,13 +296,11 @@ def predict_scans(
     inputs |= {(source / name).resolve() for name in files.left_out}
     inputs |= {path.resolve() for one in files.incomplete for path in one.images}
     masks = {scan.case: output / f"{scan.case}{_ending(scan)}" for scan in scans}
-    for mask in masks.values():
-        if mask.resolve() in inputs:
-            raise InputError(f"{mask}: the mask would replace the input image; give another --output.")
+    names = predictor.ensemble.targets.names
+    _require_free([p for scan in scans for p in _results(masks[scan.case], scan, names, wanted)], inputs, kept.written)
     if len(channels) == 1 and source.is_dir() and source.resolve() == output.resolve():
         raise InputError(f"{output}: masks here would be taken for scans the next time; give another --output.")
     results = [PredictedScan(name, None, {}, (why,)) for name, why in files.left_out.items()]
-    kept = KeptPredictions(output, progress)
     keys = {scan.case: scan_key(loaded.made_with, wanted, scan) for scan in scans}
     earlier = {scan.case: kept.find(scan.case, keys[scan.case], masks[scan.case]) for scan in scans}
     done = {case: _of_kept(case, found, output) for case, found in earlier.items() if found is not None}
@@ -371,9 +374,7 @@ def _written(
     write_volume(found.label, mask)
     targets = predictor.ensemble.targets
     for name, one in _maps(found, targets.names):
-        # PNG has no fractions
-        ending = ".tif" if mask.suffix.lower() == ".png" else _ending(scan)
-        written.append(mask.with_name(f"{scan.case}_{name}{ending}"))
+        written.append(_map_file(mask, scan, name))
         write_volume(one, written[-1])
         Scratch.release(one.array)
     to_ml = found.label.grid.voxel_size
@@ -386,6 +387,43 @@ def _written(
     ranges = dict(found.uncertainty.ranges_ml) if found.uncertainty is not None else {}
     unit = found.label.grid.size_unit
     return PredictedScan(scan.case, mask, volumes, warnings, ranges_ml=ranges, unit=unit), written
+
+
+def _require_free(results: Sequence[Path], inputs: Collection[Path], written: Collection[str]) -> None:
+    """Refuse results that would replace a file that is not theirs.
+
+    Args:
+        results: the files.
+        inputs: the files that are read, resolved.
+        written: names of results of earlier predictions into the folder.
+
+    Raises:
+        InputError: they would replace an input, another file beside the inputs, or each other.
+    """
+    folders = {path.parent for path in inputs}
+    for path in results:
+        if path.resolve() in inputs:
+            raise InputError(f"{path}: the mask would replace the input image; give another --output.")
+        if path.exists() and path.resolve().parent in folders and path.name not in written:
+            raise InputError(
+                f"{path}: there is such a file beside the scans, and no finished prediction wrote it; give another "
+                "--output, or move the file."
+            )
+    if twice := [path for path, count in Counter(results).items() if count > 1]:
+        raise InputError(f"{twice[0]}: the results of two scans would have this name; rename one of them.")
+
+
+def _map_file(mask: Path, scan: Case, name: str) -> Path:
+    # PNG has no fractions
+    ending = ".tif" if mask.suffix.lower() == ".png" else _ending(scan)
+    return mask.with_name(f"{scan.case}_{name}{ending}")
+
+
+def _results(mask: Path, scan: Case, names: Sequence[str], wanted: Wanted) -> list[Path]:
+    """Return the files that a scan may get."""
+    maps = [f"probability_{name}" for name in names] if wanted.probabilities else []
+    maps += ["entropy", "spread"] if wanted.uncertainty else []
+    return [mask, *(_map_file(mask, scan, name) for name in maps)]
 
 
 def _maps(found: Prediction, names: Sequence[str]) -> Iterator[tuple[str, Volume]]:

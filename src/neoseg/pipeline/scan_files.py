@@ -13,8 +13,8 @@ from ..io import endings, is_planar, stem_of, volumes_in
 
 __all__ = ["Incomplete", "ScanFiles", "Stacked", "scans_in", "without_index"]
 
-INDEX = "_0000"
-"""End of the name of the first channel's file in nnU-Net's folders."""
+INDEX = "_{:04d}"
+"""End of the name of a channel's file in nnU-Net's folders."""
 
 
 @dataclass(frozen=True)
@@ -59,28 +59,36 @@ class ScanFiles:
         scans: by name, in order.
         left_out: name of each image file that belongs to no scan to the sentence that says why.
         incomplete: scans that cannot be predicted, by name, in order.
+        number: of the first channel of the run in the data set, as nnU-Net counts.
     """
 
     scans: tuple[Case, ...]
     left_out: dict[str, str]
     incomplete: tuple[Incomplete, ...] = ()
+    number: int = 0
 
 
 def scans_in(
-    source: Path | str, channels: Sequence[str], stacked: Stacked | None = None, *, axes: int = 3
+    source: Path | str,
+    channels: Sequence[str],
+    stacked: Stacked | None = None,
+    *,
+    table: Sequence[str] = (),
+    axes: int = 3,
 ) -> ScanFiles:
     """Return the scans of a file or folder as cases.
 
     For one channel every image is a scan, called as the file; where all files end in nnU-Net's ``_0000``, without that,
     as :func:`neoseg.import_folder` calls the cases of such a folder. For several channels a scan is one file a channel,
     whose stems end in ``_<channel>`` (``baby1_adc.nii.gz``, ``baby1_zadc.nii.gz``) or in nnU-Net's ``_0000``,
-    ``_0001``. Where the training had 4-D files, a 4-D file of as many volumes is a scan too, with the channels at the
-    same places.
+    ``_0001``, which count the channels of the data set, also of those that the run leaves out. Where the training had
+    4-D files, a 4-D file of as many volumes is a scan too, with the channels at the same places.
 
     Args:
         source: the file or folder.
         channels: the channels that a scan has to bring, in the order of the network.
         stacked: the 4-D files of the training, where it had such.
+        table: all channels of the training's cases.csv in its order; by default those of the run.
         axes: of the images of the training; pictures in a folder of volumes are previews, and left alone.
 
     Raises:
@@ -88,11 +96,12 @@ def scans_in(
             files claim one place.
     """
     source, scans = Path(source), dict[str, Case]()
+    table = (*table, *(c for c in channels if c not in table))
     named: dict[str, dict[str, Path]] = {}
     left_out: dict[str, str] = {}
     others = _of_other_kinds(source, axes)
     for path in _images(source, axes, others):
-        place = _place(path, channels)
+        place, other_channel = _place(path, channels, table)
         count = _volumes(path) if stacked is not None or place is None else None
         if stacked is not None and (stacked.fits(path, count) or (count is None and place is None)):
             one = _of_stacked(path, stacked)  # one that cannot be read: its prediction says why
@@ -100,12 +109,12 @@ def scans_in(
                 first = next(iter(before.images.values()))
                 raise InputError(f"{path}: {first.name} is a scan of the same name; rename one of them.")
         elif place is None:
-            left_out[path.name] = _why(path, count, channels, stacked)
+            left_out[path.name] = _why(path, count, channels, stacked, other_channel)
         else:
             scan, channel = place
-            other = named.setdefault(scan, {}).setdefault(channel, path)
-            if other != path:
-                raise InputError(f"{path}: {other.name} is the channel {channel!r} of {scan!r} too; keep one of them.")
+            first = named.setdefault(scan, {}).setdefault(channel, path)
+            if first != path:
+                raise InputError(f"{path}: {first.name} is the channel {channel!r} of {scan!r} too; keep one of them.")
     incomplete = []
     for scan, images in sorted(named.items()):
         if scan in scans:
@@ -124,16 +133,20 @@ def scans_in(
             f"files <scan>_{channels[0]} and so on. {next(iter(left_out.values()))}"
         )
     found = tuple(scans[name] for name in sorted(scans))
-    return ScanFiles(without_index(found) if len(channels) == 1 else found, left_out | others, tuple(incomplete))
+    number = table.index(channels[0])
+    if len(channels) == 1:
+        found = without_index(found, number)
+    return ScanFiles(found, left_out | others, tuple(incomplete), number)
 
 
-def without_index(scans: Sequence[Case]) -> tuple[Case, ...]:
-    """Return scans of one channel, called without ``_0000`` where all of their files' names end in it."""
+def without_index(scans: Sequence[Case], number: int) -> tuple[Case, ...]:
+    """Return scans of one channel, called without its ``_0000`` where all of their files' names end in it."""
+    end = INDEX.format(number)
     stems = [_stem(next(iter(scan.images.values()))) for scan in scans]
     plain = [scan.case == stem for scan, stem in zip(scans, stems, strict=True)]
-    if not all(plain) or not all(stem.endswith(INDEX) and len(stem) > len(INDEX) for stem in stems):
+    if not all(plain) or not all(stem.endswith(end) and len(stem) > len(end) for stem in stems):
         return tuple(scans)
-    names = [scan.case.removesuffix(INDEX) for scan in scans]
+    names = [scan.case.removesuffix(end) for scan in scans]
     return tuple(replace(scan, case=name, subject=name) for scan, name in zip(scans, names, strict=True))
 
 
@@ -179,20 +192,24 @@ def _volumes(path: Path) -> int | None:
         return None
 
 
-def _place(path: Path, channels: Sequence[str]) -> tuple[str, str] | None:
-    """Return (scan, channel) by the end of the file's name, or None."""
-    stem = _stem(path)
-    if len(channels) == 1:
-        return stem, channels[0]
-    marks = [(mark, c) for i, c in enumerate(channels) for mark in (f"_{c}", f"_{i:04d}")]
+def _place(path: Path, channels: Sequence[str], table: Sequence[str]) -> tuple[tuple[str, str] | None, str]:
+    """Return (scan, channel) by the end of the file's name, or None and the channel of the table that it is, if any."""
+    stem, alone = _stem(path), len(channels) == 1
+    if len(table) == 1:
+        return (stem, channels[0]), ""
+    marks = [(mark, c) for i, c in enumerate(table) for mark in (f"_{c}", INDEX.format(i))]
     # the longest first, since one channel may be called as the end of another ("t1" and "ce_t1")
     for mark, channel in sorted(marks, key=lambda one: len(one[0]), reverse=True):
         if stem.lower().endswith(mark.lower()) and len(stem) > len(mark):
-            return stem[: -len(mark)], channel
-    return None
+            if channel not in channels:
+                return None, channel
+            return (stem if alone else stem[: -len(mark)], channel), ""
+    return ((stem, channels[0]) if alone else None), ""
 
 
-def _why(path: Path, count: int | None, channels: Sequence[str], stacked: Stacked | None) -> str:
+def _why(path: Path, count: int | None, channels: Sequence[str], stacked: Stacked | None, other: str) -> str:
+    if other:
+        return f"{path.name} was left out: by its name it is the channel {other!r}, which this run does not read."
     marks = ", ".join(f"_{channel}" for channel in channels)
     sentence = f"{path.name} was left out: its name ends in no channel ({marks}, or _0000 and so on)"
     if count is None:

@@ -57,7 +57,9 @@ def with_masks(files: ScanFiles, source: Path | str, channels: Sequence[str]) ->
         raise InputError(f"{source}: no mask here belongs to a scan; call that of {first} {first}_mask.")
     left_out = {name: why for name, why in files.left_out.items() if not any(p.name == name for p in found.values())}
     masked = tuple(replace(scan, mask=found.get(scan.case)) for scan in scans)
-    return replace(files, scans=without_index(masked) if len(channels) == 1 else masked, left_out=left_out)
+    return replace(
+        files, scans=without_index(masked, files.number) if len(channels) == 1 else masked, left_out=left_out
+    )
 
 
 def _mask_of(scan: Case, candidates: Sequence[Path], images: set[Path], channels: Sequence[str]) -> Path | None:

@@ -135,7 +135,7 @@ def case_facts(case: Case, channels: Sequence[str], labels: LabelSet, *, read: S
     return CaseFacts(
         case=case.case,
         shape=grid.shape,
-        spacing_mm=tuple(round(s, 6) for s in grid.spacing),
+        spacing_mm=tuple(float(f"{side:.7g}") for side in grid.spacing),
         foreground_shape=bounding_box(mask, margin=1)[1],
         nonzero_shape=bounding_box(mask)[1],
         foreground_ml=float(mask.sum() * to_ml),

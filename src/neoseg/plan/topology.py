@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from ..volume import rounded_length
+
 __all__ = [
     "LARGEST_IF",
     "exact_target_spacing",
@@ -40,11 +42,11 @@ def target_spacing(spacings: Sequence[Sequence[float]], shapes: Sequence[Sequenc
     The median of each axis; when the coarsest axis is more than 3 times coarser than the others and has less than a
     third of their voxels, its 10th percentile, but never finer than the coarsest of the others.
     """
-    return tuple(float(round(t, 4)) for t in exact_target_spacing(spacings, shapes))
+    return tuple(rounded_length(side) for side in exact_target_spacing(spacings, shapes))
 
 
 def exact_target_spacing(spacings: Sequence[Sequence[float]], shapes: Sequence[Sequence[int]]) -> NDArray[np.float64]:
-    """Return the same, not rounded to 0.1 um."""
+    """Return the same, not rounded."""
     table = np.asarray(spacings, dtype=np.float64)
     target = np.median(table, axis=0)
     sizes = np.median(np.asarray(shapes, dtype=np.float64), axis=0)
