@@ -76,8 +76,8 @@ TABLES: dict[str, dict[str, str]] = {
         "as_printed": 'as_printed = true, heads = 1, fusion = "sum", conv_blocks = 1',
     },
     "planes": {
-        "unetr_pp": f'{UNETR_PP}, size = "flex"',
         "unet": 'kind = "unet"',
+        "unetr_pp": f'{UNETR_PP}, size = "flex"',
         "wide_unet": 'kind = "wide_unet"',
         "unet_plus_plus": 'kind = "unet_plus_plus", deep_supervision = false',
         "unet_plus_plus, supervised": 'kind = "unet_plus_plus", deep_supervision = true',

@@ -51,8 +51,7 @@ def ways_of(session: Session, run: Run, plan: Plan) -> dict[str, Ensemble]:
 
 def measured(folder: Path) -> dict[str, dict[str, Any]]:
     """Return parameters, seconds and Dice of every case for each way of one run."""
-    workspace = folder.parents[1]
-    session = open_session(load_resolved(Run(folder).config), workspace=workspace)
+    session = open_session(load_resolved(Run(folder).config))
     ways = ways_of(session, session.run, session.plan)
     found: dict[str, dict[str, Any]] = {
         name: {

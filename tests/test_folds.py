@@ -67,6 +67,14 @@ def test_too_few_subjects_are_refused() -> None:
     )
 
 
+@pytest.mark.parametrize(("share", "taken"), [(0.1, 4), (0.2, 8), (0.3, 13), (0.4, 13), (0.45, 20)])
+def test_the_share_that_chooses_is_the_nearest_of_a_half_a_third_and_so_on(share: float, taken: int) -> None:
+    cases = {f"c{i:02d}": f"s{i:02d}" for i in range(50)}
+    config = FoldsConfig(count=5, inner_share=share)
+    folds = make_folds(cases, dict.fromkeys(cases, 0.1), config, np.random.default_rng(0))
+    assert all(abs(len(fold.inner) - taken) <= 1 for fold in folds)
+
+
 def test_two_subjects_are_enough_for_two_folds_when_none_chooses() -> None:
     alone = FoldsConfig(count=2, inner_share=0)
     folds = make_folds({"a": "s1", "b": "s2"}, {"a": 0.1, "b": 0.2}, alone, np.random.default_rng(0))

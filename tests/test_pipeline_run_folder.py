@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 
+from assembled_run import assembled
+from neoseg.atomic import write_json
+from neoseg.config import load_config
 from neoseg.data.cases import Case
+from neoseg.errors import StateError
+from neoseg.pipeline.plan import is_planned
+from neoseg.pipeline.run import run_stage
 from neoseg.pipeline.run_folder import _copy_atlas, _keep_template, _stacked
 from neoseg.pipeline.scan_files import Stacked
+from neoseg.pipeline.session import open_session
+from neoseg.pipeline.train import training_settings
 from neoseg.prepare.atlas import Atlas
 from neoseg.prepare.standardise import Template
+from neoseg.training.loop import TrainingResult
+from neoseg.training.segments import length_of
 from neoseg.volume import Grid, Volume
 
 
@@ -62,9 +74,41 @@ def test_a_template_is_written_once(tmp_path: Path) -> None:
 def test_4d_files_count_as_stacked_when_all_cases_have_them_alike(
     tmp_path: Path, index: list[dict[str, int]], expected: Stacked | None
 ) -> None:
-    import nibabel as nib
-
     path = tmp_path / "stack.nii.gz"
     nib.save(nib.Nifti1Image(np.zeros((3, 4, 5, 2), dtype=np.float32), np.eye(4)), path)
     cases = [Case(case=str(n), subject="", images={"a": path, "b": path}, channel_index=i) for n, i in enumerate(index)]
     assert _stacked(cases) == expected
+
+
+def test_a_refused_training_leaves_the_records_of_the_finished_one(tmp_path: Path) -> None:
+    """The label of a case is changed after the training; the run's own files still tell of the former one."""
+    session, _ = assembled(tmp_path, [])
+    run, settings = session.run, training_settings(session.config.training, session.plan)
+    names = {"train": ("a",), "validation": ()}
+    for index in range(2):
+        identity = {"config": {}, "inputs": "those of then", **names}
+        segment = {"first": 0, "last": 10, "epoch": 0, "length": length_of(settings)}
+        write_json(run.fold(index) / "training.json", {"segments": [segment], "identity": identity})
+        result = TrainingResult(0, 0.5, 1, 10, 1.0, False, "float32", "cpu")
+        write_json(run.fold(index) / "finished.json", asdict(result))
+    before = {path.name: path.read_bytes() for path in run.folder.glob("*.json")}
+    label = tmp_path / "p0_label.nii.gz"
+    image = nib.load(label)
+    nib.save(nib.Nifti1Image(np.roll(np.asarray(image.dataobj), 1, 0), image.affine), label)
+    session = open_session(load_config(tmp_path / "neoseg.toml"))
+    for stage in ("plan", "prepare"):
+        run_stage(session, stage)
+    with pytest.raises(StateError, match="holds a training with other values of inputs, train"):
+        run_stage(session, "train")
+    assert {path.name: path.read_bytes() for path in run.folder.glob("*.json")} == before
+
+
+def test_a_plan_by_a_budget_is_made_anew_for_another_precision(tmp_path: Path) -> None:
+    assembled(tmp_path, [])
+    by_budget = ("plan.core_minutes=3", "name=budget")
+    session = open_session(load_config(tmp_path / "neoseg.toml", by_budget))
+    run_stage(session, "plan")
+    assert is_planned(session)
+    assert not is_planned(
+        open_session(load_config(tmp_path / "neoseg.toml", (*by_budget, 'training.precision="float32"')))
+    )

@@ -1,5 +1,6 @@
 import itertools
 import json
+import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -285,6 +286,18 @@ def test_a_longer_training_waits_for_its_own_validations(tmp_path):
     result = fit_stale(tmp_path, changes | {"epochs": 50})
     # two validations of the new segment: after epochs 6 and 8
     assert result.stopped_early and result.epochs == 8
+
+
+def test_a_longer_training_that_was_killed_before_its_first_step_is_not_taken_for_done(tmp_path):
+    longer = CONFIG.model_copy(update={"epochs": 4})
+    fit(tmp_path / "a", CONFIG.model_copy(update={"epochs": 2}))
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    fit(tmp_path / "a", longer)
+    shutil.copy(tmp_path / "a" / "training.json", tmp_path / "b")  # the second segment was written, and no more
+    assert fit(tmp_path / "b", longer).epochs == 4
+    assert (tmp_path / "a" / "training.json").read_bytes() == (tmp_path / "b" / "training.json").read_bytes()
+    for name, value in weights(tmp_path / "a").items():
+        assert torch.equal(value, weights(tmp_path / "b")[name])
 
 
 def test_without_validation_cases_the_last_epoch_is_the_best(tmp_path):

@@ -43,7 +43,7 @@ DEVICES = r"auto|cpu|cuda(:\d+)?"
 """A pattern of the names that `device` takes."""
 
 
-class EvaluateConfig(BaseModel, frozen=True, extra="forbid"):
+class EvaluateConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """How masks are scored.
 
     Attributes:
@@ -91,7 +91,7 @@ class RunConfig(BaseModel, frozen=True, extra="forbid"):
     workspace: Path = Path()
     template: Path | None = None
     init_from: Path | None = None
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**53)
     jobs: int = Field(0, ge=0)
     fold_jobs: int = Field(1, ge=1)
     threads: int | None = Field(None, ge=1)

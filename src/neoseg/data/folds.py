@@ -20,8 +20,9 @@ class FoldsConfig(BaseModel, frozen=True, extra="forbid"):
 
     Attributes:
         count: number of folds of the cross-validation.
-        inner_share: share of each fold's training cases that is set aside to choose the epoch and to stop early; 0: the
-            network learns from all of them, and its last epoch predicts.
+        inner_share: share of each fold's training cases that is set aside to choose the epoch and to stop early, taken
+            as the nearest of a half, a third, a quarter and so on; 0: the network learns from all of them, and its last
+            epoch predicts.
     """
 
     count: int = Field(5, ge=2)
@@ -84,7 +85,7 @@ def make_folds(
         rest = [s for s in sorted(members) if s not in held]
         inner: set[str] = set()
         if config.inner_share:
-            parts = max(2, round(1 / config.inner_share))
+            parts = min(range(2, 1 + len(rest)), key=lambda n: abs(1 / n - config.inner_share), default=2)
             inner = _deal(rest, weight, min(parts, len(rest)), generator)[0]
         train = [s for s in rest if s not in inner]
         folds.append(

@@ -50,7 +50,7 @@ def require_length(run: Run, folds: Sequence[int], settings: TrainingConfig) -> 
         StateError: an unfinished training of another length, or a finished one that is as long already.
     """
     from ..training.loop import read_result
-    from ..training.segments import length_of, stored_segments
+    from ..training.segments import length_of, length_told, stored_segments
 
     wanted, longer = length_of(settings), []
     for index in folds:
@@ -60,18 +60,18 @@ def require_length(run: Run, folds: Sequence[int], settings: TrainingConfig) -> 
         before = stored_segments(folder)[0][-1].length
         if before == wanted:
             continue
-        told = length_words(settings.model_copy(update=before))
         if not (folder / "finished.json").is_file():
             raise StateError(
-                f"{folder}: this training is unfinished; its length is {told}, but {length_words(settings)} was given; "
-                f"let it finish with the former length ({_how(before)}), then ask for more."
+                f"{folder}: this training is unfinished; its length is {length_told(before, wanted)}, but "
+                f"{length_told(wanted, before)} was given; let it finish with the former length "
+                f"({_how(before, wanted)}), then ask for more."
             )
         done = asdict(read_result(folder / "finished.json"))
         if not _is_longer(settings, done):
             raise StateError(
                 f"{folder}: this training is finished after {done['steps']} steps and {done['seconds']:.0f} s of work, "
-                f"and {length_words(settings)} is not longer; give the former length ({_how(before)}) to go on with "
-                "this run, ask for more, or choose another `name` in the configuration."
+                f"and {length_words(settings)} is not longer; give the former length ({_how(before, wanted)}) to go on "
+                "with this run, ask for more, or choose another `name` in the configuration."
             )
         longer.append(index)
     return longer
@@ -84,8 +84,12 @@ def _is_longer(settings: TrainingConfig, done: dict[str, Any]) -> bool:
     return steps > int(done["steps"])
 
 
-def _how(length: dict[str, Any]) -> str:
-    """Return the option that sets a length: the first of those that are set, in the order in which they count."""
+def _how(length: dict[str, Any], other: dict[str, Any]) -> str:
+    """Return how a length is given in another's place: by an option, or by the configuration."""
+    patience = "early_stop_patience"
+    if {**length, patience: None} == {**other, patience: None}:
+        value = length.get(patience)
+        return f"without training.{patience}" if value is None else f"training.{patience} = {value}"
     key = next(k for k in ("time_budget_s", "steps", "epochs") if length.get(k) is not None)
     # in full: an option takes no exponent
     told = str(length[key]).removesuffix(".0")

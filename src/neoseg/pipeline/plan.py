@@ -170,7 +170,7 @@ def _read(session: Session) -> Plan:
 
 
 def _keys(session: Session) -> _Keys:
-    config = session.config
+    config, precision = session.config, session.config.training.precision
     labels = list(config.labels.items())  # in their order, which numbers the classes
     parts = [[session.digests(c) for c in session.trainable], labels, config.label_key, session.channels]
     data = digest([*parts, *([session.channels_read] if session.channels_read != session.channels else [])])
@@ -187,6 +187,9 @@ def _keys(session: Session) -> _Keys:
                 session.atlas_key if config.prepare.space == "template" else None,
                 _batch(session),
                 *([list(config.training.patch_scales)] if config.training.patch_scales else []),
+                # a budget buys more steps in half of the bits; what "auto" is hangs on the machine, and a workspace
+                # that is carried elsewhere keeps its plan
+                *([precision] if config.plan.core_minutes is not None and precision != "auto" else []),
             ]
         ),
     )

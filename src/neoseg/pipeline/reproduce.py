@@ -169,6 +169,9 @@ def _with_length(session: Session, length: dict[str, Any]) -> Session:
 def _train_segment(session: Session, then: Run, folds: Sequence[int], count: int) -> None:
     """Train some folds through one segment; the steps that a time budget gave are those of then."""
     if session.config.training.time_budget_s is not None:
+        if then.start.is_file() and not session.run.start.is_file():
+            # a fold that has begun has to say what from
+            write_json(session.run.start, read_json(then.start))
         for index in folds:
             path = session.run.fold(index) / "training.json"
             if len(_segments(session.run, index)) < count:

@@ -38,6 +38,14 @@ if TYPE_CHECKING:
 __all__ = ["train", "training_settings", "training_threads", "wanted_folds"]
 
 
+ONE_SIZE = (
+    "Whole images will be predicted (window.whole), but this network learns the places of its patches, all of one "
+    "size, and other sizes may suit it badly: set training.patch_scales, such as [0.75, 1, 1.25], or window.whole = "
+    "false."
+)
+"""Said of networks that were seen to fail on pictures of another size than the patches of their training."""
+
+
 def train(session: Session, *, key: str, folds: Sequence[int] | None = None, failed: Sequence[str] = ()) -> None:
     """Train every fold (or some) that is not trained yet, make the run folder self-contained, and record each fold.
 
@@ -75,6 +83,7 @@ def train(session: Session, *, key: str, folds: Sequence[int] | None = None, fai
     devices = _devices(config.device) if launch.world == 1 else [_device_of(launch, config)]
     if indices:
         _require_memory(session, settings, patches, devices, min(config.fold_jobs, len(indices)), launch.world)
+    _require_same_data(session, starts, failed)
     if launch.rank == 0:
         make_self_contained(session, plan, failed)
     if moved is not None:
@@ -99,6 +108,8 @@ def train(session: Session, *, key: str, folds: Sequence[int] | None = None, fai
             classes=session.targets.channels,
         )
     )
+    if config.window.whole and plan.network.learns_positions and not patches:
+        session.progress.say(ONE_SIZE)
     if longer:
         told = ", ".join(map(str, longer))
         session.progress.say(f"Already finished and now made longer, with a new run of the schedule: fold {told}.")
@@ -352,6 +363,25 @@ def training_settings(training: TrainingConfig, plan: Plan) -> TrainingConfig:
     if plan.steps is not None and not {"steps", "epochs", "time_budget_s"} & training.model_fields_set:
         update["steps"] = plan.steps
     return training.model_copy(update=update)
+
+
+def _require_same_data(session: Session, starts: Mapping[int, FoldStart], failed: Sequence[str]) -> None:
+    """Refuse other data than those that the folds have begun with, before the run's records tell of the new ones.
+
+    Raises:
+        StateError: a fold has begun with others.
+    """
+    from ..training.segments import require_same
+
+    for index, fold in enumerate(session.folds):
+        require_same(
+            session.run.fold(index),
+            {
+                "inputs": _inputs(session, fold, starts.get(index)),
+                "train": [name for name in fold.train if name not in failed],
+                "validation": [name for name in fold.inner if name not in failed],
+            },
+        )
 
 
 def _inputs(session: Session, fold: Fold, start: FoldStart | None) -> str:

@@ -11,7 +11,7 @@ from ..inference.configs import Precision
 __all__ = ["TrainingConfig"]
 
 
-class TrainingConfig(BaseModel, frozen=True, extra="forbid"):
+class TrainingConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """How long, with what optimiser and by what choices a fold is trained.
 
     The length is ``time_budget_s`` when given, else ``steps`` when given, else ``epochs * steps_per_epoch``.

@@ -145,7 +145,7 @@ def train_fold(
 
     identity, finished = _identity(network, data, config, run), folder / "finished.json"
     segments = read_segments(folder, identity, config)
-    if ranks.agreed([finished.exists() and bool(segments) and segments[-1].length == length_of(config)])[0]:
+    if ranks.agreed([finished.exists() and bool(segments) and _is_done(segments[-1], finished, config)])[0]:
         read_weights(folder / "best", network)
         return read_result(finished)
 
@@ -172,7 +172,11 @@ def train_fold(
         if damage:
             progress.say(damage)
         state = kept or TrainingState(guard=Guard.for_format(dtype))
-        if ranks.agreed([not segments or finished.exists()])[0]:
+        # a segment that was written, and nothing else before a kill, is still to be done
+        begun = bool(segments) and segments[-1].length == length_of(config)
+        if begun and ranks.leads:
+            finished.unlink(missing_ok=True)
+        if ranks.agreed([not segments or (finished.exists() and not begun)])[0]:
             spent = state.seconds if kept else time.perf_counter() - began
             segments = next_segments(segments, state, network, parts, folder=folder, spent_s=spent)
             if ranks.leads:
@@ -278,6 +282,13 @@ def train_fold(
     if ranks.leads:
         write_json(finished, asdict(result))
     return result
+
+
+def _is_done(segment: Segment, finished: Path, config: TrainingConfig) -> bool:
+    """Tell whether a finished training is the one of the last segment, and not of those before it."""
+    done = read_result(finished)
+    reached = done.steps >= segment.last or (done.stopped_early and done.steps > segment.first)
+    return reached and segment.length == length_of(config)
 
 
 def read_result(path: Path) -> TrainingResult:

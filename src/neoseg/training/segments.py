@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,8 +22,10 @@ __all__ = [
     "LENGTH",
     "Segment",
     "length_of",
+    "length_told",
     "next_segments",
     "read_segments",
+    "require_same",
     "stored_segments",
     "under_way",
     "write_segments",
@@ -66,7 +68,19 @@ def under_way(segments: Sequence[Segment], step: int) -> tuple[Segment, int]:
 
 def length_of(config: TrainingConfig) -> dict[str, Any]:
     """Return the fields that set the length of a training."""
-    return config.model_dump(mode="json", include=set(LENGTH))
+    return _effective(config.model_dump(mode="json", include=set(LENGTH)))
+
+
+def _effective(length: dict[str, Any]) -> dict[str, Any]:
+    """Return a length without the epochs where steps or a time are given, which rule then."""
+    ruled = length.get("steps") is not None or length.get("time_budget_s") is not None
+    return {key: value for key, value in length.items() if not (ruled and key == "epochs")}
+
+
+def length_told(length: dict[str, Any], other: dict[str, Any]) -> str:
+    """Return the fields of a length that differ from another one: "steps = 60, no early_stop_patience"."""
+    differing = [key for key in {**length, **other} if length.get(key) != other.get(key)]
+    return ", ".join(f"no {key}" if (value := length.get(key)) is None else f"{key} = {value}" for key in differing)
 
 
 def stored_segments(folder: Path) -> tuple[list[Segment], dict[str, Any]]:
@@ -79,6 +93,7 @@ def stored_segments(folder: Path) -> tuple[list[Segment], dict[str, Any]]:
     stored = read_record(folder / RECORD, remedy)
     try:
         segments = _SEGMENTS.validate_json(json.dumps(stored["segments"]), strict=True)
+        segments = [replace(segment, length=_effective(segment.length)) for segment in segments]
         if not segments or any(not 0 <= s.first <= s.last or s.epoch < 0 for s in segments):
             raise ValueError("its segments are none, or end before they begin")
         identity = dict(stored["identity"])
@@ -102,18 +117,37 @@ def read_segments(folder: Path, identity: dict[str, Any], config: TrainingConfig
     before, now = there.pop("config"), wanted.pop("config")
     changed = [key for key in wanted if there.get(key) != wanted[key]]
     changed += [f"config.{key}" for key, value in now.items() if before.get(key) != value]
+    _refuse(folder, changed)
+    wanted, last = length_of(config), segments[-1].length
+    if wanted != last and not (folder / "finished.json").exists():
+        raise StateError(
+            f"{folder / RECORD}: this training is unfinished; its length is {length_told(last, wanted)}, but "
+            f"{length_told(wanted, last)} was given; let it finish with the former length, then ask for more."
+        )
+    return segments
+
+
+def require_same(folder: Path, parts: Mapping[str, Any]) -> None:
+    """Refuse data that are not those which the training of a fold's folder has begun with.
+
+    Args:
+        folder: of the fold; a new one holds nothing to compare.
+        parts: of the identity of the training, by name, as they would be now.
+
+    Raises:
+        StateError: one of them was another.
+    """
+    if (folder / RECORD).exists():
+        _, there = stored_segments(folder)
+        _refuse(folder, [key for key, value in parts.items() if there.get(key) != value])
+
+
+def _refuse(folder: Path, changed: Sequence[str]) -> None:
     if changed:
         raise StateError(
             f"{folder / RECORD}: this folder holds a training with other values of {', '.join(sorted(changed))}; give "
             "the values of then to go on with it, or another folder to train anew."
         )
-    wanted, last = length_of(config), segments[-1].length
-    if wanted != last and not (folder / "finished.json").exists():
-        raise StateError(
-            f"{folder / RECORD}: this training is unfinished; its length is {_told(last)}, but {_told(wanted)} was "
-            "given; let it finish with the former length, then ask for more."
-        )
-    return segments
 
 
 def next_segments(

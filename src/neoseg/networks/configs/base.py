@@ -59,6 +59,11 @@ class NetworkBase(BaseModel, ABC, frozen=True, extra="forbid"):
         """
 
     @property
+    def learns_positions(self) -> bool:
+        """Whether the network learns where in a patch a voxel lies, so that images of other sizes may suit it badly."""
+        return False
+
+    @property
     def lowest_voxels(self) -> int:
         """How many voxels a patch has to leave at the lowest level, so that they can be normalised."""
         return 1

@@ -61,6 +61,11 @@ class UnetrConfig(NetworkBase, frozen=True, extra="forbid"):
     checkpointing: Literal["none", "full_size", "all"] = "none"
 
     @property
+    def learns_positions(self) -> bool:
+        """A table of positions."""
+        return True
+
+    @property
     def any_size(self) -> bool:
         """The table of positions is resized, so any size goes in."""
         return True

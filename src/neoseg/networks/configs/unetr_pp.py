@@ -117,6 +117,11 @@ class UnetrPPConfig(NetworkBase, frozen=True, extra="forbid"):
         return self.size != "native"
 
     @property
+    def learns_positions(self) -> bool:
+        """A table of positions, which "free" does not have."""
+        return self.size != "free"
+
+    @property
     def multiple(self) -> tuple[int, ...]:
         """The stem times two for each further level.
 
