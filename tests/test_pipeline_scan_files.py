@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 
+from neoseg.data.layouts.files import images_in
 from neoseg.errors import InputError
 from neoseg.pipeline.scan_files import Stacked, scans_in
 
@@ -159,3 +162,13 @@ def test_numbers_count_the_channels_of_the_data_set(tmp_path: Path) -> None:
     (tmp_path / "plain").mkdir()
     write(tmp_path / "plain", "b.nii.gz")
     assert [s.case for s in scans_in(tmp_path / "plain", ("flair",), table=table).scans] == ["b"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are text on this system")
+def test_a_name_that_is_no_text_is_refused_in_words(tmp_path: Path) -> None:
+    write(tmp_path, "a.nii.gz")
+    os.rename(os.fsencode(tmp_path / "a.nii.gz"), os.fsencode(tmp_path) + b"/M\xfcller.nii.gz")
+    with pytest.raises(InputError, match=r"M\\xfcller\.nii\.gz: the name of this file is not written in UTF-8"):
+        scans_in(tmp_path, ("adc",))
+    with pytest.raises(InputError, match="not written in UTF-8"):
+        images_in(tmp_path)

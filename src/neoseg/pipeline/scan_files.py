@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..data.cases import Case
+from ..data.layouts.files import require_text
 from ..data.layouts.left_out import convert_to, files_of_other_kinds
 from ..errors import InputError
 from ..io import endings, is_planar, stem_of, volumes_in
@@ -165,6 +166,8 @@ def _images(source: Path, axes: int, others: dict[str, str]) -> list[Path]:
         raise InputError(f"{source}: there is no such file or folder; correct --input.")
     wanted = endings(planar=False) if axes == 3 else endings()
     files = sorted(p for p in source.iterdir() if p.name.lower().endswith(wanted) and not p.name.startswith("."))
+    for file in files:
+        require_text(file)
     if not files:
         told = f" {next(iter(others.values()))}" if others else ""
         raise InputError(f"{source}: this folder holds no image ({', '.join(wanted)}); correct --input.{told}")

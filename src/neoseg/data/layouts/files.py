@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
@@ -17,6 +18,7 @@ __all__ = [
     "find_folder",
     "images_in",
     "refuse_unclear",
+    "require_text",
     "scan_labels",
 ]
 
@@ -49,10 +51,24 @@ def images_in(folder: Path, *, deep: bool = False, planar: bool = False) -> dict
         stem = stem_of(file.name)
         if stem is None or file.name.startswith(".") or file.is_dir() or is_planar(file) != planar:
             continue
+        require_text(file)
         if stem in found:
             raise InputError(f"{file}: the file {found[stem]} has the same name; keep one of the two.")
         found[stem] = file
     return found
+
+
+def require_text(file: Path) -> None:
+    """Refuse a file whose name is no text: it cannot stand in cases.csv or in a record.
+
+    Raises:
+        InputError: its bytes are not UTF-8, as on discs of other systems.
+    """
+    try:
+        str(file).encode()
+    except UnicodeEncodeError as error:
+        shown = os.fsencode(file).decode(errors="backslashreplace")
+        raise InputError(f"{shown}: the name of this file is not written in UTF-8; rename it.") from error
 
 
 def endings_in_lower_case(stems: Collection[str], suffixes: Iterable[str], images: Collection[str]) -> dict[str, str]:
