@@ -167,7 +167,7 @@ def test_numbers_count_the_channels_of_the_data_set(tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="names are text on this system")
 def test_a_name_that_is_no_text_is_refused_in_words(tmp_path: Path) -> None:
     write(tmp_path, "a.nii.gz")
-    os.rename(os.fsencode(tmp_path / "a.nii.gz"), os.fsencode(tmp_path) + b"/M\xfcller.nii.gz")
+    (tmp_path / "a.nii.gz").rename(tmp_path / os.fsdecode(b"M\xfcller.nii.gz"))
     with pytest.raises(InputError, match=r"M\\xfcller\.nii\.gz: the name of this file is not written in UTF-8"):
         scans_in(tmp_path, ("adc",))
     with pytest.raises(InputError, match="not written in UTF-8"):
