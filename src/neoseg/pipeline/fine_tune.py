@@ -21,7 +21,7 @@ from ..workspace import Run
 from .manifest import case_facts
 from .published_start import MODEL, Converted
 from .session import Session
-from .start_source import WEIGHTS, RunSource, read_source
+from .start_source import WEIGHTS, RunSource, Trained, read_source, trained_with
 from .transfer import Transfer, listed
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ class FoldStart:
         seen: cases scored here that those weights were trained with, told by the bytes of an image.
         named: further ones whose case or subject has the name of one that they were trained with.
         compared: "bytes" when the other run keeps hashes of its images, else "names"; "nothing" for converted weights.
+        unknown: folders that the other run itself started from, before it, whose cases nobody can tell.
     """
 
     source: str
@@ -49,6 +50,7 @@ class FoldStart:
     seen: tuple[str, ...]
     named: tuple[str, ...]
     compared: str
+    unknown: tuple[str, ...] = ()
 
     @property
     def file(self) -> Path:
@@ -74,6 +76,12 @@ class FoldStart:
             told.append(
                 f"{Path(self.source).name}, whose weights this run started from, keeps no hashes of its images: "
                 "whether they were trained with cases that are scored here was compared by name only."
+            )
+        if self.unknown:
+            told.append(
+                f"{Path(self.source).name}, whose weights this run started from, goes back to {listed(self.unknown)}; "
+                "which cases those were trained with is not known: if a case that is scored here was among them, its "
+                "score is not that of an unseen case."
             )
         return told
 
@@ -187,7 +195,8 @@ def _recorded(run: Run) -> dict[int, FoldStart]:
         return {}
     found = read_record(run.start, "restore it, or delete the run's folder to train anew")
     rows = {int(index): dict(row) for index, row in found["folds"].items()}
-    return {i: FoldStart(**row | {k: tuple(row[k]) for k in ("seen", "named")}) for i, row in rows.items()}
+    lists = ("seen", "named", "unknown")
+    return {i: FoldStart(**row | {k: tuple(row.get(k, ())) for k in lists}) for i, row in rows.items()}
 
 
 def _start(session: Session, source: RunSource, index: int, fold: Fold) -> FoldStart:
@@ -196,20 +205,18 @@ def _start(session: Session, source: RunSource, index: int, fold: Fold) -> FoldS
     order = sorted(source.weights, key=lambda i: (i != index % len(source.weights), i))
     starts = []
     for there in order:
-        seen, named = _seen(session, scored, source, there)
+        trained = trained_with(source.run, there)
+        seen, named = _seen(session, scored, trained)
         compared = "bytes" if source.cases else "names"
-        starts.append(FoldStart(str(source.run.folder), there, source.weights[there], seen, named, compared))
+        weights = source.weights[there]
+        starts.append(FoldStart(str(source.run.folder), there, weights, seen, named, compared, trained.unknown))
     return min(starts, key=lambda start: len(start.seen) + len(start.named))
 
 
-def _seen(
-    session: Session, scored: Sequence[Case], source: RunSource, index: int
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the scored cases that a fold of the other run was trained with: by bytes, and further ones by name."""
-    trained = {*source.folds[index].train, *source.folds[index].inner} if index < len(source.folds) else set()
-    facts = [source.cases[name] for name in trained if name in source.cases]
-    images = {value for one in facts for value in _image_hashes(one)}
-    names = trained | {one["subject"] for one in facts}
+def _seen(session: Session, scored: Sequence[Case], trained: Trained) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the scored cases that weights were trained with: by bytes, and further ones by name."""
+    images = {value for one in trained.facts for value in _image_hashes(one)}
+    names = trained.names | {one["subject"] for one in trained.facts}
     seen = [c.case for c in scored if images & set(_image_hashes(case_facts(session, c)))]
     named = [c.case for c in scored if c.case not in seen and {c.case, c.subject} & names]
     return tuple(seen), tuple(named)
