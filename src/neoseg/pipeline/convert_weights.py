@@ -59,6 +59,11 @@ def convert_weights(
     if target.is_dir() and {file.name for file in target.iterdir()} - {MODEL, NETWORK}:
         raise InputError(f"{target}: this folder holds other things, which would be lost; give a new folder.")
     weights = read_checkpoint_file(source).weights
+    if broken := next((name for name, tensor in weights.items() if not tensor.isfinite().all()), None):
+        raise InputError(
+            f"{source}: the weight {broken!r} holds NaN or infinite numbers, and nothing can be predicted with them; "
+            "give a checkpoint of a training that went well."
+        )
     try:
         network = network_of(weights, variant=variant)
     except InputError as error:

@@ -25,7 +25,7 @@ from .prepare import registrations, template_of
 from .scan_files import Stacked
 from .session import Session
 
-__all__ = ["keep_config", "make_self_contained"]
+__all__ = ["keep_config", "make_self_contained", "require_trained_alike"]
 
 TRAINED_WITH = (
     "seed", "labels", "regions", "label_tolerance", "label_instances", "channels", "folds", "prepare", "atlas",
@@ -42,6 +42,12 @@ def keep_config(session: Session) -> None:
     Raises:
         StateError: the run was trained with other values of what its weights depend on.
     """
+    _require_config(session)
+    write_if_changed(session.run.config, session.config.model_dump(mode="json"))
+    keep_given(session.run, session.config)
+
+
+def _require_config(session: Session) -> None:
     run, now = session.run, session.config.model_dump(mode="json")
     if run.config.is_file() and any(run.folder.glob("fold*/training.json")):
         before = config_of(run).model_dump(mode="json")
@@ -56,12 +62,14 @@ def keep_config(session: Session) -> None:
                 f"{run.folder}: this run was trained with other values of {', '.join(changed)}; choose another `name` "
                 "in the configuration, or delete this folder to train anew."
             )
-    write_if_changed(run.config, session.config.model_dump(mode="json"))
-    keep_given(run, session.config)
 
 
-def make_self_contained(session: Session, plan: Plan, failed: Sequence[str]) -> None:
-    """Put into the run folder what prediction needs besides the weights."""
+def require_trained_alike(session: Session, plan: Plan) -> None:
+    """Refuse a run that was trained with another plan or another configuration.
+
+    Raises:
+        StateError: it was.
+    """
     run = session.run
     trained = run.plan.is_file() and any(run.folder.glob("fold*/training.json"))
     if trained and plan_of(run).decisions() != plan.decisions():
@@ -69,6 +77,17 @@ def make_self_contained(session: Session, plan: Plan, failed: Sequence[str]) -> 
             f"{run.folder}: this run was trained with another plan; choose another `name` in the configuration, or "
             "delete this folder to train anew."
         )
+    _require_config(session)
+
+
+def make_self_contained(session: Session, plan: Plan, failed: Sequence[str]) -> None:
+    """Put into the run folder what prediction needs besides the weights.
+
+    Raises:
+        StateError: as :func:`require_trained_alike`.
+    """
+    run = session.run
+    require_trained_alike(session, plan)
     keep_config(session)
     write_if_changed(run.plan, plan.model_dump(mode="json"))
     write_if_changed(run.environment, environment())

@@ -27,7 +27,7 @@ from .lengths import require_length
 from .out_of_memory import REDUCED, TrainingStep, require_memory, training_in_memory
 from .plan import planned_with
 from .prepared import PreparedCase
-from .run_folder import make_self_contained
+from .run_folder import make_self_contained, require_trained_alike
 from .session import Session, open_session
 from .transfer import transfer
 
@@ -83,6 +83,7 @@ def train(session: Session, *, key: str, folds: Sequence[int] | None = None, fai
     devices = _devices(config.device) if launch.world == 1 else [_device_of(launch, config)]
     if indices:
         _require_memory(session, settings, patches, devices, min(config.fold_jobs, len(indices)), launch.world)
+    require_trained_alike(session, plan)
     _require_same_data(session, starts, failed)
     if launch.rank == 0:
         make_self_contained(session, plan, failed)
