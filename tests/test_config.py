@@ -60,6 +60,11 @@ def test_what_is_chosen_for_one_class_and_for_several() -> None:
         ({**MINIMAL, "window": {"mirror_axes": [3]}}, r"window\.mirror_axes = \[3\]: .*each at most once"),
         ({**MINIMAL, "window": {"mirror_axes": [0, 1, 0]}}, r"window\.mirror_axes = \[0, 1, 0\]: .*each at most once"),
         ({**MINIMAL, "window": {"whole": True}}, r"window\.whole needs .* set network\.size to \"flex\" or \"free\""),
+        (
+            {**MINIMAL, "training": {"validate_whole": True}},
+            r"training\.validate_whole needs .* network\.size to \"flex\"",
+        ),
+        ({**MINIMAL, "training": {"validate_whole": 1}}, r"training\.validate_whole = 1: true, false or a number"),
         ({**MINIMAL, "seed": 20240101120000001}, r"seed"),
         ({**MINIMAL, "training": {"gradient_clip": float("inf")}}, r"training\.gradient_clip = inf"),
         (

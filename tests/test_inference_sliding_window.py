@@ -1,3 +1,5 @@
+from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -547,6 +549,22 @@ def test_a_training_passes_through_a_network_that_is_not_finite():
     data = TrainingData(train=[], validation=[case], spacing_mm=(1, 1, 1), targets=THREE, patch=(8, 8, 8))
     scores = validate(network, lambda logits, _: logits[0].sum(), data, FLOAT32, torch.device("cpu"))
     assert scores.dice == 0 and np.isnan(scores.loss)
+
+
+def test_validation_cases_are_seen_in_the_windows_that_are_asked_for():
+    seen = []
+
+    class Watched(nn.Module):
+        def forward(self, batch):
+            seen.extend([tuple(batch.shape[2:])] * len(batch))
+            return (torch.zeros(len(batch), 3, *batch.shape[2:]),)
+
+    cases = [TrainingCase(str(n), image_of(n, 8, 8), np.ones((n, 8, 8), np.uint8)) for n in (8, 20)]
+    data = TrainingData(train=[], validation=cases, spacing_mm=(1, 1, 1), targets=THREE, patch=(8, 8, 8))
+    whole = partial(WindowConfig(whole=True).patch_for, patch=data.patch, multiple=(16, 4, 4))
+    for asked in (data, replace(data, window_for=whole)):
+        validate(Watched(), lambda logits, _: logits[0].sum(), asked, FLOAT32, torch.device("cpu"))
+    assert seen == [(8, 8, 8)] * (1 + 4) + [(16, 8, 8), (32, 8, 8)]
 
 
 def test_large_logits_whose_sum_overflows_are_finite():

@@ -22,6 +22,8 @@ from neoseg.data.layouts import ImportOptions
 from neoseg.errors import ConfigError, InputError
 from neoseg.inference.ensemble import Ensemble
 from neoseg.inference.memory import MemoryUse
+from neoseg.inference.sliding_window import predict_probabilities
+from neoseg.networks.configs import required_multiple
 from neoseg.pipeline import new_scans, report
 from neoseg.pipeline.import_data import import_folder
 from neoseg.pipeline.new_scans import predict_scans
@@ -29,11 +31,12 @@ from neoseg.pipeline.plan import plan
 from neoseg.pipeline.predict import _predict_case as predict_case
 from neoseg.pipeline.predict import predict
 from neoseg.pipeline.prepared import PreparedCase
-from neoseg.pipeline.run import run
+from neoseg.pipeline.run import run, run_stage
 from neoseg.pipeline.session import open_session
 from neoseg.pipeline.train import train
 from neoseg.progress import Silent
 from neoseg.report.summary import summarise
+from neoseg.training import validation
 from small_run import read
 
 Neoseg = Callable[..., Done]
@@ -96,6 +99,41 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def rows_of(root: Path) -> list[dict[str, str]]:
     with (root / "work" / "runs" / "default" / "scores.csv").open(newline="", encoding="utf-8") as stream:
         return list(csv.DictReader(stream))
+
+
+def test_the_best_epoch_is_chosen_by_whole_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_discs(tmp_path / "data")
+    seen: dict[tuple[int, ...], tuple[int, ...]] = {}
+
+    def watched(*given: Any, patch: tuple[int, ...], **rest: Any) -> Tensor:
+        seen[given[1].shape[1:]] = patch
+        return predict_probabilities(*given, patch=patch, **rest)
+
+    monkeypatch.setattr(validation, "predict_probabilities", watched)
+    changes = (*CHANGES[1:6], "folds.count=4", 'network={kind="unet"}', "training.validate_whole=true")
+    session = open_session(load_config(imported(tmp_path), changes))
+    for stage in ("check", "plan", "prepare", "train"):
+        run_stage(session, stage)
+    multiple = required_multiple(session.plan.network)
+    assert set(seen) == set(SIZES)
+    for size, window in seen.items():
+        assert all(n <= w < n + m and w % m == 0 for n, w, m in zip(size, window, multiple, strict=True))
+
+
+@pytest.mark.parametrize("scales", ["", "training.patch_scales=[0.75, 1]"])
+def test_a_network_that_learns_places_is_warned_of_whole_pictures(
+    scales: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_discs(tmp_path / "data")
+    told: list[str] = []
+    listener = Silent()
+    monkeypatch.setattr(listener, "say", told.append)
+    changes = (*CHANGES, 'network.size="flex"', "window.whole=true", "training.steps=1", *filter(None, [scales]))
+    session = open_session(load_config(imported(tmp_path), changes), listener)
+    for stage in ("check", "plan", "prepare", "train"):
+        run_stage(session, stage)
+    warned = [text for text in told if "learns the places of its patches, all of one size" in text]
+    assert len(warned) == (0 if scales else 1)
 
 
 def test_the_network_follows_the_images_and_nothing_is_resampled(pictures: Path) -> None:

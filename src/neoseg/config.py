@@ -178,6 +178,10 @@ class RunConfig(BaseModel, frozen=True, extra="forbid"):
     def _sizes_suit_the_network(self) -> RunConfig:
         wanted = {
             "window.whole needs a network that takes volumes": (self.window.whole, "window.whole to false"),
+            "training.validate_whole needs a network that takes volumes": (
+                self.training.validate_whole,
+                "training.validate_whole to false",
+            ),
             "training.patch_scales needs a network that takes patches": (self.training.patch_scales, "leave it out"),
         }
         for what, (used, otherwise) in wanted.items():

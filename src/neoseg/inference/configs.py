@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, field_validator, model_validator
 
 from ..errors import ConfigError
 from ..plan.topology import smallest_patch
@@ -18,6 +18,7 @@ __all__ = [
     "PostprocessConfig",
     "PostprocessSearch",
     "Precision",
+    "Whole",
     "WindowConfig",
     "bytes_of",
     "shown_bytes",
@@ -33,6 +34,16 @@ Average = Literal["softmax", "logits"]
 
 Criterion = Literal["dice", "lesion_f1", "both"]
 """By what a post-processing is chosen: Dice, lesion-wise F1, or the mean of the two."""
+
+
+def _is_a_choice_or_a_number(value: Any) -> Any:
+    if not isinstance(value, bool) and not (isinstance(value, int) and value >= 2):
+        raise ValueError("true, false or a number of voxels of 2 or more is wanted")
+    return value
+
+
+Whole = Annotated[bool | Annotated[int, Field(ge=2)], BeforeValidator(_is_a_choice_or_a_number)]
+"""Whether a volume is one window; a number: where it has at most so many voxels."""
 
 PASS_VOXELS = 2**17
 """Voxels of the windows in one pass when nothing else is asked for: small ones one at a time leave a CPU half idle."""
@@ -91,7 +102,7 @@ class WindowConfig(BaseModel, frozen=True, extra="forbid"):
     batch: int | None = Field(default=None, ge=1)
     precision: Precision = "auto"
     average: Average = "softmax"
-    whole: bool | Annotated[int, Field(ge=2)] = False
+    whole: Whole = False
     skip_background: bool = True
     max_memory: str | None = None
 
@@ -100,13 +111,6 @@ class WindowConfig(BaseModel, frozen=True, extra="forbid"):
     def _are_axes(cls, value: tuple[int, ...]) -> tuple[int, ...]:
         if not set(value) <= {0, 1, 2} or len(set(value)) < len(value):
             raise ValueError("the spatial axes 0 (x), 1 (y) and 2 (z) are wanted, each at most once")
-        return value
-
-    @field_validator("whole", mode="before")
-    @classmethod
-    def _is_a_choice_or_a_number(cls, value: Any) -> Any:
-        if not isinstance(value, bool) and not (isinstance(value, int) and value >= 2):
-            raise ValueError("true, false or a number of voxels of 2 or more is wanted")
         return value
 
     @field_validator("max_memory")

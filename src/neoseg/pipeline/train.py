@@ -14,6 +14,7 @@ from ..config import RunConfig
 from ..data.folds import Fold
 from ..data.store import digest
 from ..errors import ConfigError, NeosegError, UserError
+from ..inference.configs import WindowConfig
 from ..plan.plan import Plan
 from ..plan.scales import scaled_patches
 from ..progress import Progress
@@ -172,6 +173,7 @@ def _train_fold(index: int, slot: int, progress: Progress, *, work: _FoldWork, r
     import torch
 
     from ..augment.augmentation import Augmentation
+    from ..inference.ensemble import window_patch
     from ..losses.build import build_loss
     from ..networks.build import build_network
     from ..training.data import TrainingData
@@ -189,6 +191,7 @@ def _train_fold(index: int, slot: int, progress: Progress, *, work: _FoldWork, r
         targets=session.targets,
         patch=plan.patch,
         patches=work.patches,
+        window_for=partial(window_patch, WindowConfig(whole=settings.validate_whole), plan),
     )
     network = build_network(
         plan.network,

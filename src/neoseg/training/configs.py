@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, model_validator
 
-from ..inference.configs import Precision
+from ..inference.configs import Precision, Whole
 
 __all__ = ["TrainingConfig"]
 
@@ -47,6 +47,9 @@ class TrainingConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False
         foreground_fraction: share of the patches that are placed on a lesion.
         lesion_power: a lesion is drawn with probability proportional to ``volume ** lesion_power``.
         validate_every: epochs between two validations.
+        validate_whole: each validation volume is one window, ``true`` or up to a number of voxels, as ``window.whole``
+            says of predictions; otherwise windows have the size of the patch. Give both alike: then the best epoch is
+            chosen by what the network is used for.
         validation_smoothing: weight of the past in the smoothed validation Dice that chooses the best epoch; 0 takes
             each value as it is.
         early_stop_patience: validations in a row without a better smoothed Dice after which the training ends, as many
@@ -75,6 +78,7 @@ class TrainingConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False
     foreground_fraction: float = Field(default=0.5, ge=0, le=1)
     lesion_power: float = Field(default=0.5, ge=0, le=1)
     validate_every: int = Field(default=1, ge=1)
+    validate_whole: Whole = False
     validation_smoothing: float = Field(default=0.5, ge=0, lt=1)
     early_stop_patience: int | None = Field(default=None, ge=1)
     checkpoint_every_seconds: float = Field(default=300.0, gt=0)

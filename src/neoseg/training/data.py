@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,9 +42,11 @@ class TrainingData:
             scored. May be empty: then the last epoch is the best one.
         spacing_mm: voxel size of the prepared grid.
         targets: what the network is asked for.
-        patch: voxels along each axis; that of the windows in validation, too.
+        patch: voxels along each axis.
         patches: sizes of the training batches, where there are several.
         fill: image value outside the image, after normalisation.
+        window_for: returns the voxels of a window along each axis, for a validation volume of a shape; omitted: those
+            of the patch.
     """
 
     train: Sequence[TrainingCase]
@@ -54,6 +56,7 @@ class TrainingData:
     patch: tuple[int, ...]
     fill: float = 0.0
     patches: tuple[tuple[int, ...], ...] = ()
+    window_for: Callable[[Sequence[int]], tuple[int, ...]] | None = None
 
     def __post_init__(self) -> None:
         both = sorted({c.name for c in self.train} & {c.name for c in self.validation})

@@ -105,7 +105,7 @@ def _scores(
     probabilities = predict_probabilities(
         Unrefused(network),
         case.image,
-        patch=data.patch,
+        patch=data.window_for(case.label.shape) if data.window_for else data.patch,
         targets=data.targets,
         config=config,
         device=device,
