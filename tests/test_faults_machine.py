@@ -325,6 +325,10 @@ def test_folds_side_by_side_share_what_is_free(states: dict[State, Path]) -> Non
     assert "give the run another `name`" in told(0.7, begun=True)
     assert TrainingStep(plan, share=0.5).gib == pytest.approx(step.gib / 2)
     assert TrainingStep(plan, classes=5).gib > step.gib
+    heavy = TrainingStep(plan, state_gib=3 * step.gib)
+    assert (heavy.gib, heavy.sure_gib) == pytest.approx((4 * step.gib, 3.75 * step.gib))
+    assert "not even the smallest patch" in heavy.advice(3 * step.gib, begun=False)
+    assert "would take" in heavy.advice(3.6 * step.gib, begun=False)
     assert TrainingStep(plan, patches=((8, 8, 8), (32, 16, 16))).gib == pytest.approx(2 * step.gib)
 
 

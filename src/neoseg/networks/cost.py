@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from .build import build_network
 from .configs import NetworkConfig
 
-__all__ = ["NetworkCost", "multiply_adds", "network_cost"]
+__all__ = ["NetworkCost", "multiply_adds", "network_cost", "trainable_parameters"]
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,22 @@ def network_cost(config: NetworkConfig, *, in_channels: int, classes: int, patch
         ConfigError: a field that the plan has to fill is empty.
         GeometryError: the patch does not suit the network.
     """
+    network = _unfilled(config, in_channels, classes, patch)
+    return NetworkCost(_parameters(network), multiply_adds(network, (in_channels, *patch)))
+
+
+def trainable_parameters(config: NetworkConfig, *, in_channels: int, classes: int, patch: Sequence[int]) -> int:
+    """Return the parameters alone, with the arguments and errors of :func:`network_cost`."""
+    return _parameters(_unfilled(config, in_channels, classes, patch))
+
+
+def _unfilled(config: NetworkConfig, in_channels: int, classes: int, patch: Sequence[int]) -> nn.Module:
     with torch.device("meta"):
-        network = build_network(config, in_channels=in_channels, classes=classes, patch=patch)
-    parameters = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
-    return NetworkCost(parameters, multiply_adds(network, (in_channels, *patch)))
+        return build_network(config, in_channels=in_channels, classes=classes, patch=patch)
+
+
+def _parameters(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
 
 
 def multiply_adds(network: nn.Module, shape: Sequence[int]) -> int:

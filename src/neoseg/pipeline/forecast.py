@@ -35,7 +35,7 @@ from ..training.configs import TrainingConfig
 from .prepared import PreparedCase
 from .session import Session
 
-__all__ = ["forecast_new_scans", "forecast_predict", "forecast_prepare", "forecast_training"]
+__all__ = ["forecast_new_scans", "forecast_predict", "forecast_prepare", "forecast_training", "held_gib"]
 
 
 @dataclass(frozen=True)
@@ -119,6 +119,7 @@ def forecast_training(
     rounds = math.ceil(folds / jobs)
     scales = PatchScales.of(settings.patch_scales, len(plan.patch))
     memory = step_gib(plan.network, plan.patch, plan.batch, classes) * scales.largest
+    memory += held_gib(plan, settings, classes)
     beside = f", {jobs} folds side by side" if jobs > 1 else ""
     size = f"about {memory:.1f}" if memory >= 0.05 else "less than 0.1"
     sentence = f"Forecast: {size} GiB of memory{' a fold' if jobs > 1 else ''} beside the program's own"
@@ -143,6 +144,15 @@ def forecast_training(
     work = f"{minutes:.0f} minutes for {folds} x {steps} steps on {threads} thread{'s' if threads > 1 else ''}{apiece}"
     long = f" That is {minutes / 60:.0f} hours: {_smaller(60)}" if minutes > LONG_MINUTES and plan.steps is None else ""
     return f"{sentence} and {work}, validation apart.{long}"
+
+
+def held_gib(plan: Plan, settings: TrainingConfig, classes: int) -> float:
+    """Return what a training holds in memory whatever its patch, see :func:`neoseg.training.memory.state_gib`."""
+    from ..networks.cost import trainable_parameters
+    from ..training.memory import state_gib
+
+    count = trainable_parameters(plan.network, in_channels=len(plan.channels), classes=classes, patch=plan.patch)
+    return state_gib(count, settings)
 
 
 def _smaller(core_minutes: float) -> str:

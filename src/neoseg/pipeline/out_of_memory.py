@@ -56,6 +56,7 @@ class TrainingStep:
         patches: sizes of the patches, where there are several.
         classes: channels of each output of the network.
         share: of what the step takes in float32 that one process has to hold.
+        state_gib: what the training holds besides, whatever the patch: weights, gradients, moments.
         replan: for a patch and batch that are proposed; ``None``: the network stays as it is.
     """
 
@@ -63,6 +64,7 @@ class TrainingStep:
     patches: Sequence[tuple[int, ...]] = ()
     classes: int = 2
     share: float = 1.0
+    state_gib: float = 0.0
     replan: Replan | None = None
 
     @property
@@ -73,6 +75,15 @@ class TrainingStep:
     @property
     def gib(self) -> float:
         """Forecast of the memory of one process."""
+        return self._forecast + self.state_gib
+
+    @property
+    def sure_gib(self) -> float:
+        """What one process takes at least."""
+        return SURE * self._forecast + self.state_gib
+
+    @property
+    def _forecast(self) -> float:
         return self.share * step_gib(self.plan.network, self.largest, self.plan.batch, self.classes)
 
     @property
@@ -90,14 +101,15 @@ class TrainingStep:
         """
         # every size grows and shrinks with the planned one, and the largest has to fit
         larger = math.prod(self.largest) / math.prod(self.plan.patch)
-        free = None if free_gib is None else free_gib / larger / self.share
+        free = None if free_gib is None else max(0.0, free_gib - self.state_gib) / larger / self.share
         fits = patch_that_fits(self.plan, free, self.classes, self.replan)
         if fits is None:
             return "not even the smallest patch would fit: plan for another network, or use a machine with more of it"
         patch, batch, gib = fits
+        gib = self.share * gib * larger + self.state_gib
         return (
-            f"{batch} patches of {as_text(patch)} would take {self.share * gib * larger:.2g} GiB: set plan.patch = "
-            f"{list(patch)} and training.batch_size = {batch}"
+            f"{batch} patches of {as_text(patch)} would take {gib:.2g} GiB: set plan.patch = {list(patch)} and "
+            f"training.batch_size = {batch}"
             f"{', and give the run another `name`' if begun else ''}"
         )
 
@@ -119,7 +131,7 @@ def require_memory(step: TrainingStep, devices: Sequence[str], *, beside: int = 
     """
     at_once = math.ceil(beside / len(devices))
     free = _least_free(devices[:beside], apart=beside > 1)
-    sure = SURE * step.gib
+    sure = step.sure_gib
     if free is None or at_once * sure <= free:
         return
     advice = step.advice(free / at_once, begun=begun)
@@ -150,7 +162,8 @@ def training_in_memory(step: TrainingStep, device: str) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         free = _free_gib(device)
-        advice = step.advice(free, begun=True)
+        # what the training holds will be free again
+        advice = step.advice(None if free is None else free + step.state_gib, begun=True)
         raise MachineError(
             f"The memory does not suffice to train on {device}: {step.told}{_told(free)}; {advice}."
         ) from error

@@ -23,7 +23,7 @@ from ..training.launch import Launch, launched
 from ..workspace import write_if_changed
 from .devices import resolved_device
 from .fine_tune import FoldStart, fold_starts, load_start, record_of, told_start
-from .forecast import forecast_training
+from .forecast import forecast_training, held_gib
 from .lengths import require_length
 from .out_of_memory import REDUCED, TrainingStep, require_memory, training_in_memory
 from .plan import planned_with
@@ -216,7 +216,7 @@ def _train_fold(index: int, slot: int, progress: Progress, *, work: _FoldWork, r
     begin, before = time.time(), torch.get_num_threads()
     torch.set_num_threads(work.threads)
     try:
-        with training_in_memory(_step(session, work.patches), where.device):
+        with training_in_memory(_step(session, settings, work.patches), where.device):
             loss = build_loss(config.loss, session.targets)
             result = train_fold(network, loss, data=data, config=settings, run=where, progress=progress)
     finally:
@@ -289,14 +289,18 @@ def _require_memory(
     from ..inference.precision import is_reduced
 
     share = (REDUCED if is_reduced(settings.precision, devices[0]) else 1.0) / world
-    step = _step(session, patches, share)
+    step = _step(session, settings, patches, share)
     begun = any(session.run.folder.glob("fold*/training.json"))
     require_memory(step, devices, beside=beside, begun=begun)
 
 
-def _step(session: Session, patches: Sequence[tuple[int, ...]], share: float = 1.0) -> TrainingStep:
+def _step(
+    session: Session, settings: TrainingConfig, patches: Sequence[tuple[int, ...]], share: float = 1.0
+) -> TrainingStep:
     """Return what is known of a step's memory, with the planner for a patch that is proposed in its place."""
-    return TrainingStep(session.plan, patches, session.targets.channels, share, partial(planned_with, session))
+    plan, classes = session.plan, session.targets.channels
+    held = held_gib(plan, settings, classes)
+    return TrainingStep(plan, patches, classes, share, held, partial(planned_with, session))
 
 
 def wanted_folds(session: Session, folds: Sequence[int] | None) -> list[int]:

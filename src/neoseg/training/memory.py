@@ -1,12 +1,13 @@
-"""How much memory a training has taken."""
+"""How much memory a training has taken, and what it holds besides its steps."""
 
 from __future__ import annotations
 
 import torch
 
 from ..machine import peak_bytes
+from .configs import TrainingConfig
 
-__all__ = ["peak_gib"]
+__all__ = ["peak_gib", "state_gib"]
 
 
 def peak_gib(device: torch.device) -> float | None:
@@ -18,3 +19,18 @@ def peak_gib(device: torch.device) -> float | None:
         return torch.cuda.max_memory_allocated(device) / 2**30
     peak = peak_bytes()
     return None if peak is None else peak / 2**30
+
+
+def state_gib(parameters: int, config: TrainingConfig) -> float:
+    """Return the GiB that a training holds for each of its parameters, whatever the patch.
+
+    The weights, their gradients, the moments of the optimiser (two of AdamW, one of SGD), and with ``ema_decay`` the
+    average and the network that is validated with it, all in float32.
+
+    Args:
+        parameters: trainable ones of the network.
+        config: the training.
+    """
+    moments = 2 if config.optimiser == "adamw" else 1
+    averaged = 0 if config.ema_decay is None else 2
+    return (2 + moments + averaged) * 4 * parameters / 2**30
