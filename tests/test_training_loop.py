@@ -2,6 +2,7 @@ import itertools
 import json
 import shutil
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -26,9 +27,11 @@ from neoseg.report.content import Curve
 from neoseg.targets import Targets
 from neoseg.training import log as log_file
 from neoseg.training import loop, time_budget
+from neoseg.training.batch import make_batch
 from neoseg.training.configs import TrainingConfig
 from neoseg.training.data import TrainingCase, TrainingData
 from neoseg.training.guard import Guard
+from neoseg.training.loader import Loader
 from neoseg.training.loop import FoldRun, TrainingResult, train_fold
 from neoseg.training.step import StepParts, next_batch, train_step
 
@@ -582,6 +585,27 @@ def test_a_training_ends_when_its_budget_does(tmp_path, monkeypatch, minutes, va
     result = fit(tmp_path, config)
     assert 0.9 < clock.now / (60 * minutes) < 1.1
     assert result.steps > 12 * minutes
+
+
+def test_a_budget_is_timed_with_batches_as_the_training_gets_them(tmp_path, monkeypatch):
+    made = []
+
+    @contextmanager
+    def ahead(parts, first, last):
+        def make(step, part):
+            made.append((step, part, threading.current_thread().name))
+            return make_batch(parts, step, part)
+
+        loader = Loader(make, first, last, parts.config.accumulate, ahead=2)
+        yield loader
+        loader.close()
+
+    monkeypatch.setattr(time_budget, "loading", ahead)
+    config = TrainingConfig(time_budget_s=0.5, accumulate=2, precision="float32", batch_size=2)
+    fit(tmp_path, config)
+    assert [name for *_, name in made] == ["loader"] * len(made)
+    assert [place for *place, _ in made] == [[step, part] for step in range(99) for part in range(2)][: len(made)]
+    assert len(made) > 6
 
 
 def test_a_time_budget_that_is_over_before_the_first_step_still_buys_one(tmp_path):

@@ -18,6 +18,7 @@ from ..inference.configs import WindowConfig
 from .checkpoint import TrainingState, write_checkpoint, write_weights
 from .configs import TrainingConfig
 from .guard import Guard
+from .loader import loading
 from .log import PICTURE_SHARE, picture_seconds
 from .optim import MovingAverage, make_optimiser
 from .step import StepParts, train_step
@@ -27,6 +28,9 @@ __all__ = ["Besides", "steps_within"]
 
 LEEWAY = 0.1
 """Most share of a budget by which a training may take longer, where it would otherwise end too early by more."""
+
+TIMED = 20
+"""Most steps that are timed, unless there are many sizes of patches."""
 
 
 @dataclass(frozen=True)
@@ -72,15 +76,17 @@ def steps_within(seconds: float, network: nn.Module, parts: StepParts, folder: P
     times: list[float] = []
     sizes = max(1, len(parts.data.patches))
     timing = True
-    while timing:
-        start = time.perf_counter()
-        train_step(trial, optimiser, parts, len(times), guard)
-        if average is not None:
-            average.update(trial, len(times))
-        times.append(time.perf_counter() - start)
-        more = len(times) < 20 and time.perf_counter() - begin < 0.05 * seconds
-        # every size as often as any other
-        timing = bool(ranks.agreed([len(times) < max(3, 2 * sizes) or more or len(times) % sizes > 0])[0])
+    # batches come as they will: beside a GPU they are made ahead
+    with loading(parts, 0, max(TIMED, 2 * sizes) + sizes) as loader:
+        while timing:
+            start = time.perf_counter()
+            train_step(trial, optimiser, parts, len(times), guard, loader.take)
+            if average is not None:
+                average.update(trial, len(times))
+            times.append(time.perf_counter() - start)
+            more = len(times) < TIMED and time.perf_counter() - begin < 0.05 * seconds
+            # every size as often as any other
+            timing = bool(ranks.agreed([len(times) < max(3, 2 * sizes) or more or len(times) % sizes > 0])[0])
     # the first steps allocate memory and choose kernels; the mean, not the median, since augmentation varies
     each = statistics.fmean(times[sizes:])
     besides = _besides(trial, optimiser, average.state if average else None, parts, folder / "timing")
