@@ -69,6 +69,21 @@ def test_in_one_process_a_request_to_stop_ends_all() -> None:
         run_here(stopped, [0, 1], progress=Silent())
 
 
+@pytest.mark.parametrize(("jobs", "told"), [(2, 1), (1, 0)])
+def test_without_posix_signals_all_is_done_in_this_process(
+    jobs: int, told: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    listener = Silent()
+    monkeypatch.setattr(listener, "say", said.append)
+    monkeypatch.delattr(signal, "pthread_sigmask")
+    found = run_side_by_side(
+        lambda item, slot, progress: (item, slot, os.getpid()), [3, 4], jobs=jobs, progress=listener
+    )
+    assert [outcome.value for outcome in found] == [(3, 0, os.getpid()), (4, 0, os.getpid())]
+    assert len([text for text in said if "done one after the other" in text]) == told
+
+
 @pytest.fixture
 def at_work(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], list[Path]]]:
     """Two items at work in a group of their own."""

@@ -18,6 +18,9 @@ from . import atlas_commands, comparing, data, evaluation, run_commands, volume_
 
 __all__ = ["app", "run"]
 
+BROKEN_PIPE = 141
+"""Exit code of a program whose reader went away: 128 and SIGPIPE, a number that Windows does not know."""
+
 app = typer.Typer(
     name="neoseg",
     help="Segment medical images with UNETR++, from a folder of scans to a report; made for lesions of the newborn "
@@ -90,7 +93,7 @@ def run() -> int:
     except BrokenPipeError:
         # Whoever read the output has seen enough; the interpreter must not try to write the rest when it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
+        return BROKEN_PIPE
     except Exception as error:
         told = refused(error)
         if told is not None:

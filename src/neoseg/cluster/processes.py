@@ -43,6 +43,12 @@ TOLD_EVERY_S = 0.2
 """Steps of one bar are gathered this long before they are sent."""
 
 
+ONE_BY_ONE = (
+    "Several jobs at a time need POSIX signals, which this system does not have; they are done one after the other. In "
+    "WSL they run side by side."
+)
+
+
 @dataclass
 class _Child:
     """A process at work.
@@ -73,6 +79,8 @@ def run_side_by_side(
 ) -> list[Outcome[R]]:
     """Call ``function(item, slot, progress)`` on every item, each in a new process; results in the order of the items.
 
+    Without POSIX signals (Windows) it says so and works as :func:`run_here`.
+
     Args:
         function: picklable: a module-level function or a ``functools.partial`` of one. ``slot`` counts the processes
             that run at a time, 0 to ``jobs - 1``; no two that run together have the same.
@@ -87,6 +95,11 @@ def run_side_by_side(
         Stopped: SIGINT or SIGTERM arrived; every process has ended.
         ConfigError: this process is a worker itself and may not start others.
     """
+    if not hasattr(signal, "pthread_sigmask"):
+        # Windows: workers could neither be kept from hearing Ctrl-C nor be asked to keep their state
+        if jobs > 1 and len(items) > 1:
+            progress.say(ONE_BY_ONE)
+        return run_here(function, items, progress=progress)
     require_main_guard()
     if multiprocessing.current_process().daemon:
         raise ConfigError("This process is a worker that may not start others; ask for one job instead.")
