@@ -33,6 +33,7 @@ from neoseg.training.data import TrainingCase, TrainingData
 from neoseg.training.guard import Guard
 from neoseg.training.loader import Loader
 from neoseg.training.loop import FoldRun, TrainingResult, train_fold
+from neoseg.training.segments import Segment, write_segments
 from neoseg.training.step import StepParts, next_batch, train_step
 
 PATCH = (12, 10, 8)
@@ -324,6 +325,29 @@ def test_a_folder_of_another_training_is_refused_by_name(tmp_path, name, change)
         fit(tmp_path, progress=StopAfter(1))
     with pytest.raises(StateError, match=rf"other values of {name};"):
         fit(tmp_path, **change)
+
+
+def test_a_training_of_a_version_that_had_fewer_settings_goes_on(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        fit(tmp_path, progress=StopAfter(1))
+    record = tmp_path / "training.json"
+    now = json.loads(record.read_text())
+    before = json.loads(record.read_text())
+    del before["identity"]["config"]["validate_whole"], before["identity"]["augmentation"]["colour_probability"]
+    record.write_text(json.dumps(before))
+    with pytest.raises(StateError, match=r"other values of config\.validate_whole;"):
+        fit(tmp_path, CONFIG.model_copy(update={"validate_whole": True}))
+    assert fit(tmp_path).steps == 12
+    assert json.loads(record.read_text()) == now
+
+
+def test_prescribed_segments_are_done_and_then_belong_to_their_training(tmp_path):
+    length = {"epochs": None, "steps": None, "time_budget_s": 900.0, "early_stop_patience": None}
+    write_segments(tmp_path, [Segment(0, 5, 0, length)], None)
+    config = CONFIG.model_copy(update={"time_budget_s": 900.0})
+    assert fit(tmp_path, config).steps == 5
+    with pytest.raises(StateError, match=r"other values of seed;"):
+        fit(tmp_path, config, seed=8)
 
 
 class Listener(StopAfter):

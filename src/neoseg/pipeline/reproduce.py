@@ -168,16 +168,17 @@ def _with_length(session: Session, length: dict[str, Any]) -> Session:
 
 def _train_segment(session: Session, then: Run, folds: Sequence[int], count: int) -> None:
     """Train some folds through one segment; the steps that a time budget gave are those of then."""
+    from ..training.segments import stored_segments, write_segments
+
     if session.config.training.time_budget_s is not None:
         if then.start.is_file() and not session.run.start.is_file():
             # a fold that has begun has to say what from
             write_json(session.run.start, read_json(then.start))
         for index in folds:
-            path = session.run.fold(index) / "training.json"
+            fold = session.run.fold(index)
             if len(_segments(session.run, index)) < count:
-                whole = read_json(then.fold(index) / "training.json")
-                write_json(path, whole | {"segments": whole["segments"][:count]})
-                (session.run.fold(index) / "finished.json").unlink(missing_ok=True)
+                write_segments(fold, stored_segments(then.fold(index))[0][:count], None)
+                (fold / "finished.json").unlink(missing_ok=True)
     run_stage(session, "train", folds=folds)
 
 

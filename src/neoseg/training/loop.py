@@ -148,6 +148,8 @@ def train_fold(
     if ranks.agreed([finished.exists() and bool(segments) and _is_done(segments[-1], finished, config)])[0]:
         read_weights(folder / "best", network)
         return read_result(finished)
+    if segments and ranks.leads:
+        write_segments(folder, segments, identity)
 
     dtype = training_precision(config.precision, device)
     precision = str(dtype).removeprefix("torch.")

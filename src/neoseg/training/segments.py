@@ -8,10 +8,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, TypeAdapter
+from pydantic import BaseModel, Field, TypeAdapter
 from torch import nn
 
 from ..atomic import read_record, write_json
+from ..augment.configs import AugmentConfig
 from ..errors import StateError
 from .checkpoint import TrainingState
 from .configs import TrainingConfig
@@ -86,6 +87,9 @@ def length_told(length: dict[str, Any], other: dict[str, Any]) -> str:
 def stored_segments(folder: Path) -> tuple[list[Segment], dict[str, Any]]:
     """Return the segments in ``training.json`` of a fold's folder, and what they were trained with.
 
+    Settings that the version which trained them did not have yet are given as they are by default. Segments that are
+    only prescribed, as by a reproduction, have nothing to compare: an empty dict.
+
     Raises:
         StateError: the file is missing or damaged.
     """
@@ -96,12 +100,19 @@ def stored_segments(folder: Path) -> tuple[list[Segment], dict[str, Any]]:
         segments = [replace(segment, length=_effective(segment.length)) for segment in segments]
         if not segments or any(not 0 <= s.first <= s.last or s.epoch < 0 for s in segments):
             raise ValueError("its segments are none, or end before they begin")
-        identity = dict(stored["identity"])
-        identity["config"] = dict(identity["config"])
+        identity = {} if stored["identity"] is None else dict(stored["identity"])
+        if stored["identity"] is not None:
+            identity["config"] = _with_defaults(identity["config"], TrainingConfig())
+            if identity.get("augmentation") is not None:
+                identity["augmentation"] = _with_defaults(identity["augmentation"], AugmentConfig())
     except (KeyError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise StateError(f"{folder / RECORD}: this file is damaged ({reason}); {remedy}.") from error
     return segments, identity
+
+
+def _with_defaults(stored: Mapping[str, Any], defaults: BaseModel) -> dict[str, Any]:
+    return {**defaults.model_dump(mode="json"), **stored}
 
 
 def read_segments(folder: Path, identity: dict[str, Any], config: TrainingConfig) -> list[Segment]:
@@ -113,11 +124,12 @@ def read_segments(folder: Path, identity: dict[str, Any], config: TrainingConfig
     if not (folder / RECORD).exists():
         return []
     segments, there = stored_segments(folder)
-    wanted = dict(identity)
-    before, now = there.pop("config"), wanted.pop("config")
-    changed = [key for key in wanted if there.get(key) != wanted[key]]
-    changed += [f"config.{key}" for key, value in now.items() if before.get(key) != value]
-    _refuse(folder, changed)
+    if there:
+        wanted = dict(identity)
+        before, now = there.pop("config"), wanted.pop("config")
+        changed = [key for key in wanted if there.get(key) != wanted[key]]
+        changed += [f"config.{key}" for key, value in now.items() if before.get(key) != value]
+        _refuse(folder, changed)
     wanted, last = length_of(config), segments[-1].length
     if wanted != last and not (folder / "finished.json").exists():
         raise StateError(
@@ -139,7 +151,7 @@ def require_same(folder: Path, parts: Mapping[str, Any]) -> None:
     """
     if (folder / RECORD).exists():
         _, there = stored_segments(folder)
-        _refuse(folder, [key for key, value in parts.items() if there.get(key) != value])
+        _refuse(folder, [key for key, value in parts.items() if there and there.get(key) != value])
 
 
 def _refuse(folder: Path, changed: Sequence[str]) -> None:
@@ -188,8 +200,8 @@ def next_segments(
     return [*segments, Segment(state.step, last, state.epoch, length_of(config))]
 
 
-def write_segments(folder: Path, segments: list[Segment], identity: dict[str, Any]) -> None:
-    """Write training.json."""
+def write_segments(folder: Path, segments: list[Segment], identity: dict[str, Any] | None) -> None:
+    """Write training.json; without an identity the segments are prescribed to whatever training finds them."""
     write_json(folder / RECORD, {"segments": [asdict(segment) for segment in segments], "identity": identity})
 
 
