@@ -18,11 +18,13 @@ from PIL import Image
 from neoseg.data.cases import Case
 from neoseg.data.loading import load_images
 from neoseg.errors import GeometryError, InputError
-from neoseg.io import endings, read_grid, read_label, read_volume, volumes_in, write_volume
+from neoseg.io import FORMATS, read_grid, read_label, read_volume, volumes_in, write_volume
 from neoseg.labels import LabelSet
 from neoseg.volume import Grid, Volume
 
-PICTURES = endings(planar=True)
+PICTURES = tuple(e for f in FORMATS if f.planar and f.masks_as is None for e in f.endings)
+"""Endings that are written, too."""
+
 KINDS = [(e, t) for e in PICTURES for t in (np.uint8, np.uint16)] + [
     (e, t) for e in (".tif", ".tiff") for t in (np.int32, np.float32)
 ]

@@ -494,24 +494,49 @@ def test_endings_of_masks_do_not_mind_capital_letters(tmp_path: Path) -> None:
 
 
 def test_files_of_other_kinds_are_told(tmp_path: Path) -> None:
-    for name in ("images/p1.png", "images/j.jpg", "images/l.BMP", "masks/p1.png", "masks/j.jpg", "masks/p3/a.gif"):
+    for name in ("images/p1.png", "images/j.gif", "images/l.WebP", "masks/p1.png", "masks/j.gif", "masks/p3/a.gif"):
         picture(tmp_path / name)
-    told = "(images/j.jpg, images/l.BMP, masks/j.jpg, masks/p3/a.gif); convert them to PNG."
+    told = "(images/j.gif, images/l.WebP, masks/j.gif, masks/p3/a.gif); convert them to PNG."
     assert any(
         note.startswith("4 files of kinds") and note.endswith(told) for note in planar(tmp_path, masks="classes").notes
     )
     (tmp_path / "images" / "p1.png").unlink()
     for attempt in (lambda: guess_layout(tmp_path), lambda: planar(tmp_path)):
-        with pytest.raises(InputError, match=r"4 files of kinds .*j\.jpg.*convert them to PNG\.$"):
+        with pytest.raises(InputError, match=r"4 files of kinds .*j\.gif.*convert them to PNG\.$"):
             attempt()
 
 
 def test_an_instance_of_another_kind_is_refused(tmp_path: Path) -> None:
     picture(tmp_path / "images" / "p3.png")
-    picture(tmp_path / "masks" / "p3" / "a.jpg")
+    picture(tmp_path / "masks" / "p3" / "a.gif")
     picture(tmp_path / "masks" / "p3" / "b.png", 255)
-    with pytest.raises(InputError, match=r"p3/a\.jpg: this file lies among masks of one instance each.*to PNG\."):
+    with pytest.raises(InputError, match=r"p3/a\.gif: this file lies among masks of one instance each.*to PNG\."):
         planar(tmp_path)
+
+
+def test_pictures_of_a_camera_are_imported_and_masks_in_its_format_refused(tmp_path: Path) -> None:
+    for name in ("images/p1.jpg", "images/p2.JPEG", "images/p3.bmp"):
+        picture(tmp_path / name)
+    for name in ("masks/p1.png", "masks/p2_segmentation.bmp", "masks/p3.tif"):
+        picture(tmp_path / name, 255)
+    assert guess_layout(tmp_path)[0] == "planar_folders"
+    data = planar(tmp_path)
+    assert [(c.case, c.images["grey"].name, c.label and c.label.name) for c in data.cases] == [
+        ("p1", "p1.jpg", "p1.png"),
+        ("p2", "p2.JPEG", "p2_segmentation.bmp"),
+        ("p3", "p3.bmp", "p3.tif"),
+    ]
+    assert data.labels == {"foreground": 255}
+    (tmp_path / "masks" / "p1.png").rename(tmp_path / "masks" / "p1.jpg")
+    with pytest.raises(InputError, match=r"masks: 1 of 3 masks are JPEG \(p1\.jpg\), .*save them as PNG"):
+        planar(tmp_path)
+
+
+def test_an_instance_in_jpeg_is_refused_when_it_is_read(tmp_path: Path) -> None:
+    picture(tmp_path / "images" / "p3.png")
+    picture(tmp_path / "masks" / "p3" / "a.jpg", 255)
+    with pytest.raises(InputError, match=r"a\.jpg: a JPEG does not keep the numbers"):
+        import_folder(tmp_path, tmp_path / "work")
 
 
 def test_volumes_of_other_kinds_and_pictures_as_labels_of_volumes_are_told(tmp_path: Path) -> None:

@@ -64,11 +64,11 @@ def test_files_of_other_kinds_are_named(tmp_path: Path) -> None:
     from PIL import Image
 
     grey = Image.fromarray(np.zeros((4, 5), np.uint8))
-    grey.save(tmp_path / "j.jpg")
-    with pytest.raises(InputError, match=r"no image .*j\.jpg was left out: .* convert it to PNG\."):
+    grey.save(tmp_path / "j.gif")
+    with pytest.raises(InputError, match=r"no image .*j\.gif was left out: .* convert it to PNG\."):
         scans_in(tmp_path, ("grey",), axes=2)
     grey.save(tmp_path / "a.png")
-    assert list(scans_in(tmp_path, ("grey",), axes=2).left_out) == ["j.jpg"]
+    assert list(scans_in(tmp_path, ("grey",), axes=2).left_out) == ["j.gif"]
     write(tmp_path, "v.nii.gz")
     (tmp_path / "w.mgz").write_bytes(b"x")
     found = scans_in(tmp_path, ("t1",))  # pictures among volumes are previews

@@ -136,6 +136,38 @@ def test_a_network_that_learns_places_is_warned_of_whole_pictures(
     assert len(warned) == (0 if scales else 1)
 
 
+def test_pictures_of_a_camera_get_masks_as_png(pictures: Path, tmp_path: Path) -> None:
+    generator, new = np.random.default_rng(5), tmp_path / "new"
+    new.mkdir()
+    image, _ = disc(SIZES[1], generator)
+    Image.fromarray(np.stack([image] * 3, axis=-1)).save(new / "a.jpg", quality=95)
+    Image.fromarray(image).save(new / "b.BMP")
+    target = pictures / "work" / "runs" / "default"
+    with pytest.raises(InputError, match=r"masks there would be taken for pictures the next time; give another"):
+        predict_scans(target, new, new)
+    found = predict_scans(target, new, tmp_path / "out", probabilities=True)
+    assert [one.error for one in found] == [None, None]
+    names = ("a.png", "a_probability_foreground.tif", "b.png", "b_probability_foreground.tif")
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [*names, "predictions.json"]
+    for name in names:
+        with Image.open(tmp_path / "out" / name) as mask:
+            assert mask.size == SIZES[1]
+
+
+@pytest.mark.slow
+def test_a_run_on_pictures_of_a_camera(tmp_path: Path) -> None:
+    write_discs(tmp_path / "data")
+    for path in (tmp_path / "data" / "images").iterdir():
+        with Image.open(path) as image:
+            image.save(path.with_suffix(".jpg"), quality=95)
+        path.unlink()
+    summary = run(load_config(imported(tmp_path), (*CHANGES[:6], 'network={kind="unet"}')))
+    assert summary["cv"]["dice"]["n"] == 8
+    masks = [p for p in (tmp_path / "work" / "runs" / "default" / "predictions").rglob("p*") if p.is_file()]
+    assert {p.suffix for p in masks} == {".png"} and len(masks) == 8
+    assert (tmp_path / "work" / "runs" / "default" / "report.html").is_file()
+
+
 def test_the_network_follows_the_images_and_nothing_is_resampled(pictures: Path) -> None:
     plan = read(pictures / "work" / "plan.json")
     assert plan["network"]["spatial_dims"] == 2

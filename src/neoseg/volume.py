@@ -5,7 +5,7 @@ patient's right, y to anterior, z to superior, as near as the stored axes allow 
 millimetres. Files store axes in any order and direction; :func:`canonical` is the one door in and :func:`to_stored`
 the one door out, so a result returns to exactly the grid that came in.
 
-Pictures (PNG, TIFF) have no patient: their x is the column, y the row from the top, and their world is in pixels.
+Pictures have no patient: their x is the column, y the row from the top, and their world is in pixels.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Volumes from files and back, one format a file: NIfTI, MetaImage (MHA, MHD), NRRD, and pictures (PNG, TIFF)."""
+"""Volumes from files and back, one format a file: NIfTI, MetaImage (MHA, MHD), NRRD, and pictures."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from .formats import (
     FileFormat,
     endings,
     is_planar,
+    mask_ending,
     read_grid,
     read_label,
     read_volume,
@@ -25,6 +26,7 @@ __all__ = [
     "detached_files",
     "endings",
     "is_planar",
+    "mask_ending",
     "read_grid",
     "read_label",
     "read_volume",

@@ -17,6 +17,7 @@ __all__ = [
     "FileFormat",
     "endings",
     "is_planar",
+    "mask_ending",
     "read_grid",
     "read_label",
     "read_volume",
@@ -43,6 +44,7 @@ class FileFormat:
         write: (Volume whose ``grid.stored`` is honoured, file); whole or not at all.
         read_label: file to Volume, where a label is read in another way than an image.
         planar: its files are pictures.
+        masks_as: ending of the masks of its images, where they are written in another format.
     """
 
     name: str
@@ -53,6 +55,7 @@ class FileFormat:
     write: Callable[[Volume, Path], None]
     read_label: Callable[[Path], Volume] | None = None
     planar: bool = False
+    masks_as: str | None = None
 
 
 FORMATS: tuple[FileFormat, ...] = (
@@ -72,6 +75,28 @@ FORMATS: tuple[FileFormat, ...] = (
         planar.read_label,
         True,
     ),
+    FileFormat(
+        "jpeg",
+        (".jpg", ".jpeg"),
+        planar.read,
+        planar.read_grid,
+        planar.volumes_in,
+        planar.refuse_to_write,
+        planar.refuse_label,
+        True,
+        ".png",
+    ),
+    FileFormat(
+        "bmp",
+        (".bmp",),
+        planar.read,
+        planar.read_grid,
+        planar.volumes_in,
+        planar.refuse_to_write,
+        planar.read_label,
+        True,
+        ".png",
+    ),
 )
 
 
@@ -84,6 +109,12 @@ def endings(*, planar: bool | None = None) -> tuple[str, ...]:
 def is_planar(path: Path) -> bool:
     """Tell whether a file is a picture, by its name."""
     return path.name.lower().endswith(endings(planar=True))
+
+
+def mask_ending(path: Path) -> str:
+    """Return the ending, with the dot, of masks that are predicted from an image file: its own where that can be."""
+    other = _format_of(path).masks_as
+    return path.name.removeprefix(strip_ending(path.name) or "") if other is None else other
 
 
 def strip_ending(name: str) -> str | None:

@@ -1,4 +1,4 @@
-"""Pictures: PNG and TIFF of one page, as planes ``(c, x, y)``.
+"""Pictures: PNG, BMP, JPEG and TIFF of one page, as planes ``(c, x, y)``.
 
 x is the column and y the row, counted from the top: the picture is never turned or mirrored, on no way in or out. Its
 world is in pixels (``Grid.unit`` is "px"), since the resolution that such files carry is that of a printer more often
@@ -7,8 +7,9 @@ than that of a microscope or scanner.
 A picture has one channel (grey) or three (red, green, blue, as volumes 0, 1, 2). An alpha channel is left out where it
 is opaque everywhere, and refused where it is not: what lies under it is not what one sees. A palette is looked up in an
 image, but not in a label, whose classes are the indices, as in PASCAL VOC and DAVIS. Values of 1, 2 and 4 bits are kept
-as stored, and so are those of a TIFF that calls 0 white (WhiteIsZero). Standards: https://www.w3.org/TR/png-3, TIFF 6.0
-(Adobe 1992).
+as stored, and so are those of a TIFF that calls 0 white (WhiteIsZero). JPEG and BMP are read and not written, and of
+JPEG, which does not keep the numbers of its pixels, no labels. Standards: https://www.w3.org/TR/png-3, TIFF 6.0 (Adobe
+1992).
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from .values import as_read, as_written
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["COLOURS", "read", "read_grid", "read_label", "volumes_in", "write"]
+__all__ = ["COLOURS", "read", "read_grid", "read_label", "refuse_label", "refuse_to_write", "volumes_in", "write"]
 
 COLOURS = ("red", "green", "blue")
 """Names of the channels of a picture in colour, in the order of its volumes."""
@@ -56,7 +57,10 @@ _NATIVE = {"I;16BS": "I;16NS", "I;32BS": "I;32NS", "F;32BF": "F;32NF"}
 """Big-endian kinds of numbers to those of this machine, in Pillow's names."""
 
 _MARKED = {"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"}
-"""Parts of a PNG that may say how it is turned."""
+"""Parts of a PNG or a JPEG that may say how it is turned."""
+
+_NAMES = {".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF", ".jpg": "JPEG", ".jpeg": "JPEG", ".bmp": "BMP"}
+"""The formats in Pillow's names."""
 
 _SCALED = {2: 85, 4: 17}
 """Pillow stretches grey values of 2 and 4 bits to 0..255 by these."""
@@ -97,6 +101,27 @@ def read_label(path: Path) -> Volume:
             "values or with a palette."
         )
     return _placed(path, values[:1])
+
+
+def refuse_label(path: Path) -> Volume:
+    """Refuse a label in a format that does not keep numbers.
+
+    Raises:
+        InputError: always.
+    """
+    raise InputError(
+        f"{path}: a JPEG does not keep the numbers of its pixels, so it cannot hold classes; save the mask as PNG, "
+        "with a threshold where its classes have become smeared."
+    )
+
+
+def refuse_to_write(volume: Volume, path: Path) -> None:
+    """Refuse a format that is only read.
+
+    Raises:
+        InputError: always.
+    """
+    raise InputError(f"{path}: {_name(path)} is read but not written; give a name that ends in .png or .tif.")
 
 
 def read_grid(path: Path) -> Grid:
@@ -143,7 +168,7 @@ def write(volume: Volume, path: Path) -> None:
 
 
 def _name(path: Path) -> str:
-    return "PNG" if path.suffix.lower() == ".png" else "TIFF"
+    return _NAMES[path.suffix.lower()]
 
 
 @contextmanager
@@ -195,7 +220,7 @@ def _look(path: Path, image: Any) -> None:
 def _require_upright(path: Path, image: Any) -> None:
     """Refuse a picture that is marked to be turned, as far as the file was read: a PNG may say so after its pixels."""
     turn = _tags(image).get(_ORIENTATION, 1)
-    if _MARKED & set(image.info) and _name(path) == "PNG":
+    if _MARKED & set(image.info) and _name(path) in ("PNG", "JPEG"):
         from PIL.Image import Image as Picture
 
         with suppress(*_DAMAGE):  # a mark that nobody can read turns nothing
@@ -225,7 +250,7 @@ def _is_other_kind_of_tiff(path: Path) -> bool:
 
 
 def _tags(image: Any) -> Mapping[int, Any]:
-    """Return the tags of a TIFF; none of a PNG."""
+    """Return the tags of a TIFF; none of the others."""
     return getattr(image, "tag_v2", {})
 
 

@@ -21,7 +21,7 @@ from ..inference.ensemble import Ensemble
 from ..inference.memory import MemoryUse
 from ..inference.predictor import Prediction, Predictor, Wanted
 from ..inference.scratch import Scratch
-from ..io import strip_ending, write_volume
+from ..io import is_planar, mask_ending, write_volume
 from ..methods.choice import Choice
 from ..prepare.atlas import Atlas
 from ..prepare.configs import ZADC, channels_read
@@ -259,7 +259,7 @@ def predict_scans(
     Args:
         folder: a finished run.
         source: see :func:`neoseg.pipeline.scan_files.scans_in`.
-        output: where ``<scan>`` masks go, in the format and on the grid of the input.
+        output: where ``<scan>`` masks go, on the grid and in the format of the input, of JPEG and BMP in PNG.
         device: see the configuration.
         probabilities: also write ``<scan>_probability_<class>``, float32 on the grid of the input; of a PNG as TIFF.
             With regions one for each of them, ``<scan>_probability_<region>``.
@@ -298,6 +298,8 @@ def predict_scans(
     masks = {scan.case: output / f"{scan.case}{_ending(scan)}" for scan in scans}
     names = predictor.ensemble.targets.names
     _require_free([p for scan in scans for p in _results(masks[scan.case], scan, names, wanted)], inputs, kept.written)
+    if output.resolve() == source.resolve() and any(is_planar(mask) for mask in masks.values()):
+        raise InputError(f"{output}: masks there would be taken for pictures the next time; give another --output.")
     if len(channels) == 1 and source.is_dir() and source.resolve() == output.resolve():
         raise InputError(f"{output}: masks here would be taken for scans the next time; give another --output.")
     results = [PredictedScan(name, None, {}, (why,)) for name, why in files.left_out.items()]
@@ -348,8 +350,7 @@ def _without_mask(result: PredictedScan, scans: Sequence[Case]) -> PredictedScan
 
 
 def _ending(scan: Case) -> str:
-    first = next(iter(scan.images.values())).name
-    return first.removeprefix(strip_ending(first) or first)
+    return mask_ending(next(iter(scan.images.values())))
 
 
 def _predict_one(

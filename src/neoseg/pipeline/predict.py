@@ -21,7 +21,7 @@ from ..inference.memory import MemoryUse
 from ..inference.postprocess import PostprocessConfig, clean, decide
 from ..inference.restore import restored_slabs, slab_planes
 from ..inference.scratch import Scratch
-from ..io import read_grid, strip_ending, write_volume
+from ..io import mask_ending, read_grid, write_volume
 from ..methods.choice import Choice, best_choice, best_counts, class_table, score_table
 from ..targets import Targets
 from ..volume import Volume
@@ -99,10 +99,8 @@ def predict(session: Session, *, failed: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def mask_path(run: Run, split: str, case: Case) -> Path:
-    """Return where the mask of a case is written: in the format of its first image."""
-    first = next(iter(case.images.values())).name
-    ending = first.removeprefix(strip_ending(first) or first)
-    return run.predictions(split) / f"{case.case}{ending}"
+    """Return where the mask of a case is written: in the format of its first image, where that holds masks."""
+    return run.predictions(split) / f"{case.case}{mask_ending(next(iter(case.images.values())))}"
 
 
 def post_config(choice: Choice | None) -> PostprocessConfig:

@@ -29,5 +29,5 @@ def kinds_of_images(data: DataFacts) -> list[Problem]:
 
 def _told(kind: tuple[int, str]) -> str:
     axes, unit = kind
-    size = "a pixel of unknown size (PNG, TIFF)" if unit == "px" else "sizes in mm"
+    size = "a pixel of unknown size (pictures)" if unit == "px" else "sizes in mm"
     return f"{axes} axes and {size}"

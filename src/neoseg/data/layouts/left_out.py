@@ -10,7 +10,7 @@ from .files import describe_some
 
 __all__ = ["MERGED_MASKS", "convert_to", "files_of_other_kinds", "told_left_out", "unused_folders"]
 
-_PICTURES = (".jpg", ".jpeg", ".bmp", ".gif", ".webp")
+_PICTURES = (".gif", ".webp", ".jp2", ".heic", ".svs")
 _VOLUMES = (".hdr", ".img", ".dcm", ".mgz")
 _PAIRED = (".hdr", ".mhd", ".nhdr")
 """Headers whose voxels may lie in an ``.img`` beside them."""

@@ -1,4 +1,4 @@
-"""Pictures in one folder, masks in another, paired by file name: PNG and TIFF.
+"""Pictures in one folder, masks in another, paired by file name: PNG, TIFF, BMP, and JPEG for pictures alone.
 
 Accepted: ``images/`` + ``masks/`` (also labels, segmentations and their like, in any case), or ``train/`` and ``test/``
 with such folders inside; test folders may also lie beside the others (``test_images``, ``imagesTs``). A mask is one
@@ -25,7 +25,7 @@ from .left_out import convert_to, files_of_other_kinds, told_left_out, unused_fo
 
 __all__ = ["LOOKS_FOR", "MERGED", "matches", "planar_folders"]
 
-LOOKS_FOR = "a folder images/ (also inside train/) with .png, .tif or .tiff files"
+LOOKS_FOR = "a folder images/ (also inside train/) with .png, .tif, .tiff, .bmp, .jpg or .jpeg files"
 GREY = "grey"
 
 MERGED = 255
@@ -38,6 +38,10 @@ _MASKS = {
     "test": ("labelsTs", "test_masks", "test_labels", "masks_test", "labels_test"),
 }
 _SUFFIXES = ("", "_mask", "_masks", "_label", "_labels", "_seg", "_segmentation", "_gt", "-mask", "-label", "-seg")
+
+
+_SMEARED = (".jpg", ".jpeg")
+"""Endings of files that hold pictures but no masks."""
 
 
 @dataclass(frozen=True)
@@ -151,6 +155,11 @@ def _paired(part: _Part, merged: dict[str, list[Path]], notes: list[str]) -> lis
     """Return the cases of a split; one whose mask is a folder of its own is entered in ``merged``."""
     images = images_in(part.images, planar=True)
     files = images_in(part.masks, planar=True) if part.masks is not None else {}
+    if smeared := [file.name for file in files.values() if file.suffix.lower() in _SMEARED]:
+        raise InputError(
+            f"{part.masks}: {len(smeared)} of {len(files)} masks are JPEG ({describe_some(smeared)}), which does not "
+            "keep the numbers of its pixels; save them as PNG, with a threshold where classes have become smeared."
+        )
     folders: dict[str, Path] = {}
     for folder in sorted(part.masks.iterdir()) if part.masks is not None else []:
         if folder.is_dir():
