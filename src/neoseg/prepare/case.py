@@ -178,8 +178,8 @@ def prepared_array(
     unit = physical.image.grid.unit
     if settings.unit not in (None, unit):
         raise InputError(
-            f"the size of its voxels is in {unit}, but the plan was made for images in {settings.unit} (pictures "
-            "such as PNG do not tell the size of a pixel, other formats do); save it in a format of the training images."
+            f"the size of its voxels is in {unit}, but the plan was made for images in {settings.unit} (a PNG "
+            "does not tell the size of a pixel, an .mha does); save it in a format of the training images."
         )
     start, shape = bounding_box(physical.mask, margin=1)
     box = tuple(slice(a, a + n) for a, n in zip(start, shape, strict=True))
