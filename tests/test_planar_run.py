@@ -143,8 +143,9 @@ def test_pictures_of_a_camera_get_masks_as_png(pictures: Path, tmp_path: Path) -
     Image.fromarray(np.stack([image] * 3, axis=-1)).save(new / "a.jpg", quality=95)
     Image.fromarray(image).save(new / "b.BMP")
     target = pictures / "work" / "runs" / "default"
-    with pytest.raises(InputError, match=r"masks there would be taken for pictures the next time; give another"):
-        predict_scans(target, new, new)
+    for source in (new, new / "a.jpg"):
+        with pytest.raises(InputError, match=r"masks there would be taken for pictures the next time; give another"):
+            predict_scans(target, source, new)
     found = predict_scans(target, new, tmp_path / "out", probabilities=True)
     assert [one.error for one in found] == [None, None]
     names = ("a.png", "a_probability_foreground.tif", "b.png", "b_probability_foreground.tif")

@@ -298,7 +298,7 @@ def predict_scans(
     masks = {scan.case: output / f"{scan.case}{_ending(scan)}" for scan in scans}
     names = predictor.ensemble.targets.names
     _require_free([p for scan in scans for p in _results(masks[scan.case], scan, names, wanted)], inputs, kept.written)
-    if output.resolve() == source.resolve() and any(is_planar(mask) for mask in masks.values()):
+    if output.resolve() in {path.parent for path in inputs} and any(is_planar(mask) for mask in masks.values()):
         raise InputError(f"{output}: masks there would be taken for pictures the next time; give another --output.")
     if len(channels) == 1 and source.is_dir() and source.resolve() == output.resolve():
         raise InputError(f"{output}: masks here would be taken for scans the next time; give another --output.")
