@@ -13,7 +13,7 @@ and unlike each other, so each of three seeds scores another third, and every pi
 subject in the order of kind, size and name, all pictures of a subject together. Of the others a tenth is left out and
 a fifth of the rest chooses the epoch. No threshold is chosen: a voxel gets its most probable class.
 
-Pictures go in as the recipe says, whole and mirrored along both axes, and once more by windows. Their table has the
+Pictures go in as their recipe says, whole, nuclei mirrored along both axes, and once more by windows. Their table has the
 intersection over union beside Dice, and for nuclei a row of Otsu's threshold on the mean of the colours, with the
 smaller part as foreground.
 
@@ -139,7 +139,7 @@ class Dataset:
 
 DATASETS = {
     "hippocampus": Dataset("hippocampus", "folders", every=5),
-    "nuclei": Dataset("planar", "planar_folders", every=3, by_seed=True, masks="instances"),
+    "nuclei": Dataset("microscopy", "planar_folders", every=3, by_seed=True, masks="instances"),
     "ventricle": Dataset("planar", "planar_folders", every=3, by_seed=True, subject_pattern=r"^(SC-.*-\d+)-IM"),
     "heads": Dataset("demo", "bonbid"),
 }
