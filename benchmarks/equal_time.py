@@ -13,8 +13,8 @@ and unlike each other, so each of three seeds scores another third, and every pi
 subject in the order of kind, size and name, all pictures of a subject together. Of the others a tenth is left out and
 a fifth of the rest chooses the epoch. No threshold is chosen: a voxel gets its most probable class.
 
-Pictures go in as their recipe says, whole, nuclei mirrored along both axes, and once more by windows. Their table has the
-intersection over union beside Dice, and for nuclei a row of Otsu's threshold on the mean of the colours, with the
+Pictures go in as their recipe says, whole, nuclei mirrored along both axes, and once more by windows. Their table has
+the intersection over union beside Dice, and for nuclei a row of Otsu's threshold on the mean of the colours, with the
 smaller part as foreground.
 
     python benchmarks/equal_time.py TABLE DATASET SOURCE FOLDER [--minutes 12] [--seeds 0 1 2] [--only NAME ...]
