@@ -14,7 +14,7 @@ subject in the order of kind, size and name, all pictures of a subject together.
 a fifth of the rest chooses the epoch. No threshold is chosen: a voxel gets its most probable class.
 
 Pictures go in as their recipe says, whole, nuclei mirrored along both axes, and once more by windows. Their table has
-the intersection over union beside Dice, and for nuclei a row of Otsu's threshold on the mean of the colours, with the
+the intersection over union beside Dice, where a subject has several pictures the Dice of their pixels together, and for nuclei a row of Otsu's threshold on the mean of the colours, with the
 smaller part as foreground.
 
     python benchmarks/equal_time.py TABLE DATASET SOURCE FOLDER [--minutes 12] [--seeds 0 1 2] [--only NAME ...]
@@ -115,6 +115,9 @@ SHARED = ("dims", "depths", "proj", "decoder_proj", "stem", "feature_size", "nor
 """Fields that the forms take over from the plan of the first one."""
 
 LESION_MM3 = (0, 200, 1000, np.inf)
+NOT_LABELS = ("subject", "lesions", "voxels")
+"""What the entry of a case holds beside the Dice of each label."""
+
 TINY_MINUTES = 1 / 3
 
 
@@ -229,6 +232,9 @@ def scores(session: Session, dataset: str, change: Mapping[str, Any] | None = No
             # every network is scored on the same cases: what is rightly left empty counts as found
             somewhere = pair[0].any() or pair[1].any()
             entry[label] = score_case(*pair, prepared.native.spacing, metrics=["dice"])["dice"] if somewhere else 1.0
+        if plan.network.spatial_dims == 2:
+            pair = truth > 0, mask > 0
+            entry["voxels"] = [int(n) for n in (pair[0].sum(), pair[1].sum(), (pair[0] & pair[1]).sum())]
         if dataset == "heads":
             entry["lesions"] = lesions(truth > 0, mask > 0, prepared.native.voxel_volume)
         cases[case.case] = entry
@@ -348,10 +354,19 @@ def by_subject(entry: Mapping[str, Any], measure: Callable[[float], float] = flo
     """Return the mean over labels and cases of each subject: a patient with many pictures counts once."""
     values: dict[str, list[float]] = {}
     for case in entry["cases"].values():
-        own = [measure(v) for k, v in case.items() if k not in ("subject", "lesions")]
+        own = [measure(v) for k, v in case.items() if k not in NOT_LABELS]
         if own:
             values.setdefault(case["subject"], []).append(float(np.mean(own)))
     return {subject: float(np.mean(v)) for subject, v in values.items()}
+
+
+def by_subject_pooled(entry: Mapping[str, Any]) -> dict[str, float]:
+    """Return one Dice of all pixels of each subject's pictures together: a slice counts as much as it has in it."""
+    sums: dict[str, NDArray[np.int64]] = {}
+    for case in entry["cases"].values():
+        if "voxels" in case:
+            sums[case["subject"]] = sums.get(case["subject"], 0) + np.array(case["voxels"])
+    return {subject: float(2 * both / (true + found)) for subject, (true, found, both) in sums.items()}
 
 
 def mean_of_seeds(values: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
@@ -403,6 +418,9 @@ def table_of(
         if flat:
             iou = mean_of_seeds({seed: by_subject(e, as_iou) for seed, e in mine.items()})
             row["iou"] = summarise(list(iou.values()), [0.0] * len(iou), generator=generator).to_json()
+            pooled = mean_of_seeds({seed: by_subject_pooled(e) for seed, e in mine.items()})
+            if pooled and len(pooled) < sum(len(e["cases"]) for e in mine.values()):
+                row["dice_pooled"] = summarise(list(pooled.values()), [0.0] * len(pooled), generator=generator).to_json()
         for key in ("steps", "training_seconds", "seconds_per_case", "parameters"):
             row[key] = float(np.median([e[key] for e in mine.values()]))
         if found := recalls(list(mine.values())):
@@ -418,7 +436,7 @@ def by_kind(entries: Sequence[Mapping[str, Any]], kinds: Mapping[str, str]) -> d
     dice: dict[str, list[float]] = {}
     for entry in entries:
         for name, case in entry["cases"].items():
-            dice.setdefault(name, []).extend(v for k, v in case.items() if k not in ("subject", "lesions"))
+            dice.setdefault(name, []).extend(v for k, v in case.items() if k not in NOT_LABELS)
     groups = {"all": list(dice), **{kind: [n for n in dice if kinds[n] == kind] for kind in set(kinds.values())}}
     return {
         kind: {
