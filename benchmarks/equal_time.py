@@ -420,7 +420,9 @@ def table_of(
             row["iou"] = summarise(list(iou.values()), [0.0] * len(iou), generator=generator).to_json()
             pooled = mean_of_seeds({seed: by_subject_pooled(e) for seed, e in mine.items()})
             if pooled and len(pooled) < sum(len(e["cases"]) for e in mine.values()):
-                row["dice_pooled"] = summarise(list(pooled.values()), [0.0] * len(pooled), generator=generator).to_json()
+                row["dice_pooled"] = summarise(
+                    list(pooled.values()), [0.0] * len(pooled), generator=generator
+                ).to_json()
         for key in ("steps", "training_seconds", "seconds_per_case", "parameters"):
             row[key] = float(np.median([e[key] for e in mine.values()]))
         if found := recalls(list(mine.values())):

@@ -61,6 +61,12 @@ def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
 
 
 TINY_COHORT = CohortConfig(healthy=5, patients=5, held_out=1, seed=3, head=HeadConfig(point_mm=(1.6, 5.0)))
+ROUGH = (
+    "prepare.bias_field.working_mm=8",
+    *(f"{part}.affine={{levels_mm=[6.0], samples=10000, turn_degrees=0.0}}" for part in ("atlas", "prepare")),
+)
+"""Preparation of heads where a test is not about its quality."""
+
 TINY = (
     "folds.count=2",
     "jobs=0",
@@ -75,6 +81,7 @@ TINY = (
     "network.feature_size=8",
     "atlas.rounds=1",
     "atlas.spacing_mm=4",
+    *ROUGH,
     "atlas.ffd={grid_mm=[30.0], image_mm=[5.0], iterations=8}",
     "prepare.ffd={grid_mm=[30.0], image_mm=[5.0], iterations=8}",
     "evaluate.resamples=200",
@@ -113,6 +120,12 @@ def neoseg(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
         return Done(code, *capsys.readouterr())
 
     return call
+
+
+@pytest.fixture(scope="session")
+def rough() -> tuple[str, ...]:
+    """Changes of the configuration for heads that are prepared fast and not well."""
+    return ROUGH
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ from neoseg.config import load_config
 from neoseg.errors import ConfigError, InputError, StateError
 from neoseg.io import read_volume, write_volume
 from neoseg.phantom.cohort import write_cohort
-from neoseg.phantom.config import CohortConfig
+from neoseg.phantom.config import CohortConfig, HeadConfig
 from neoseg.pipeline.import_data import import_folder
 from neoseg.pipeline.new_scans import predict_scans
 from neoseg.pipeline.run import run, run_stage
@@ -190,11 +190,13 @@ def test_a_case_that_fails_does_not_lose_the_others(
     assert summary["failed"]["scan5"] in page
 
 
-def test_heads_that_fail_or_are_not_skull_stripped_are_told_and_the_others_go_on(tmp_path: Path) -> None:
-    cohort = CohortConfig(healthy=6, patients=3, held_out=1, seed=4)
+def test_heads_that_fail_or_are_not_skull_stripped_are_told_and_the_others_go_on(
+    tmp_path: Path, rough: tuple[str, ...]
+) -> None:
+    cohort = CohortConfig(healthy=6, patients=3, held_out=1, seed=4, head=HeadConfig(point_mm=(1.6, 5.0)))
     write_cohort(tmp_path / "cohort", cohort, progress=Silent())
     import_folder(tmp_path / "cohort", tmp_path, "bonbid", recipe="demo")
-    changes = ("jobs=0", "folds.count=3", "atlas.rounds=0", "prepare.ffd=false")
+    changes = ("jobs=0", "folds.count=3", "atlas.rounds=0", "prepare.ffd=false", *rough)
     session = session_of(tmp_path, *changes)
     lost, whole = session.healthy[2], session.trainable[1]
     volume = read_volume(lost.images["adc"])

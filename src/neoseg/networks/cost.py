@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import nn
@@ -50,6 +51,12 @@ def network_cost(config: NetworkConfig, *, in_channels: int, classes: int, patch
 
 def trainable_parameters(config: NetworkConfig, *, in_channels: int, classes: int, patch: Sequence[int]) -> int:
     """Return the parameters alone, with the arguments and errors of :func:`network_cost`."""
+    return _parameters_of(config, in_channels, classes, tuple(patch))
+
+
+@lru_cache(maxsize=16)
+def _parameters_of(config: NetworkConfig, in_channels: int, classes: int, patch: tuple[int, ...]) -> int:
+    # A run asks several times, and a deep network takes part of a second to build.
     return _parameters(_unfilled(config, in_channels, classes, patch))
 
 
