@@ -14,8 +14,8 @@ subject in the order of kind, size and name, all pictures of a subject together.
 a fifth of the rest chooses the epoch. No threshold is chosen: a voxel gets its most probable class.
 
 Pictures go in as their recipe says, whole, nuclei mirrored along both axes, and once more by windows. Their table has
-the intersection over union beside Dice, where a subject has several pictures the Dice of their pixels together, and for nuclei a row of Otsu's threshold on the mean of the colours, with the
-smaller part as foreground.
+the intersection over union beside Dice, where a subject has several pictures also the Dice of all their pixels
+together, and for nuclei a row of Otsu's threshold on the mean of the colours, with the smaller part as foreground.
 
     python benchmarks/equal_time.py TABLE DATASET SOURCE FOLDER [--minutes 12] [--seeds 0 1 2] [--only NAME ...]
 
@@ -420,9 +420,8 @@ def table_of(
             row["iou"] = summarise(list(iou.values()), [0.0] * len(iou), generator=generator).to_json()
             pooled = mean_of_seeds({seed: by_subject_pooled(e) for seed, e in mine.items()})
             if pooled and len(pooled) < sum(len(e["cases"]) for e in mine.values()):
-                row["dice_pooled"] = summarise(
-                    list(pooled.values()), [0.0] * len(pooled), generator=generator
-                ).to_json()
+                known = [0.0] * len(pooled)
+                row["dice_pooled"] = summarise(list(pooled.values()), known, generator=generator).to_json()
         for key in ("steps", "training_seconds", "seconds_per_case", "parameters"):
             row[key] = float(np.median([e[key] for e in mine.values()]))
         if found := recalls(list(mine.values())):
