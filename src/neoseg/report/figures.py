@@ -60,6 +60,54 @@ class Channel:
 
 
 @dataclass(frozen=True, eq=False)
+class Tile:
+    """A place for one picture on the axes of a figure; axes of its own for each would take half of all the time.
+
+    Attributes:
+        axes: cover the figure, in pixels from its lower left corner, see :func:`axes_in_pixels`.
+        left, bottom, width, height: of the place in those pixels.
+        shape: rows and columns of the picture.
+    """
+
+    axes: Any
+    left: float
+    bottom: float
+    width: float
+    height: float
+    shape: tuple[int, int]
+
+    def image(self, picture: NDArray[Any], **style: Any) -> None:
+        """Draw a picture, row 0 at the top."""
+        extent = (self.left, self.left + self.width, self.bottom, self.bottom + self.height)
+        self.axes.imshow(picture, aspect="auto", extent=extent, **style)
+
+    def lines(self, segments: NDArray[np.float64], colour: str) -> None:
+        """Draw segments ``(n, 2, 2)`` between (column, row); pixel (0, 0) has its middle at (0, 0)."""
+        from matplotlib.collections import LineCollection
+
+        if len(segments):
+            rows, columns = self.shape
+            across = (segments[..., 0] + 0.5) * (self.width / columns)
+            down = (segments[..., 1] + 0.5) * (self.height / rows)
+            placed = np.stack([self.left + across, self.bottom + self.height - down], axis=-1)
+            lines = LineCollection(list(placed), colors=colour, linewidths=1.2, antialiaseds=False)
+            self.axes.add_collection(lines, autolim=False)
+
+    def text(self, at: tuple[float, float], text: str, **style: Any) -> None:
+        """Write at a share of width and height."""
+        self.axes.text(self.left + at[0] * self.width, self.bottom + at[1] * self.height, text, **style)
+
+
+def axes_in_pixels(figure: Any, size: tuple[float, float]) -> Any:
+    """Return axes over a whole figure of that width and height in pixels, without any line of their own."""
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set(xlim=(0, size[0]), ylim=(0, size[1]))
+    axes.autoscale(False)
+    axes.set_axis_off()
+    return axes
+
+
+@dataclass(frozen=True, eq=False)
 class _Column:
     title: str
     channel: Channel
@@ -191,75 +239,71 @@ def _drawn(
     height = HEAD_PX + sum(heights) + GAP_PX * len(heights) + foot
     figure = Figure(figsize=(width / 100, height / 100), dpi=100, facecolor="black")
     canvas = FigureCanvasAgg(figure)
-    top = height - HEAD_PX
+    axes, top = axes_in_pixels(figure, (width, height)), height - HEAD_PX
     for row, (w, size) in enumerate(zip(where, sizes, strict=True)):
         bottom = top - heights[row]
         for number, column in enumerate(columns):
             left = GAP_PX + number * (tile + GAP_PX) + (tile - size[1] * scale) / 2
-            frame = (left / width, bottom / height, size[1] * scale / width, heights[row] / height)
-            axes = figure.add_axes(frame)
-            _picture(axes, column, w, convention)
+            here = Tile(axes, left, bottom, size[1] * scale, heights[row], shapes[row])
+            _picture(here, column, w, convention)
             if number == 0:
-                _write(axes, (0.02, 0.02), names[row], PLAIN, ("left", "bottom"))
+                _write(here, (0.02, 0.02), names[row], PLAIN, ("left", "bottom"))
             if row == 0:
-                middle = (GAP_PX + number * (tile + GAP_PX) + tile / 2) / width
-                figure.text(middle, (top + 8) / height, column.title, color="white", ha="center", fontsize=9.5)
+                middle = GAP_PX + number * (tile + GAP_PX) + tile / 2
+                axes.text(middle, top + 8, column.title, color="white", ha="center", fontsize=9.5)
         top = bottom - GAP_PX
-    _bars(figure, columns, (width, height), (tile, foot - 14))
+    _bars(axes, columns, tile, foot - 14)
     for number, line in enumerate(lines):
         line_below(figure, line, (width, height), 6 + LINE_PX * (len(lines) - 1 - number))
     canvas.draw()
     return _png(np.asarray(canvas.buffer_rgba()), _palette(columns, footer))
 
 
-def _picture(axes: Any, column: _Column, where: Slice, convention: Convention) -> None:
+def _picture(tile: Tile, column: _Column, where: Slice, convention: Convention) -> None:
     channel = column.channel
     picture = np.nan_to_num(cut(channel.array, where, convention).astype(np.float32))
     shown = np.ma.masked_where(picture == 0, picture) if channel.colours == "diverging" else picture
-    axes.imshow(
-        shown, cmap=_colours(channel), vmin=channel.low, vmax=channel.high, aspect="auto", interpolation="nearest"
-    )
+    tile.image(shown, cmap=_colours(channel), vmin=channel.low, vmax=channel.high, interpolation="nearest")
     if column.filled is not None:
-        fill_mask(axes, cut(column.filled, where, convention), column.colours)
-    _both_outlines(axes, column, where, convention)
+        fill_mask(tile, cut(column.filled, where, convention), column.colours)
+    _both_outlines(tile, column, where, convention)
     letters = sides(where, convention)
-    _write(axes, (0.015, 0.5), letters.left, LETTERS, ("left", "center"))
-    _write(axes, (0.985, 0.5), letters.right, LETTERS, ("right", "center"))
-    _write(axes, (0.5, 0.985), letters.top, LETTERS, ("center", "top"))
-    axes.set_axis_off()
+    _write(tile, (0.015, 0.5), letters.left, LETTERS, ("left", "center"))
+    _write(tile, (0.985, 0.5), letters.right, LETTERS, ("right", "center"))
+    _write(tile, (0.5, 0.985), letters.top, LETTERS, ("center", "top"))
 
 
-def _write(axes: Any, at: tuple[float, float], text: str, colour: str, align: tuple[str, str]) -> None:
+def _write(tile: Tile, at: tuple[float, float], text: str, colour: str, align: tuple[str, str]) -> None:
     from matplotlib.patheffects import Normal, Stroke
 
     rim = [Stroke(linewidth=2, foreground="black"), Normal()]
     style = {"color": colour, "fontsize": 8.5, "ha": align[0], "va": align[1], "path_effects": rim}
-    axes.text(*at, text, transform=axes.transAxes, **style)
+    tile.text(at, text, **style)
 
 
-def fill_mask(axes: Any, mask: NDArray[Any], colours: Sequence[str]) -> None:
+def fill_mask(tile: Tile, mask: NDArray[Any], colours: Sequence[str]) -> None:
     from matplotlib.colors import to_rgb
 
     layer = np.zeros((*mask.shape, 4), dtype=np.float32)
     for value, colour in enumerate(colours, start=1):
         layer[mask == value] = (*to_rgb(colour), FILL)
-    axes.imshow(layer, aspect="auto", interpolation="nearest")
-    draw_outlines(axes, mask, colours)
+    tile.image(layer, interpolation="nearest")
+    draw_outlines(tile, mask, colours)
 
 
-def draw_outlines(axes: Any, mask: NDArray[Any], colours: Sequence[str]) -> None:
+def draw_outlines(tile: Tile, mask: NDArray[Any], colours: Sequence[str]) -> None:
     for value, colour in enumerate(colours, start=1):
-        draw_lines(axes, outline(mask == value), colour)
+        tile.lines(outline(mask == value), colour)
 
 
-def _both_outlines(axes: Any, column: _Column, where: Slice, convention: Convention) -> None:
+def _both_outlines(tile: Tile, column: _Column, where: Slice, convention: Convention) -> None:
     """Draw the truth and on it the prediction; where both share an edge, two colours alternate along it.
 
     With more than one class truth and prediction share their colours, so the prediction is dashed.
     """
     half = len(column.colours) // 2
     if column.solid is not None:
-        draw_outlines(axes, cut(column.solid, where, convention), column.colours[:half])
+        draw_outlines(tile, cut(column.solid, where, convention), column.colours[:half])
     if column.dashed is None:
         return
     for value, colour in enumerate(column.colours[half:], start=1):
@@ -269,16 +313,7 @@ def _both_outlines(axes: Any, column: _Column, where: Slice, convention: Convent
             segments = middle + DASH * (segments - middle)
         elif column.solid is not None:
             segments = interlaced(segments, outline(cut(column.solid, where, convention) == value))
-        draw_lines(axes, segments, colour)
-
-
-def draw_lines(axes: Any, segments: NDArray[np.float64], colour: str) -> None:
-    from matplotlib.collections import LineCollection
-
-    if len(segments):
-        axes.add_collection(
-            LineCollection(list(segments), colors=colour, linewidths=1.2, antialiaseds=False), autolim=False
-        )
+        tile.lines(segments, colour)
 
 
 def _colours(channel: Channel) -> Any:
@@ -288,26 +323,19 @@ def _colours(channel: Channel) -> Any:
     return matplotlib.colormaps[name].with_extremes(bad="black")
 
 
-def _bars(figure: Any, columns: Sequence[_Column], size: tuple[float, float], place: tuple[float, float]) -> None:
-    """Draw one colour bar below the first column of each channel, at (width of a column, height above the bottom)."""
-    (width, height), (tile, bottom) = size, place
+def _bars(axes: Any, columns: Sequence[_Column], tile: float, bottom: float) -> None:
+    """Draw a colour bar below the first column of each channel; ``tile`` is the width of a column."""
     done: set[str] = set()
     for number, column in enumerate(columns):
         channel = column.channel
         if channel.name in done:
             continue
         done.add(channel.name)
-        left = GAP_PX + number * (tile + GAP_PX)
-        axes = figure.add_axes(((left + 10) / width, bottom / height, (tile - 20) / width, 7 / height))
-        ramp = np.linspace(channel.low, channel.high, 256)[None]
-        axes.imshow(ramp, cmap=_colours(channel), aspect="auto", extent=(channel.low, channel.high, 0, 1))
-        middle = (channel.low + channel.high) / 2
-        texts = [f"{_tick(channel.low)}", channel.unit, f"{_tick(channel.high)}"]
-        axes.set_xticks([channel.low, middle, channel.high], texts, fontsize=8, color=PLAIN)
-        for label, side in zip(axes.get_xticklabels(), ("left", "center", "right"), strict=True):
-            label.set_horizontalalignment(side)
-        axes.set_yticks([])
-        axes.tick_params(length=0, pad=2)
+        bar = Tile(axes, 2 * GAP_PX + 4 + number * (tile + GAP_PX), bottom, tile - 20, 7, (1, 256))
+        bar.image(np.linspace(channel.low, channel.high, 256)[None], cmap=_colours(channel))
+        texts = (_tick(channel.low), channel.unit, _tick(channel.high))
+        for at, text, side in zip((0, 0.5, 1), texts, ("left", "center", "right"), strict=True):
+            bar.text((at, -0.4), text, fontsize=8, color=PLAIN, ha=side, va="top")
 
 
 def _tick(value: float) -> str:

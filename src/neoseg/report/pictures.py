@@ -21,8 +21,9 @@ from .figures import (
     PLAIN,
     PREDICTION,
     TRUTH,
+    Tile,
+    axes_in_pixels,
     class_colours,
-    draw_lines,
     draw_outlines,
     fill_mask,
     line_below,
@@ -72,20 +73,20 @@ def picture_panel(
     with plain_style():
         figure = Figure(figsize=(width / 100, height / 100), dpi=100, facecolor="black")
         canvas = FigureCanvasAgg(figure)
+        axes = axes_in_pixels(figure, (width, height))
         for number, title in enumerate(titles):
             left = GAP_PX + number * (tile + GAP_PX) + (tile - wide * scale) / 2
-            axes = figure.add_axes((left / width, foot / height, wide * scale / width, tall / height))
-            axes.imshow(shown_colours(picture), aspect="auto", interpolation="antialiased")
+            here = Tile(axes, left, foot, wide * scale, tall, prediction.T.shape)
+            here.image(shown_colours(picture), interpolation="antialiased")
             if title == "Truth" and truth is not None:
-                fill_mask(axes, truth.T, of_truth)
+                fill_mask(here, truth.T, of_truth)
             elif title == "Prediction":
-                fill_mask(axes, prediction.T, of_prediction)
+                fill_mask(here, prediction.T, of_prediction)
             elif title == "Both outlines" and truth is not None:
-                draw_outlines(axes, truth.T, of_truth)
-                _prediction_on_truth(axes, truth.T, prediction.T, of_prediction)
-            axes.set_axis_off()
-            middle = (GAP_PX + number * (tile + GAP_PX) + tile / 2) / width
-            figure.text(middle, (foot + tall + 8) / height, title, color="white", ha="center", fontsize=9.5)
+                draw_outlines(here, truth.T, of_truth)
+                _prediction_on_truth(here, truth.T, prediction.T, of_prediction)
+            middle = GAP_PX + number * (tile + GAP_PX) + tile / 2
+            axes.text(middle, foot + tall + 8, title, color="white", ha="center", fontsize=9.5)
         for number, line in enumerate(lines):
             line_below(figure, line, (width, height), 6 + LINE_PX * (len(lines) - 1 - number))
         canvas.draw()
@@ -105,7 +106,7 @@ def shown_colours(picture: NDArray[Any]) -> NDArray[np.float64]:
     return np.asarray(np.broadcast_to(shown, (*shown.shape[:2], 3)), dtype=np.float64)
 
 
-def _prediction_on_truth(axes: Any, truth: NDArray[Any], prediction: NDArray[Any], colours: Sequence[str]) -> None:
+def _prediction_on_truth(tile: Tile, truth: NDArray[Any], prediction: NDArray[Any], colours: Sequence[str]) -> None:
     """Draw the outlines of the prediction so that those of the truth stay to be seen."""
     for value, colour in enumerate(colours, start=1):
         segments = outline(prediction == value)
@@ -114,7 +115,7 @@ def _prediction_on_truth(axes: Any, truth: NDArray[Any], prediction: NDArray[Any
             segments = middle + DASH * (segments - middle)
         else:
             segments = interlaced(segments, outline(truth == value))
-        draw_lines(axes, segments, colour)
+        tile.lines(segments, colour)
 
 
 def _keys(label_names: Sequence[str], has_truth: bool) -> list[tuple[str, str]]:
