@@ -15,6 +15,7 @@ from neoseg.atomic import read_json, write_json
 from neoseg.config import load_config
 from neoseg.data.cases import Case, write_cases
 from neoseg.networks.build import build_network
+from neoseg.pipeline.manifest import manifest_of
 from neoseg.pipeline.run import run_stage, weights_of
 from neoseg.pipeline.run_folder import make_self_contained
 from neoseg.pipeline.session import Session, open_session
@@ -70,6 +71,7 @@ def assemble(session: Session) -> Run:
         run_stage(session, stage)
     run = session.run
     make_self_contained(session, session.plan, ())
+    write_json(run.manifest, manifest_of(session))
     for index in range(2):
         draw_weights(run, session, index, seed=index)
         write_json(run.fold(index) / "finished.json", {})

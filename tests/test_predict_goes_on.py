@@ -280,6 +280,14 @@ def test_what_the_preparation_refuses_names_the_file(place: Path) -> None:
         assert str(bad.error).startswith(f"{place / 'in' / 'b.nii.gz'}: the image holds only zeros")
 
 
+def test_numbers_of_channels_are_refused_where_nothing_tells_what_they_count(place: Path) -> None:
+    (place / "run" / "manifest.json").unlink()
+    assert len(again(place, Listener())) == 3
+    (place / "in" / "a.nii.gz").rename(place / "in" / "a_0001.nii.gz")
+    with pytest.raises(StateError, match=r"manifest\.json: there is no such file.*which channel a_0001\.nii\.gz is"):
+        again(place, Listener())
+
+
 def test_masks_do_not_go_among_the_scans_of_one_channel(place: Path) -> None:
     (place / "in" / "a.nii.gz").rename(place / "in" / "a_0000.nii.gz")
     for name in ("b", "c"):

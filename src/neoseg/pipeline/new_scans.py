@@ -41,7 +41,7 @@ from .out_of_memory import predicting_in_memory
 from .predict import post_config
 from .prediction_memory import scan_uses
 from .run_weights import weights_for_new_scans
-from .scan_files import Stacked, scans_in
+from .scan_files import Stacked, first_numbered, scans_in
 from .scan_masks import with_masks
 from .versions import other_versions
 
@@ -285,6 +285,11 @@ def predict_scans(
     stacked = Run(folder).stacked
     axes = len(predictor.ensemble.plan.spacing_mm)
     table = channels_of_table(Run(folder))
+    if not table and (numbered := first_numbered(source)) is not None:
+        raise StateError(
+            f"{Run(folder).manifest}: there is no such file, and it alone tells which channel {numbered} is; {COPY}, "
+            f"or name the files by their channels, such as <scan>_{channels[0]}."
+        )
     files = scans_in(source, channels, _stacked(stacked) if stacked.is_file() else None, table=table, axes=axes)
     kept = KeptPredictions(output, progress)
     if output.resolve() == source.resolve():

@@ -274,7 +274,8 @@ def _panel(prepared: PreparedCase, mask: Volume, plan: Plan, names: Sequence[str
     channels = [
         channel_of(channel_title(c), physical[i], UNITS.get(channel_kind(c), "")) for i, c in enumerate(plan.channels)
     ]
-    return case_panel(channels, truth, found, spacing_mm=spacing, label_names=names)
+    place = prepared.start, prepared.native.shape
+    return case_panel(channels, truth, found, spacing_mm=spacing, label_names=names, place=place)
 
 
 def _risk(score: CaseScore | None) -> float | None:

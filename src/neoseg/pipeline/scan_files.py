@@ -12,7 +12,7 @@ from ..data.layouts.left_out import convert_to, files_of_other_kinds
 from ..errors import InputError
 from ..io import endings, is_planar, stem_of, volumes_in
 
-__all__ = ["Incomplete", "ScanFiles", "Stacked", "scans_in", "without_index"]
+__all__ = ["Incomplete", "ScanFiles", "Stacked", "first_numbered", "scans_in", "without_index"]
 
 INDEX = "_{:04d}"
 """End of the name of a channel's file in nnU-Net's folders."""
@@ -138,6 +138,13 @@ def scans_in(
     if len(channels) == 1:
         found = without_index(found, number)
     return ScanFiles(found, left_out | others, tuple(incomplete), number)
+
+
+def first_numbered(source: Path) -> str | None:
+    """Return the first file there whose name ends in a channel's number, as ``_0000``, or None."""
+    files = sorted(source.iterdir()) if source.is_dir() else [source]
+    ends = tuple(INDEX.format(i) for i in range(10))
+    return next((file.name for file in files if _stem(file).endswith(ends)), None)
 
 
 def without_index(scans: Sequence[Case], number: int) -> tuple[Case, ...]:

@@ -142,6 +142,7 @@ def case_panel(
     label_names: Sequence[str] = ("lesion",),
     convention: Convention = "radiological",
     slices: int = 3,
+    place: tuple[Sequence[int], Sequence[int]] | None = None,
 ) -> bytes:
     """Draw one case as PNG: a row a slice, columns for each channel, the truth, the prediction and both outlines.
 
@@ -153,6 +154,8 @@ def case_panel(
         label_names: one a class; one class is green (truth) and purple (prediction), more take a colour a class.
         convention: which side of the patient is at the left of the picture; it is written on the panel.
         slices: axial slices at most; small fields of view show one slice of each plane instead.
+        place: (first voxel, size) along x, y, z of the scan that these arrays were cut out of, whose slices are then
+            the numbers on the panel; None: they are the whole scan.
     """
     first = channels[0].array
     head = np.isfinite(first) & (first != 0)
@@ -162,8 +165,8 @@ def case_panel(
     where = choose_slices([mask[box] for mask in masks], head[box], spacing_mm, slices)
     columns = _columns(shown, None if truth is None else truth[box], prediction[box], len(label_names))[:COLUMNS]
     footer = _footer(label_names, truth is not None, convention)
-    offsets = (box[0].start, box[1].start, box[2].start)
-    names = [f"{w.plane} {w.index + offsets[w.axis] + 1}/{first.shape[w.axis]}" for w in where]
+    start, size = place or ((0, 0, 0), first.shape)
+    names = [f"{w.plane} {w.index + box[w.axis].start + start[w.axis] + 1}/{size[w.axis]}" for w in where]
     with plain_style():
         return _drawn(columns, where, names, (spacing_mm, convention), footer)
 
