@@ -17,7 +17,7 @@ import pytest
 from fault_scene import Done
 from neoseg.networks.build import build_network
 from neoseg.networks.cost import NetworkCost
-from neoseg.pipeline.finished_runs import FinishedRun
+from neoseg.pipeline.finished_runs import FinishedRun, distinct_names
 from neoseg.plan.plan import read_plan
 from neoseg.report.summary import paired_difference
 from small_run import SETS, called, read
@@ -410,7 +410,16 @@ def test_runs_of_one_name_are_told_apart_by_their_workspace(neoseg: Neoseg, firs
     other = Path(shutil.copytree(first, tmp_path / "elsewhere" / "runs" / "default"))
     found = compared(neoseg, first, other)
     assert [run["run"] for run in found["runs"]] == ["work/default", "elsewhere/default"]
+    assert distinct_names([Path("/first"), Path("/x/runs/first")]) == ["first", "x/first"]
+    assert distinct_names([Path("/runs/first"), Path("/x/runs/second")]) == ["first", "second"]
     assert found["runs"][1]["p"] == 1 and found["runs"][1]["minus_best"]["mean"] == 0
+
+
+def test_weights_that_have_seen_the_cases_are_told(neoseg: Neoseg, first: Path, second: Path) -> None:
+    told = "the weights that it began with were trained with the images of scan1"
+    edit(second / "stages" / "train.fold0.json", lambda record: record.update(warnings=[told]))
+    assert f"second: {told}" in compared(neoseg, first, second)["notes"]
+    assert not [note for note in compared(neoseg, first, second)["notes"] if note.startswith("default: ")]
 
 
 def test_nothing_half_written_where_the_place_cannot_be_written(neoseg: Neoseg, first: Path, second: Path) -> None:

@@ -14,6 +14,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813 - the name that its documentation uses
+from PIL import Image
 
 from fault_scene import Done
 from neoseg.data.layouts import ImportOptions
@@ -135,8 +136,8 @@ def test_a_class_is_scored_in_every_case_also_where_the_reference_lacks_it(tmp_p
         write(truth / f"{name}.mha", a)
         write(prediction / f"{name}.mha", b)
     table = evaluate_folders(truth, prediction, progress=Silent())
-    dice = {name: [case.get(f"dice{end}") for end in ("", ".2", ".3")] for name, case in table["cases"].items()}
-    empty = evaluate_folders(truth, truth, progress=Silent())["cases"]["none"]["dice"]  # by the rule for empty masks
+    dice = {name: [case.get(f"dice{end}") for end in (".1", ".2", ".3")] for name, case in table["cases"].items()}
+    empty = evaluate_folders(truth, truth, progress=Silent())["cases"]["none"]["dice.1"]  # by the rule for empty masks
     assert dice == {"both": [1.0, 1.0, empty], "one": [1.0, 0.0, empty], "none": [empty, empty, 0.0]}
     assert [note for note in table["notes"] if "[3.0]" in note and "count as false" in note]
 
@@ -147,10 +148,10 @@ def test_one_class_may_be_written_as_255_where_a_reference_is_empty(tmp_path: Pa
         write(truth / f"{name}.mha", reference)
         write(prediction / f"{name}.mha", ball((9, 11, 6), 4) * 255)
     table = evaluate_folders(truth, prediction, progress=Silent())
-    assert [table["cases"][name]["dice.255"] for name in "ab"] == [1.0, 0.0]
+    assert [table["cases"][name]["dice"] for name in "ab"] == [1.0, 0.0]
     (truth / "a.mha").unlink()
     alone = evaluate_folders(truth, prediction, progress=Silent())
-    assert alone["cases"]["b"]["dice.255"] == 0.0
+    assert alone["cases"]["b"]["dice"] == 0.0
 
 
 def test_the_edge_of_a_tolerance_does_not_depend_on_how_the_head_lay(tmp_path: Path) -> None:
@@ -234,3 +235,39 @@ def test_many_values_are_asked_about_and_instances_are_one_class(tmp_path: Path)
     assert together["dice"] == pytest.approx(2 / 3)
     with pytest.raises(ConfigError, match="--masks instances: a preset knows"):
         evaluate_folders(truth, prediction, preset="bonbid", options=ImportOptions(masks="instances"))
+
+
+def test_predictions_that_number_instances_are_asked_about(tmp_path: Path) -> None:
+    truth, prediction = tmp_path / "truth", tmp_path / "prediction"
+    numbers = np.zeros((20, 24, 12), np.uint8)
+    for index in range(25):
+        numbers[index % 5 * 4, index // 5 * 4, 5] = index + 1
+    write(truth / "a.mha", (numbers > 0).astype(np.uint8))
+    write(prediction / "a.mha", numbers)
+    with pytest.raises(InputError, match=r"prediction: the labels hold 25 different values .*--masks instances"):
+        evaluate_folders(truth, prediction)
+    write(prediction / "a.mha", np.minimum(numbers, 3))
+    with pytest.raises(InputError, match=r"prediction: the predictions hold 3 values .*--masks instances"):
+        evaluate_folders(truth, prediction)
+    together = evaluate_folders(truth, prediction, options=ImportOptions(masks="instances"))
+    assert together["cases"]["a"]["dice"] == 1 and any("touch" in note for note in together["notes"])
+
+
+def test_each_of_several_classes_is_called_by_its_value(tmp_path: Path) -> None:
+    mask = np.zeros((20, 24, 12), np.uint8)
+    mask[:4, :4, :4], mask[8:12, :4, :4] = 1, 2
+    for folder in ("truth", "prediction"):
+        write(tmp_path / folder / "a.mha", mask)
+    found = evaluate_folders(tmp_path / "truth", tmp_path / "prediction")
+    assert found["cases"]["a"]["dice.1"] == found["cases"]["a"]["dice.2"] == 1
+    assert "dice" not in found["summary"]
+
+
+def test_pictures_beside_volumes_are_told(tmp_path: Path) -> None:
+    mask = np.zeros((20, 24, 12), np.uint8)
+    mask[:4, :4, :4] = 1
+    for folder in ("truth", "prediction"):
+        write(tmp_path / folder / "a.mha", mask)
+    Image.fromarray(mask[..., 0]).save(tmp_path / "truth" / "view.png")
+    notes = evaluate_folders(tmp_path / "truth", tmp_path / "prediction")["notes"]
+    assert [note for note in notes if "1 picture beside volumes such as a.mha not scored" in note]

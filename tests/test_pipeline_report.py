@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from neoseg.pipeline.report import UNITS, _by_channels, _curve
+from neoseg.pipeline.report import UNITS, _by_channels, _curve, _panel
 from neoseg.pipeline.summary import _how
 from neoseg.report.content import ADC_CAUTIONS
-from neoseg.report.figures import channel_of
+from neoseg.report.figures import FieldOfView, case_panel, channel_of
+from neoseg.volume import Grid, Volume
 from neoseg.workspace import Run
 
 
@@ -40,6 +41,23 @@ def test_diffusion_is_drawn_in_its_units() -> None:
 
     shown = {kind: channel_of(kind, np.ones((2, 2, 2)), unit) for kind, unit in UNITS.items()}
     assert (shown["adc"].low, shown["adc"].high, shown["z"].colours) == (0, 2500, "diverging")
+
+
+def test_a_panel_numbers_the_slices_of_the_scan() -> None:
+    import numpy as np
+
+    grid = Grid((30, 32, 40), np.diag([1.0, 1.0, 1.0, 1.0]))
+    scan, mask = np.zeros(grid.shape, np.float32), np.zeros(grid.shape, np.uint8)
+    scan[4:26, 4:28, 12:37] = np.random.default_rng(0).uniform(1, 2, (22, 24, 25))
+    mask[10:16, 10:16, 18:24] = 1
+    start, size = (1, 1, 8), (29, 31, 32)
+    part = scan[tuple(slice(a, a + n) for a, n in zip(start, size, strict=True))]
+    prepared = SimpleNamespace(
+        physical=part[None], has_truth=False, start=start, box=SimpleNamespace(shape=size), native=grid
+    )
+    panel = _panel(prepared, Volume(mask[None], grid), SimpleNamespace(channels=("t1",)), ["lesion"])
+    whole = case_panel([channel_of("t1", scan)], None, mask, view=FieldOfView(grid.spacing))
+    assert panel == whole
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from PIL import Image
 
 from neoseg.report.charts import bland_altman, dice_by_burden, learning_curves
 from neoseg.report.content import Curve, System
-from neoseg.report.figures import CLASSES, PREDICTION, TRUTH, case_panel, channel_of
+from neoseg.report.figures import CLASSES, PREDICTION, TRUTH, FieldOfView, case_panel, channel_of
 from neoseg.report.slices import (
     Sides,
     Slice,
@@ -156,7 +156,7 @@ def test_panel_shows_truth_green_and_prediction_purple_on_the_patients_right():
     channels = [channel_of("ADC", adc, "1e-6 mm2/s"), channel_of("Z-ADC", zmap, "z")]
     drawn = {}
     for convention in ("radiological", "neurological"):
-        png = case_panel(channels, truth, prediction, spacing_mm=spacing, convention=convention)
+        png = case_panel(channels, truth, prediction, view=FieldOfView(spacing), convention=convention)
         assert len(png) < 100_000
         drawn[convention] = opened(png)
     for convention, pixels in drawn.items():
@@ -178,14 +178,25 @@ def test_panel_shows_truth_green_and_prediction_purple_on_the_patients_right():
 def test_panel_is_the_same_for_the_same_input():
     adc, zmap, truth, prediction, spacing = scene()
     channels = [channel_of("ADC", adc, "1e-6 mm2/s"), channel_of("Z-ADC", zmap, "z")]
-    first, second = (case_panel(channels, truth, prediction, spacing_mm=spacing, slices=1) for _ in range(2))
+    first, second = (case_panel(channels, truth, prediction, view=FieldOfView(spacing), slices=1) for _ in range(2))
     assert first == second
+
+
+def test_slices_of_a_part_have_the_numbers_of_the_scan():
+    adc, _, truth, prediction, spacing = scene()
+    adc[:, :, :5] = 0  # below the head, so that the part begins above the first slice
+    whole = case_panel([channel_of("T2", adc)], truth, prediction, view=FieldOfView(spacing), slices=2)
+    part = np.s_[10:90, 8:, 3:]
+    cut = [array[part] for array in (adc, truth, prediction)]
+    view = FieldOfView(spacing, (10, 8, 3), adc.shape)
+    assert case_panel([channel_of("T2", cut[0])], *cut[1:], view=view, slices=2) == whole
+    assert case_panel([channel_of("T2", cut[0])], *cut[1:], view=FieldOfView(spacing), slices=2) != whole
 
 
 def test_panel_keeps_the_proportions_of_the_head():
     shape, spacing = (40, 40, 12), (1.0, 3.0, 10.0)
     box = np.ones(shape)
-    png = case_panel([channel_of("T2", box)], None, np.zeros(shape, np.uint8), spacing_mm=spacing, slices=1)
+    png = case_panel([channel_of("T2", box)], None, np.zeros(shape, np.uint8), view=FieldOfView(spacing), slices=1)
     pixels = opened(png)
     bright = (pixels[24:-60] > 250).all(-1)
     bright[:, : pixels.shape[1] // 2] = False
@@ -200,11 +211,11 @@ def test_panel_of_classes_without_truth_and_without_content():
     labels[10:20, 10:20, 10:20], labels[10:20, 25:40, 10:20] = 1, 2
     names = ("anterior", "posterior")
     for truth in (labels, None):
-        png = case_panel([channel_of("T1", image)], truth, labels, spacing_mm=(1.0, 1.0, 1.0), label_names=names)
+        png = case_panel([channel_of("T1", image)], truth, labels, view=FieldOfView((1.0, 1.0, 1.0)), label_names=names)
         pixels = opened(png)
         assert near(pixels, CLASSES[0]).sum() > 100 and near(pixels, CLASSES[1]).sum() > 100
     nothing = np.zeros((35, 50, 30))
-    assert opened(case_panel([channel_of("T1", nothing)], None, nothing, spacing_mm=(1.0, 1.0, 1.0))).size
+    assert opened(case_panel([channel_of("T1", nothing)], None, nothing, view=FieldOfView((1.0, 1.0, 1.0)))).size
 
 
 def test_charts_are_small_svg_without_outside_references():
@@ -231,7 +242,7 @@ def test_a_name_with_dollar_signs_is_no_formula():
     name = r"$\left$ of $x^$"  # as a formula it cannot be read
     image, labels = rng.random((20, 24, 12)), np.zeros((20, 24, 12), np.uint8)
     labels[4:9, 4:9, 4:8], labels[12:16, 12:16, 4:8] = 1, 2
-    shown = {"spacing_mm": (1.0, 1.0, 1.0), "label_names": (name, "other")}
+    shown = {"view": FieldOfView((1.0, 1.0, 1.0)), "label_names": (name, "other")}
     assert opened(case_panel([channel_of(name, image)], labels, labels, **shown)).size
     score = summarise([0.5, 0.7], [0.0, 0.0], generator=rng)
     bins = by_burden([0.5, 0.7], [0.0] * 2, [0.2, 30.0], generator=rng)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +14,7 @@ from neoseg.networks.build import build_network
 from neoseg.networks.configs import UnetrConfig
 from neoseg.pipeline.forecast import forecast_training, held_gib
 from neoseg.training.configs import TrainingConfig
-from neoseg.training.memory import state_gib
+from neoseg.training.memory import begin_peak, peak_gib, state_gib
 from neoseg.training.optim import MovingAverage, make_optimiser
 
 
@@ -43,3 +44,14 @@ def test_the_forecast_counts_the_weights_of_a_large_network() -> None:
     told = forecast_training(plan, settings, folds=1, device="cpu", threads=1)
     assert six > 1.9
     assert float(told.split("about ")[1].split(" GiB")[0]) > six
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems cannot begin the peak of a process anew")
+def test_the_peak_of_a_training_is_not_that_of_what_was_done_before() -> None:
+    cpu = torch.device("cpu")
+    large = torch.ones(512, 2**20 // 4)
+    before = peak_gib(cpu)
+    del large
+    begin_peak(cpu)
+    now = peak_gib(cpu)
+    assert before is not None and now is not None and now < before - 0.4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 
 from .errors import InputError, MachineError, NeosegError
 
-__all__ = ["free_memory_gib", "is_out_of_memory", "peak_bytes", "refused", "refused_writing"]
+__all__ = ["forget_peak", "free_memory_gib", "is_out_of_memory", "peak_bytes", "refused", "refused_writing"]
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _TOO_LARGE = (errno.EFBIG,)
@@ -93,6 +94,12 @@ def peak_bytes() -> int | None:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return int(peak if sys.platform == "darwin" else peak * 1024)
+
+
+def forget_peak() -> None:
+    """Let :func:`peak_bytes` count from now on, where the system can (Linux)."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
 def _concerns(path: Path, error: OSError) -> bool:

@@ -93,10 +93,13 @@ def info(
     as_json: Json = False,
 ) -> None:
     """Show versions, devices and what this installation can do."""
+    from ..errors import ConfigError
     from ..io import endings
     from ..networks.configs import NETWORKS
 
     table: dict[str, Any]
+    if network is not None and networks:
+        raise ConfigError(f"--networks and --network {network} were given; give one of them.")
     if network is not None:
         from ..networks.facts import network_facts
 

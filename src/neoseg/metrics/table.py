@@ -346,7 +346,9 @@ def score_case(
     """
     spacing = check_pair(truth, prediction, spacing_mm)
     if not 0 < tolerance_mm < math.inf:
-        raise ConfigError(f"tolerance_mm is {tolerance_mm}, but a positive number of millimetres is wanted.")
+        raise ConfigError(
+            f"tolerance_mm is {tolerance_mm:g}, but a number above 0 is wanted, in mm (in px of pictures)."
+        )
     chosen = METRICS if metrics is None else [metric_named(name) for name in metrics]
     pair = Pair(truth, prediction, spacing, tolerance_mm)
     return {metric.name: metric.score(pair) for metric in chosen}

@@ -98,6 +98,7 @@ def compare_finished(
             *about_subjects,
             *_about_test(cases, subjects, found[0].name, len(runs)),
             *_about_folds(runs, part),
+            *_about_starts(runs),
             *_about_costs(runs, costs, part, cases),
         ),
     )
@@ -252,9 +253,10 @@ def _subjects(runs: Mapping[str, FinishedRun], cases: Sequence[str]) -> tuple[di
     if len({tuple(subject_numbers(own, len(own)).tolist()) for own in told.values()}) > 1:
         notes.append(f"The runs tell other subjects of these cases; those of {fewest} are taken, which are the fewest.")
     if (count := len(set(subjects.values()))) < len(cases):
+        of = "one subject" if count == 1 else f"{count} subjects"
         notes.append(
-            f"The {len(cases)} cases are of {count} subjects. A subject was drawn whole, with all its cases, for each "
-            "interval and in the test."
+            f"The {len(cases)} cases are of {of}. A subject was drawn whole, with all its cases, for each interval and "
+            "in the test."
         )
     return subjects, notes
 
@@ -268,6 +270,9 @@ def _about_cases(runs: Mapping[str, FinishedRun], split: str, shared: Sequence[s
             f"Only the {len(shared)} {_called(split)} that all runs have scored are compared; left out are {told}."
         )
     everywhere = {case for run in runs.values() for case in run.cases(split)}
+    nowhere = set.intersection(*(set(run.failed) for run in runs.values())) - everywhere
+    if nowhere:
+        notes.append(f"No run could prepare {_listed(sorted(nowhere))}.")
     for name, run in runs.items():
         lost = sorted(everywhere & set(run.failed))
         if lost:
@@ -290,7 +295,7 @@ def _about_empty(empty: Sequence[str], labels: Sequence[str], *, amount: bool) -
 def _about_test(cases: Sequence[str], subjects: Mapping[str, str] | None, best: str, runs: int) -> list[str]:
     count = len(cases) if subjects is None else len(set(subjects.values()))
     drawn = "case" if count == len(cases) else "subject"
-    corrected = f", corrected for {runs - 1} runs (Holm)" if runs > 2 else ""
+    corrected = f"; p (Holm) is corrected for the {runs - 1} of them" if runs > 2 else ""
     notes = [
         f"p: paired permutation test over the {drawn}s against {best}, which was chosen by these same scores"
         f"{corrected}. It does not cover what another seed of the training would change."
@@ -300,6 +305,12 @@ def _about_test(cases: Sequence[str], subjects: Mapping[str, str] | None, best: 
     elif count < 6:
         notes.append(f"With {count} {drawn}s p cannot be below {2 / 2**count:g}, however large a difference is.")
     return notes
+
+
+def _about_starts(runs: Mapping[str, FinishedRun]) -> list[str]:
+    """Say what the trainings warned of: weights that they began with may have seen the compared cases."""
+    told = {name: (run.run.stage_record("train") or {}).get("warnings", []) for name, run in runs.items()}
+    return [f"{name}: {warning['text']}" for name, warnings in told.items() for warning in warnings]
 
 
 def _about_folds(runs: Mapping[str, FinishedRun], split: str) -> list[str]:

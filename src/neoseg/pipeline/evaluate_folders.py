@@ -54,14 +54,15 @@ def evaluate_folders(
         progress: the listener; default none.
 
     Returns:
-        ``cases`` (a mapping of scores each), ``summary`` by metric, ``notes``.
+        ``cases`` (a mapping of scores each), ``summary`` by metric, ``notes``. Where there are several classes a
+        metric is called with the value of its class, as "dice.2".
 
     Raises:
         ConfigError: there is no such preset, or it was given together with a tolerance or with ``masks``; the
             pattern finds no subject.
         InputError: a prediction is missing, a mask holds values that are not whole, references and predictions have no
-            class in common, some references hold only 1 and the others only 255, or there are so many values that they
-            may number instances.
+            class in common, some references hold only 1 and the others only 255, or there are so many values, or so
+            many more in the predictions than in the references, that they may number instances.
         GeometryError: the grids of a pair differ, with a preset their shapes.
     """
     options = options or ImportOptions()
@@ -80,7 +81,7 @@ def evaluate_folders(
     worst: dict[tuple[str, str], float] = {}
     with (progress or Silent()).track("Scoring", len(pairs)) as advance:
         for name, (truth_file, prediction_file) in pairs.items():
-            reference, found = read_label(truth_file), read_label(prediction_file)
+            first, reference, found = len(rows), read_label(truth_file), read_label(prediction_file)
             if options.masks == "instances":
                 reference, found = (replace(mask, array=mask.array != 0) for mask in (reference, found))
             if chosen is not None:
@@ -94,14 +95,16 @@ def evaluate_folders(
             else:
                 tolerance = TOLERANCE_MM if tolerance_mm is None else tolerance_mm
                 rows += _scores(name, reference, found, classes, prediction_file, tolerance)
-            for metric in {row.metric for row in rows}:
+            for metric in {row.metric for row in rows[first:]}:
                 least = worst_value(metric, reference.grid.shape, reference.grid.spacing)
                 worst[name, metric] = in_units_of(reference.grid, least, metric_named(metric).unit)[0]
             advance(1, name)
     if output is not None:
         write_scores(rows, Path(output))
     if pattern is not None:
-        notes.append(f"The {len(pairs)} cases are of {len(set(subjects.values()))} subjects; intervals draw subjects.")
+        count = len(set(subjects.values()))
+        of = "one subject" if count == 1 else f"{count} subjects"
+        notes.append(f"The {len(pairs)} cases are of {of}; intervals draw subjects.")
     if chosen is not None:
         notes.append(f"Preset {chosen.name}: {chosen.text}")
     return {"cases": _by_case(rows), "summary": _summary(rows, worst, subjects), "notes": notes}
@@ -113,7 +116,8 @@ def pair_masks(truth: Path, prediction: Path) -> tuple[dict[str, tuple[Path, Pat
     Raises:
         InputError: a folder is missing or holds no mask, two files have one name, or a reference has no prediction.
     """
-    truths, predictions = _masks_in(truth), _masks_in(prediction)
+    notes: list[str] = []
+    truths, predictions = _masks_in(truth, notes), _masks_in(prediction, notes)
     missing = sorted(set(truths) - set(predictions))
     if missing:
         raise InputError(
@@ -121,11 +125,13 @@ def pair_masks(truth: Path, prediction: Path) -> tuple[dict[str, tuple[Path, Pat
             f"({', '.join(missing[:5])}); every case has to be predicted, an empty mask included."
         )
     extra = sorted(set(predictions) - set(truths))
-    notes = [f"{len(extra)} predictions have no reference and are not scored: {', '.join(extra[:5])}."] if extra else []
+    if extra:
+        told = f"{len(extra)} predictions have" if len(extra) > 1 else "1 prediction has"
+        notes.append(f"{told} no reference and {'are' if len(extra) > 1 else 'is'} not scored: {', '.join(extra[:5])}.")
     return {name: (truths[name], predictions[name]) for name in sorted(truths)}, notes
 
 
-def _masks_in(folder: Path) -> dict[str, Path]:
+def _masks_in(folder: Path, notes: list[str]) -> dict[str, Path]:
     if folder.is_file():
         raise InputError(
             f"{folder}: this is a file, and a folder of masks is wanted; give its folder, {folder.parent}."
@@ -135,7 +141,10 @@ def _masks_in(folder: Path) -> dict[str, Path]:
     files: dict[str, Path] = {}
     there = [p for p in sorted(folder.iterdir()) if stem_of(p.name) is not None and not p.name.startswith(".")]
     volumes = [p for p in there if not is_planar(p)]
-    for path in volumes or there:  # pictures beside volumes are previews
+    if volumes and (previews := len(there) - len(volumes)):
+        told = "1 picture" if previews == 1 else f"{previews} pictures"
+        notes.append(f"{folder}: {told} beside volumes such as {volumes[0].name} not scored, being taken for previews.")
+    for path in volumes or there:
         name = _ROLE.sub("", str(stem_of(path.name)))
         if name in files:
             raise InputError(f"{folder}: {files[name].name} and {path.name} are both masks of {name!r}; keep one.")
@@ -155,19 +164,29 @@ def _classes(pairs: Mapping[str, tuple[Path, Path]], notes: list[str], masks: Me
     references = {truth: _values(truth) for truth, _ in pairs.values()}
     mine = set().union(*(_values(prediction) for _, prediction in pairs.values()))
     if masks == "instances":
+        notes.append("Instances count as one class, and those that touch as one component of it.")
         return [1.0]
     true = set().union(*references.values())
+    folder = next(iter(pairs.values()))[1].parent
     if masks is None:
         refuse_unclear(next(iter(references)).parent, true)
+        refuse_unclear(folder, mine)
+        if len(true) == 1 and len(mine) > 2:
+            raise InputError(
+                f"{folder}: the predictions hold {len(mine)} values (such as {sorted(mine)[:3]}), the references one; "
+                "say --masks instances when they number the instances of one class, or --masks classes when each is a "
+                "class."
+            )
     _require_one_coding(references)
     if true and mine and not true & mine:
-        folder = next(iter(pairs.values()))[1].parent
         raise InputError(
             f"{folder}: the predictions hold the values {sorted(mine)[:5]}, but the references {sorted(true)[:5]}; "
             "write each class with the value that the references have."
         )
     if true and mine - true:
-        notes.append(f"No reference holds the values {sorted(mine - true)[:5]}: all of them count as false.")
+        false = sorted(mine - true)
+        more = f" and {len(false) - 5} more" if len(false) > 5 else ""
+        notes.append(f"No reference holds the values {false[:5]}{more}: all of them count as false.")
     return sorted(true | mine) or [1.0]
 
 
@@ -233,10 +252,15 @@ def _note_geometry(notes: list[str], name: str, reference: Volume, found: Volume
         notes.append(f"{name}: the grids differ; the official scorer looks at the array alone, and so does this score.")
 
 
+def _several(rows: Sequence[Score]) -> bool:
+    return len({row.label for row in rows}) > 1
+
+
 def _by_case(rows: Sequence[Score]) -> dict[str, dict[str, float | None]]:
     table: dict[str, dict[str, float | None]] = {}
+    several = _several(rows)
     for row in rows:
-        key = f"{row.metric}.{row.label}" if row.label not in ("", "1") else row.metric
+        key = f"{row.metric}.{row.label}" if several else row.metric
         table.setdefault(row.case, {})[key] = row.value if np.isfinite(row.value) else None
     return table
 
@@ -245,8 +269,9 @@ def _summary(
     rows: Sequence[Score], worst: Mapping[tuple[str, str], float], subjects: Mapping[str, str]
 ) -> dict[str, Any]:
     groups: dict[str, list[Score]] = {}
+    several = _several(rows)
     for row in rows:
-        key = f"{row.metric}.{row.label}" if row.label not in ("", "1") else row.metric
+        key = f"{row.metric}.{row.label}" if several else row.metric
         groups.setdefault(key, []).append(row)
     result = {}
     for key, group in groups.items():

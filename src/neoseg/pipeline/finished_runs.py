@@ -225,5 +225,5 @@ def distinct_names(folders: Sequence[Path]) -> list[str]:
             raise InputError(f"{folder}: this run was given twice; give each run once.")
     names = [path.name for path in whole]
     if len(set(names)) < len(names):
-        names = [f"{p.parents[1].name}/{p.name}" if names.count(p.name) > 1 else p.name for p in whole]
+        names = ["/".join(p.parts[-3:-2] + p.parts[-1:]) if names.count(p.name) > 1 else p.name for p in whole]
     return [str(p) if names.count(name) > 1 else name for name, p in zip(names, whole, strict=True)]

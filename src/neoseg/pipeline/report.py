@@ -33,7 +33,7 @@ from ..report.content import (
     StageRecord,
     StageWarning,
 )
-from ..report.figures import case_panel, channel_of
+from ..report.figures import FieldOfView, case_panel, channel_of
 from ..report.html import write_report
 from ..report.pictures import picture_panel
 from ..report.scores import metric_notes, metric_title
@@ -153,9 +153,8 @@ def _content(
     return ReportContent(
         title=config.name,
         created=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
-        summary=f"{len(session.trainable)} cross-validated cases in {len(folds)} folds, {len(session.held_out)} "
-        f"held-out cases, {len(session.healthy)} healthy; {NETWORKS[plan.network.kind].title} on "
-        f"{', '.join(plan.channels)}.",
+        summary=f"{len(session.trainable)} cross-validated cases in {len(folds)} folds, {len(session.held_out)} held "
+        f"out, {len(session.healthy)} healthy; {NETWORKS[plan.network.kind].title} on {', '.join(plan.channels)}.",
         notice=notice,
         structure=session.targets.names[0] if len(session.targets.names) == 1 else "structure",
         length_unit=grid.unit,
@@ -274,8 +273,8 @@ def _panel(prepared: PreparedCase, mask: Volume, plan: Plan, names: Sequence[str
     channels = [
         channel_of(channel_title(c), physical[i], UNITS.get(channel_kind(c), "")) for i, c in enumerate(plan.channels)
     ]
-    place = prepared.start, prepared.native.shape
-    return case_panel(channels, truth, found, spacing_mm=spacing, label_names=names, place=place)
+    view = FieldOfView(spacing, prepared.start, prepared.native.shape)
+    return case_panel(channels, truth, found, view=view, label_names=names)
 
 
 def _risk(score: CaseScore | None) -> float | None:

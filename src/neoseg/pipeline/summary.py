@@ -77,7 +77,8 @@ def judge(session: Session, split: str, rows: Sequence[ScoredRow], chosen: Mappi
     def generator() -> np.random.Generator:
         return np.random.default_rng([seed, 2])
 
-    sizes = next(row.unit for row in mine if row.metric == "volume_difference").replace("mL", "mm³")
+    unit = next(row.unit for row in mine if row.metric == "volume_difference")
+    sizes = unit.replace("mL", "mm³")
 
     def system(method: str) -> System:
         scores = [cases[method][n] for n in names]
@@ -132,9 +133,9 @@ def judge(session: Session, split: str, rows: Sequence[ScoredRow], chosen: Mappi
         numbers={
             "cases": len(names),
             "subjects": subjects,
-            **_numbers(systems[NETWORK]),
+            **_numbers(systems[NETWORK], unit),
             "metrics": {f"{line.label}.{line.metric}": {"unit": line.unit, **line.summary.to_json()} for line in lines},
-            "rules": {m: _numbers(s) for m, s in systems.items() if m != NETWORK},
+            "rules": {m: _numbers(s, unit) for m, s in systems.items() if m != NETWORK},
         },
         cases=cases[NETWORK],
     )
@@ -163,7 +164,7 @@ def channel_title(channel: str) -> str:
     return {ADC: "ADC", ZADC: "Z-ADC"}.get(channel, channel)
 
 
-def _numbers(system: System) -> dict[str, Any]:
+def _numbers(system: System, unit: str) -> dict[str, Any]:
     """Plain data of one system; ``dice`` is over the cases with something to find.
 
     Where subjects have several of them, ``dice_by_subject`` is over the means of the subjects.
@@ -175,7 +176,7 @@ def _numbers(system: System) -> dict[str, Any]:
         "detail": system.detail,
         "network_minus_this": system.difference.to_json() if system.difference else None,
         "by_burden": [b.to_json() for b in system.by_burden],
-        "empty_cases": system.false_positives.to_json() if system.false_positives else None,
+        "empty_cases": system.false_positives.to_json(unit) if system.false_positives else None,
     }
 
 

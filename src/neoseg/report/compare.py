@@ -17,6 +17,9 @@ __all__ = ["RunScores", "Standing", "holm", "permutation_p", "standings"]
 PERMUTATIONS = 9999
 """Sign patterns that are drawn for a test; up to 13 subjects there are fewer, and all of them are gone through."""
 
+BATCH_VALUES = 10**6
+"""Values of such patterns that are held at once."""
+
 SEED = 0
 """Of the paired intervals and tests, the same for every comparison, so that the order of the runs does not matter."""
 
@@ -153,6 +156,7 @@ def permutation_p(
         permutation_type="samples",
         vectorized=True,
         n_resamples=PERMUTATIONS,
+        batch=max(1, BATCH_VALUES // a.size),
         random_state=generator,
     )
     return float(found.pvalue)

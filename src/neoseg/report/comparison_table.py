@@ -29,7 +29,8 @@ class RunCost:
         parameters: trainable ones.
         multiply_adds: of one forward pass of one patch.
         patch: voxels on each axis.
-        peak_gib: the most memory of the training of any fold: on a GPU what was allocated there, else the process's.
+        peak_gib: the most memory during the training of any fold: on a GPU what was allocated there, else what the
+            process had resident.
         training_seconds: mean over the folds.
         prediction_seconds: median over the compared cases.
     """
@@ -83,8 +84,9 @@ class Comparison:
         """What is compared, in words."""
         what = self.title if self.label is None else f"{self.title} of {self.label}"
         unit = f" ({self.unit})" if self.unit else ""
-        part = "held-out cases" if self.split == "held_out" else "cross-validated cases"
-        return f"{what}{unit}, {self.better} is better, on {len(self.cases)} {part}"
+        part = "held-out" if self.split == "held_out" else "cross-validated"
+        cases = "case" if len(self.cases) == 1 else "cases"
+        return f"{what}{unit}, {self.better} is better, on {len(self.cases)} {part} {cases}"
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as JSON values; what is not known is null."""

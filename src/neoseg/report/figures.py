@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from .slices import Convention, Slice, bounding_box, choose_slices, cut, interlaced, outline, pixel_mm, sides
 
-__all__ = ["ADC_WINDOW", "Z_WINDOW", "Channel", "case_panel", "channel_of"]
+__all__ = ["ADC_WINDOW", "Z_WINDOW", "Channel", "FieldOfView", "case_panel", "channel_of"]
 
 ADC_WINDOW = (0.0, 2500.0)
 """Display window of ADC in 1e-6 mm2/s: dark lesion (500), bright CSF (2500)."""
@@ -57,6 +57,21 @@ class Channel:
     high: float
     unit: str = ""
     colours: Literal["gray", "diverging"] = "gray"
+
+
+@dataclass(frozen=True)
+class FieldOfView:
+    """Which part of a scan the arrays of a panel are, so that its slices have the scan's numbers.
+
+    Attributes:
+        spacing_mm: voxel size along x, y, z.
+        start: the first voxel of the part.
+        whole: voxels of the scan along x, y, z; None: the arrays are the whole scan.
+    """
+
+    spacing_mm: Sequence[float]
+    start: Sequence[int] = (0, 0, 0)
+    whole: Sequence[int] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,11 +153,10 @@ def case_panel(
     truth: NDArray[Any] | None,
     prediction: NDArray[Any],
     *,
-    spacing_mm: Sequence[float],
+    view: FieldOfView,
     label_names: Sequence[str] = ("lesion",),
     convention: Convention = "radiological",
     slices: int = 3,
-    place: tuple[Sequence[int], Sequence[int]] | None = None,
 ) -> bytes:
     """Draw one case as PNG: a row a slice, columns for each channel, the truth, the prediction and both outlines.
 
@@ -150,25 +164,23 @@ def case_panel(
         channels: at least one; the masks are drawn on the first, both outlines on the second where there is one.
         truth: class indices ``(x, y, z)``; None without a label.
         prediction: class indices ``(x, y, z)``.
-        spacing_mm: voxel size along x, y, z; pixels are drawn with their true proportions.
+        view: of these arrays; pixels are drawn with their true proportions.
         label_names: one a class; one class is green (truth) and purple (prediction), more take a colour a class.
         convention: which side of the patient is at the left of the picture; it is written on the panel.
         slices: axial slices at most; small fields of view show one slice of each plane instead.
-        place: (first voxel, size) along x, y, z of the scan that these arrays were cut out of, whose slices are then
-            the numbers on the panel; None: they are the whole scan.
     """
     first = channels[0].array
     head = np.isfinite(first) & (first != 0)
     masks = [mask for mask in (truth, prediction) if mask is not None]
     box = bounding_box(np.any([head, *(mask != 0 for mask in masks)], axis=0))
     shown = [replace(channel, array=channel.array[box]) for channel in channels[: COLUMNS - 1]]
-    where = choose_slices([mask[box] for mask in masks], head[box], spacing_mm, slices)
+    where = choose_slices([mask[box] for mask in masks], head[box], view.spacing_mm, slices)
     columns = _columns(shown, None if truth is None else truth[box], prediction[box], len(label_names))[:COLUMNS]
     footer = _footer(label_names, truth is not None, convention)
-    start, size = place or ((0, 0, 0), first.shape)
-    names = [f"{w.plane} {w.index + box[w.axis].start + start[w.axis] + 1}/{size[w.axis]}" for w in where]
+    size = view.whole or first.shape
+    names = [f"{w.plane} {w.index + box[w.axis].start + view.start[w.axis] + 1}/{size[w.axis]}" for w in where]
     with plain_style():
-        return _drawn(columns, where, names, (spacing_mm, convention), footer)
+        return _drawn(columns, where, names, (view.spacing_mm, convention), footer)
 
 
 @contextmanager

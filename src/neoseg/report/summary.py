@@ -125,7 +125,8 @@ class FalsePositives:
     Attributes:
         n: lesion-free cases.
         n_false: those of them with at least one predicted voxel.
-        mean_ml: mean predicted volume over all lesion-free cases; None without such cases.
+        mean_ml: mean predicted volume over all lesion-free cases; None without such cases. Of pictures the area in
+            their unit.
         largest_ml: largest predicted volume.
     """
 
@@ -134,9 +135,10 @@ class FalsePositives:
     mean_ml: float | None
     largest_ml: float | None
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the fields as JSON values."""
-        return {"n": self.n, "n_false": self.n_false, "mean_ml": self.mean_ml, "largest_ml": self.largest_ml}
+    def to_json(self, unit: str = "mL") -> dict[str, Any]:
+        """Return the fields as JSON values, the sizes named by their unit, such as "px²" of pictures."""
+        end = unit.lower().replace("²", "2").replace("³", "3")
+        return {"n": self.n, "n_false": self.n_false, f"mean_{end}": self.mean_ml, f"largest_{end}": self.largest_ml}
 
 
 def summarise(

@@ -46,7 +46,7 @@ from .guard import Guard
 from .interrupt import stop_request
 from .loader import loading
 from .log import Curves, epoch_line, read_log, rounded, write_log
-from .memory import peak_gib
+from .memory import begin_peak, peak_gib
 from .optim import MovingAverage, learning_rate_at, make_optimiser
 from .precision import training_precision
 from .ranks import ALONE, Ranks
@@ -139,6 +139,7 @@ def train_fold(
     ranks = run.ranks
     progress = progress if ranks.leads else Silent()
     ranks.rows(config.batch_size)
+    begin_peak(device)
     with_right_gradients(network).to(device)
     if len(data.patch) == 3:
         network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]

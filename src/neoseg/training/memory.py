@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import torch
 
-from ..machine import peak_bytes
+from ..machine import forget_peak, peak_bytes
 from .configs import TrainingConfig
 
-__all__ = ["peak_gib", "state_gib"]
+__all__ = ["begin_peak", "peak_gib", "state_gib"]
+
+
+def begin_peak(device: torch.device) -> None:
+    """Let :func:`peak_gib` count from now on: what was prepared or trained before in this process is no part of it."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    forget_peak()
 
 
 def peak_gib(device: torch.device) -> float | None:
