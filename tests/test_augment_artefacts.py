@@ -279,3 +279,14 @@ def test_a_dropped_channel_is_empty_after_all_other_changes():
     found, _ = Augmentation(config)(image, label, np.random.default_rng(0), spacing_mm=info.spacing_mm)
     empty = (found == 0).flatten(2).all(dim=2)
     assert (empty.sum(dim=1) == 1).all()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_noise_does_not_let_the_only_channel_be_dropped(seed):
+    image, info = head(1, 2)
+    image[0, 1] = info.fill
+    label = torch.zeros((1, *info.shape), dtype=torch.uint8)
+    off = {n: 0.0 for n in AugmentConfig.model_fields if n.endswith("_probability")}
+    config = AugmentConfig(**off | {"noise_probability": 1.0, "dropped_modality_probability": 1.0})
+    found, _ = Augmentation(config)(image, label, np.random.default_rng(seed), spacing_mm=info.spacing_mm)
+    assert (found[0, 0] != 0).any() and (found[0, 1] == 0).all()

@@ -167,7 +167,9 @@ def test_axes_that_pictures_do_not_have_are_refused_where_none_is_left():
         (2, ("case", "case", "case"), {}, True),
         (2, ("case", "percentile"), {}, False),
         (2, ("none",), {"keep_background": True}, True),
-        (3, ("percentile",), {}, True),
+        (3, ("percentile",), {}, False),
+        (3, ("percentile", "case"), {}, True),
+        (3, ("none",), {}, True),
     ],
 )
 def test_black_of_pictures_is_changed_where_it_is_the_fill_value(axes, rules, more, kept):

@@ -275,3 +275,12 @@ def test_the_whole_chain_repeats_with_the_generator():
     assert torch.equal(results[0][0], results[1][0]) and torch.equal(results[0][1], results[1][1])
     other = Augmentation(ALWAYS)(image, label, np.random.default_rng(10), spacing_mm=info.spacing_mm)
     assert not torch.equal(results[0][0], other[0])
+
+
+def test_a_blur_does_not_mix_thick_slices():
+    image = torch.zeros(1, 1, 9, 9, 5)
+    image[0, 0, 4, 4, 2] = 1.0
+    for spacing, slices in (((1.0, 1.0, 5.0), 1), ((1.0, 1.0, 2.0), 5)):
+        info = BatchInfo(1, 1, (9, 9, 5), spacing)
+        found, _ = BLUR.apply(image, torch.zeros(1, 9, 9, 5), {"sigma": np.ones((1, 1))}, info)
+        assert int((found[0, 0].abs() > 1e-9).any(dim=0).any(dim=0).sum()) == slices

@@ -166,7 +166,8 @@ def test_terms_of_the_loss_by_file_and_by_change(tmp_path: Path) -> None:
         ('[{kind = "ms_ssim", window = 4}]', r"loss\.terms\.0 = .*: window = 4 is even .* use 3 or 5"),
         ('[{kind = "dice"}]', r"loss\.terms = .*kind = 'dice' is set by dice_weight and \[loss\.dice\]"),
         ("[{kind = focal}]", r"--set loss\.terms=\[\{kind = focal\}\]: the value is not valid TOML .*double quotes"),
-        ("focal", r"loss\.terms = 'focal': .*tuple"),
+        ("focal", r"loss\.terms = 'focal': a list is wanted here"),
+        ('["focal"]', r"loss\.terms\.0 = 'focal': a table is wanted here, \[\[loss\.terms\]\]"),
     ],
 )
 def test_a_wrong_term_of_the_loss_is_one_clear_sentence(value: str, sentence: str, tmp_path: Path) -> None:

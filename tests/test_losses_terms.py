@@ -206,7 +206,7 @@ def test_a_term_of_weight_nought_is_not_computed(monkeypatch: pytest.MonkeyPatch
         ({"kind": "focal", "gamma": float("inf")}, "finite"),
         ({"kind": "focal", "alpha": 1.0}, "less than 1"),
         ({"kind": "tversky", "alpha": 0, "beta": 0}, "alpha and beta are both 0"),
-        ({"kind": "tversky", "smoothing": 0}, "greater than 0"),
+        ({"kind": "tversky", "smoothing": 0}, "greater than or equal to"),
         ({"kind": "focal_tversky", "alpha": 0, "beta": 0}, "alpha and beta are both 0"),
         ({"kind": "focal_tversky", "gamma": 0}, "greater than 0"),
         ({"kind": "ms_ssim", "window": 8}, "even and has no voxel in its centre: use 7 or 9"),

@@ -395,9 +395,12 @@ def _first_problem(error: ValidationError) -> tuple[str, str]:
             return f"{key}.kind = {tag!r} is not known{nearest(tag, map(_kind, models))}", "correct it"
         case "model_type" | "model_attributes_type" | "dict_type":
             kind = ", whose key 'kind' names one of several" if any(map(_kind, models)) else ""
-            return f"{key} = {first['input']!r}: a table is wanted here, [{key}]{kind}", "write one"
+            table = f"[[{'.'.join(parts[:-1])}]]" if parts[-1].isdigit() else f"[{key}]"
+            return f"{key} = {first['input']!r}: a table is wanted here, {table}{kind}", "write one"
         case "tuple_type" | "list_type" if isinstance(first["input"], Mapping):
             return f"{key}: a list of tables is wanted, and this is one table", f"write [[{key}]] in place of [{key}]"
+        case "tuple_type" | "list_type":
+            return f"{key} = {first['input']!r}: a list is wanted here", f"write {key} = [...]"
     message = first["msg"].removeprefix("Value error, ")
     given = repr(first["input"])
     shown = f"{key} = {given if len(given) <= LONGEST else given[:LONGEST] + ' ...'}: " if key else ""

@@ -113,9 +113,11 @@ class Augmentation:
         background: Tensor | None = None
         for transform in waiting:
             if not transform.moves and background is None:
-                background = replace(info, background=None).outside(image)
-                info = replace(info, background=background)
+                before = replace(info, background=None, empty=None)
+                background = before.outside(image)
+                info = replace(info, background=background, empty=before.empty_channels(image))
             image, label = transform.apply(image, label, parameters[transform.name], info)
         if background is not None and self.config.keep_background:
-            image = torch.where(background, info.fill, image)
+            empty = info.empty_channels(image)[(...,) + (None,) * len(info.shape)]
+            image = torch.where(background | empty, info.fill, image)
         return image, label

@@ -87,8 +87,9 @@ class AugmentConfig(BaseModel, frozen=True, extra="forbid"):
         dropped_modality_probability: that one channel of a sample is set to the fill value, as if it had not been
             taken; nothing happens to an image of one channel.
         keep_background: voxels at the fill value in all channels, but for the ripples of resampling, are at it after
-            the intensity changes, so that skull-stripped surroundings stay empty. Unless it is set, it is off in
-            pictures where a rule of normalisation leaves black at that value, since black is a grey level there.
+            the intensity changes, so that skull-stripped surroundings stay empty. Unless it is set, it is off
+            where black is a grey level at that value: in pictures with a channel under "percentile", "range" or "none",
+            and in volumes all of whose channels are under the first two, which cut dark lesions off there.
     """
 
     rotation_probability: Probability = 0.2
@@ -153,7 +154,8 @@ class AugmentConfig(BaseModel, frozen=True, extra="forbid"):
 
     def for_images(self, axes: int, rules: Collection[str]) -> AugmentConfig:
         """Return the configuration for images of so many axes, normalised by these rules; see ``keep_background``."""
-        black = axes == 2 and not {"percentile", "range", "none"}.isdisjoint(rules)
+        cut = {"percentile", "range"}  # what is below the range lies at the fill value, dark lesions too
+        black = set(rules) <= cut if axes == 3 else not {*cut, "none"}.isdisjoint(rules)
         if not black or "keep_background" in self.model_fields_set:
             return self
         return self.model_copy(update={"keep_background": False})

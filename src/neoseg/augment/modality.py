@@ -29,10 +29,10 @@ def _apply(image: Tensor, label: Tensor, parameters: Parameters, info: BatchInfo
     dropped = parameters["dropped"] != 0
     if not dropped.any():
         return image, label
-    image = image.clone()
+    image, empty = image.clone(), info.empty_channels(image)
     for i in np.flatnonzero(dropped.any(axis=1)):
         gone = torch.from_numpy(dropped[i]).to(image.device)
-        rest = (image[i, ~gone] != info.fill).any()
+        rest = ~empty[i, ~gone].all()
         gone = (gone & rest).reshape((-1,) + (1,) * (image.ndim - 2))
         image[i] = torch.where(gone, info.fill, image[i])
     return image, label

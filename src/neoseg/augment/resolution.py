@@ -84,6 +84,11 @@ def _sample_channels(
     return values, generator.random(values.shape) < config.channel_probability
 
 
+def _within_slices(info: BatchInfo) -> list[list[int]]:
+    """Return for each sample the axes along which voxels may be mixed."""
+    return [[axis for axis in range(len(info.shape)) if axis != info.slice_axis]] * info.batch
+
+
 def _sample_blur(config: AugmentConfig, generator: np.random.Generator, info: BatchInfo) -> Parameters:
     sigma, touched = _sample_channels(config, generator, info, config.blur_sigma)
     return {"sigma": gated(generator, config.blur_probability, np.where(touched, sigma, 0.0), 0.0)}
@@ -94,8 +99,7 @@ def _identity_blur(info: BatchInfo) -> Parameters:
 
 
 def _apply_blur(image: Tensor, label: Tensor, parameters: Parameters, info: BatchInfo) -> tuple[Tensor, Tensor]:
-    axes = [range(len(info.shape))] * info.batch
-    return _along_axes(image, parameters["sigma"], 0.0, blur_matrix, axes), label
+    return _along_axes(image, parameters["sigma"], 0.0, blur_matrix, _within_slices(info)), label
 
 
 def _sample_low(config: AugmentConfig, generator: np.random.Generator, info: BatchInfo) -> Parameters:
@@ -108,8 +112,7 @@ def _identity_low(info: BatchInfo) -> Parameters:
 
 
 def _apply_low(image: Tensor, label: Tensor, parameters: Parameters, info: BatchInfo) -> tuple[Tensor, Tensor]:
-    axes = [[axis for axis in range(len(info.shape)) if axis != info.slice_axis]] * info.batch
-    return _along_axes(image, parameters["zoom"], 1.0, low_resolution_matrix, axes), label
+    return _along_axes(image, parameters["zoom"], 1.0, low_resolution_matrix, _within_slices(info)), label
 
 
 def _sample_anisotropy(config: AugmentConfig, generator: np.random.Generator, info: BatchInfo) -> Parameters:

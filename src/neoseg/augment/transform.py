@@ -36,6 +36,7 @@ class BatchInfo:
         fill: image value outside.
         background: ``(b, 1, x, y, z)``, where all channels were at the fill value before the first change of values;
             ``None``: where they are so now. A blur spreads values over the surroundings, hence this memory.
+        empty: ``(b, c)``, the channels that were at the fill value throughout by then; ``None``: those that are now.
     """
 
     batch: int
@@ -44,6 +45,7 @@ class BatchInfo:
     spacing_mm: tuple[float, ...]
     fill: float = 0.0
     background: Tensor | None = field(default=None, compare=False, repr=False)
+    empty: Tensor | None = field(default=None, compare=False, repr=False)
 
     @property
     def slice_axis(self) -> int | None:
@@ -57,6 +59,10 @@ class BatchInfo:
             return None
         coarse = [axis for axis, side in enumerate(spacing) if side > 0.999 * max(spacing)]
         return coarse[0] if len(coarse) == 1 else None
+
+    def empty_channels(self, image: Tensor) -> Tensor:
+        """Return which channels hold nothing, ``(b, c)`` bool."""
+        return (image == self.fill).flatten(2).all(dim=2) if self.empty is None else self.empty
 
     def outside(self, image: Tensor) -> Tensor:
         """Return where the image is empty, ``(b, 1, x, y, z)`` bool.

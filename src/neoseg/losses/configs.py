@@ -22,6 +22,9 @@ __all__ = [
 
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Smoothing = Annotated[float, Field(ge=1e-12, allow_inf_nan=False)]
+"""Large enough to keep an empty class from 0 / 0 in float32."""
+
 Pooling = Literal["batch", "sample"]
 
 
@@ -32,15 +35,15 @@ class SoftDiceConfig(BaseModel, frozen=True, extra="forbid"):
         denominator: "squared" sums p^2 and g^2, as the papers print it; "summed" sums p and g, as the code of
             UNETR++ does.
         smoothing: voxels added to numerator and denominator. With 1, a false positive in an empty sample costs as
-            much as one beside a lesion of a voxel; the code of UNETR++ has 1e-5, which leaves such samples almost
-            without a gradient from this term.
+            much as one beside a found lesion of half a voxel without smoothing; the code of UNETR++ has 1e-5, which
+            leaves such samples almost without a gradient from this term.
         pooling: "batch" counts over the whole batch, which keeps a sample without a class from weighing as much as
             one with it; "sample" counts each sample on its own and averages.
         foreground_only: leave class 0, the background, out of the average; with [regions] what lies outside of each.
     """
 
     denominator: Literal["squared", "summed"] = "squared"
-    smoothing: Positive = 1.0
+    smoothing: Smoothing = 1.0
     pooling: Pooling = "batch"
     foreground_only: bool = True
 
@@ -86,7 +89,7 @@ class TverskyBase(BaseModel, frozen=True, extra="forbid"):
     weight: Weight = 1.0
     alpha: Weight = 0.3
     beta: Weight = 0.7
-    smoothing: Positive = 1.0
+    smoothing: Smoothing = 1.0
     pooling: Pooling = "batch"
     foreground_only: bool = True
 
@@ -139,7 +142,7 @@ class JaccardTerm(BaseModel, frozen=True, extra="forbid"):
 
     kind: Literal["jaccard"] = "jaccard"
     weight: Weight = 1.0
-    smoothing: Positive = 1.0
+    smoothing: Smoothing = 1.0
     pooling: Pooling = "batch"
     foreground_only: bool = True
 
