@@ -31,3 +31,14 @@ def test_factors() -> None:
 def test_kinds_of_channels() -> None:
     names = ("adc", "ADC", "zadc", "Z_ADC", "CT", "ct_portal", "T1w", "contrast", "image")
     assert [channel_kind(n) for n in names] == ["adc", "adc", "z", "z", "ct", "ct", "mr", "mr", "mr"]
+
+
+@pytest.mark.parametrize("name", ["headcoil_t1", "broadcast", "deadcells", "badcase"])
+def test_adc_within_a_word_is_none(name: str) -> None:
+    assert channel_kind(name) == "mr"
+
+
+@pytest.mark.parametrize("name", ["ADC", "adcmap", "dwi_adc", "meanADC", "adc2", "ss-adc_map"])
+def test_adc_at_either_end_of_a_word_is_one(name: str) -> None:
+    assert channel_kind(name) == "adc"
+    assert channel_kind("ss_zadc") == channel_kind("ZADC") == "z"

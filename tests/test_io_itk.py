@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import numpy as np
@@ -151,3 +152,44 @@ def test_a_metaimage_of_text_is_read_and_its_numbers_are_counted(tmp_path: Path,
         else:
             with pytest.raises(InputError, match="60 numbers are promised, but there are 59"):
                 read_volume(path)
+
+
+@pytest.mark.parametrize("name", ["A.MHA", "A.MHD", "A.NRRD", "A.NHDR", "A.Mha"])
+def test_endings_in_capitals_are_written_too(tmp_path: Path, name: str) -> None:
+    SimpleITK.WriteImage(image_of(0), str(tmp_path / f"a{Path(name).suffix.lower()}"))
+    volume = read_volume(tmp_path / f"a{Path(name).suffix.lower()}")
+    (tmp_path / "out").mkdir()
+    write_volume(volume, tmp_path / "out" / name)
+    again = read_volume(tmp_path / "out" / name)
+    np.testing.assert_array_equal(again.array, volume.array)
+    left = {file.name for file in (tmp_path / "out").iterdir()}
+    assert name in left and not [file for file in left if file.startswith(".")] and len(left) <= 2
+
+
+def test_vectors_of_one_volume_are_chosen_by_component(tmp_path: Path) -> None:
+    array = np.arange(72, dtype=np.float32).reshape(1, 4, 3, 2, 3)
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(array, isVector=True), str(tmp_path / "v.mha"))
+    for component in range(3):
+        found = read_volume(tmp_path / "v.mha", volume_index=component).array[0]
+        assert sorted(found.ravel()) == sorted(array[..., component].ravel())
+
+
+@pytest.mark.parametrize(
+    "line", ["ElementToIntensityFunctionSlope = 2", "ElementToIntensityFunctionOffset = 5", "DistanceUnits = um"]
+)
+def test_what_metaimage_readers_leave_out_is_refused(tmp_path: Path, line: str) -> None:
+    SimpleITK.WriteImage(image_of(0), str(tmp_path / "a.mha"))
+    data = (tmp_path / "a.mha").read_bytes()
+    (tmp_path / "a.mha").write_bytes(data.replace(b"ElementType", f"{line}\nElementType".encode(), 1))
+    with pytest.raises(InputError, match=line.split(" = ")[0]):
+        read_volume(tmp_path / "a.mha")
+
+
+def test_a_packed_nrrd_of_several_members_is_whole(tmp_path: Path) -> None:
+    raw = np.arange(24, dtype=np.int16).tobytes()
+    head = b"NRRD0004\ntype: int16\ndimension: 3\nsizes: 2 3 4\nendian: little\nencoding: gzip\n\n"
+    (tmp_path / "a.nrrd").write_bytes(head + gzip.compress(raw[:20]) + gzip.compress(raw[20:]))
+    assert read_volume(tmp_path / "a.nrrd").array.sum() == 276
+    (tmp_path / "a.nrrd").write_bytes(head + gzip.compress(raw[:20]))
+    with pytest.raises(InputError, match=r"truncated or damaged \(20 of 48 bytes\)"):
+        read_volume(tmp_path / "a.nrrd")

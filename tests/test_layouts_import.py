@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -828,3 +829,16 @@ def test_the_split_is_a_word_of_the_folder_s_own_name(
     data = import_data(Path(), "bonbid")
     assert [case.split for case in data.cases] == [split]
     assert any("holds test cases" in note for note in data.notes) == (split == "test")
+
+
+@pytest.mark.parametrize(("one", "wanted"), [(255, {"label_1": [1, 255]}), (2, {"label_1": 1, "label_2": 2})])
+def test_one_class_that_is_1_here_and_255_there_is_one(tmp_path: Path, one: int, wanted: dict[str, object]) -> None:
+    for name, value in (("a", 1), ("b", one), ("c", 1)):
+        mask = np.zeros((6, 6, 6), np.uint8)
+        mask[2:4, 2:4, 2:4] = value
+        for folder, array in (("images", mask + 3.0), ("labels", mask)):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            nib.save(nib.Nifti1Image(array, np.eye(4)), tmp_path / folder / f"{name}.nii.gz")
+    found = import_data(tmp_path, "folders")
+    assert found.labels == wanted
+    assert any("1 and others 255" in note for note in found.notes) == (one == 255)

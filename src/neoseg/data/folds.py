@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 from ..atomic import read_json, write_json
 from ..errors import InputError
 
-__all__ = ["Fold", "FoldsConfig", "cases_in", "make_folds", "read_folds", "too_few_subjects", "write_folds"]
+__all__ = ["Fold", "FoldsConfig", "make_folds", "read_folds", "too_few_subjects", "write_folds"]
 
 
 class FoldsConfig(BaseModel, frozen=True, extra="forbid"):
@@ -160,11 +160,3 @@ def read_folds(path: Path, subjects: Mapping[str, str]) -> list[Fold]:
         twice = sorted({c for c in scored if scored.count(c) > 1})
         raise InputError(f"{path}: the cases {twice[:5]} are validation cases of two folds; keep each in one.")
     return folds
-
-
-def cases_in(path: Path) -> set[str]:
-    """Return every case that a folds.json names; an unreadable file names none."""
-    try:
-        return {c for row in read_json(path)["folds"] for side in row.values() for c in side}
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return set()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from ..errors import InputError
 
 __all__ = ["MICRO", "UNITS_OF_ADC", "adc_unit", "channel_kind", "factor_to_micro"]
@@ -45,12 +47,16 @@ def factor_to_micro(unit: str) -> float:
     return _FACTORS[unit]
 
 
+_ADC = re.compile(r"(?<![a-z])(?P<z>z?)adc|adc(?![a-z])")
+"""ADC at the begin or end of a word, and not within one, as in "broadcast"."""
+
+
 def channel_kind(name: str) -> str:
     """Return what the numbers of a channel mean, told from its name.
 
     "adc": a diffusion coefficient; "z": a Z map of one ("zadc"); "ct": Hounsfield units; "mr": arbitrary units.
     """
     plain = name.lower()
-    if "adc" in plain:
-        return "z" if plain.startswith("z") else "adc"
+    if (found := _ADC.search(plain)) is not None:
+        return "z" if plain.startswith("z") or found["z"] else "adc"
     return "ct" if plain == "ct" or plain.startswith("ct_") else "mr"

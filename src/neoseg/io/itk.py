@@ -114,7 +114,7 @@ def _read(path: Path, file_format: str, volume_index: int | None) -> Volume:
             raise InputError(f"{path}: the file is truncated or damaged ({_reason(error)}); copy it again.") from error
     array = sitk.GetArrayFromImage(image)
     if header.GetNumberOfComponents() > 1:
-        array = array[..., index]
+        array, index = array[..., index], 0
     while array.ndim > 3:
         array = array[index]
         index = 0
@@ -181,17 +181,21 @@ def _turned(affine: NDArray[np.float64]) -> NDArray[np.float64]:
 
 @contextmanager
 def _replacing_all(path: Path) -> Iterator[Path]:
-    """Like :func:`neoseg.atomic.replacing`; a format with detached voxels moves its second file before the header."""
-    if path.suffix.lower() not in _DETACHED:
+    """Like :func:`neoseg.atomic.replacing`; a format with detached voxels moves its second file before the header.
+
+    ITK takes ".MHA" and ".MHD" for other formats, so it writes to an ending in small letters.
+    """
+    if path.suffix.lower() not in _DETACHED and path.suffix == path.suffix.lower():
         with replacing(path) as temporary:
             yield temporary
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+    header = f"{path.stem}{path.suffix.lower()}"
     try:
-        yield folder / path.name
-        for file in sorted(folder.iterdir(), key=lambda f: f.name == path.name):
-            file.replace(path.parent / file.name)
+        yield folder / header
+        for file in sorted(folder.iterdir(), key=lambda f: f.name == header):
+            file.replace(path if file.name == header else path.parent / file.name)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

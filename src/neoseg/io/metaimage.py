@@ -64,7 +64,30 @@ def check_header(path: Path) -> tuple[dict[str, str], int]:
             f"{path}: the header gives the axes {fields['DimSize'][:80]!r} (NDims {fields['NDims'][:20]!r}), but 2 to "
             "4 axes of at least one voxel, and no more of them than an image has, are wanted; export the image again."
         )
+    _require_plain(path, fields)
     return fields, end
+
+
+def _require_plain(path: Path, fields: dict[str, str]) -> None:
+    """Refuse a scale of the values and units of length that ITK leaves out.
+
+    Raises:
+        InputError: the header has one.
+    """
+    for key, plain in (("ElementToIntensityFunctionSlope", 1.0), ("ElementToIntensityFunctionOffset", 0.0)):
+        try:
+            fits = float(fields.get(key, plain)) == plain
+        except ValueError:
+            fits = False
+        if not fits:
+            raise InputError(
+                f"{path}: the header has {key} = {fields[key][:20]}, a scale that is not read; export the image with "
+                "its values as they are meant."
+            )
+    if (unit := fields.get("DistanceUnits", "mm")).lower() not in ("mm", "?", ""):
+        raise InputError(
+            f"{path}: the header has DistanceUnits = {unit[:20]}, but mm are read; export the image again."
+        )
 
 
 def check_voxels(path: Path) -> None:

@@ -81,6 +81,8 @@ def require_unpackable(path: Path, *, start: int, length: int, promised: int) ->
                 while piece:
                     found += len(stream.decompress(piece, _PIECE))
                     piece = stream.unconsumed_tail
+                    if stream.eof and found < promised and (piece := stream.unused_data):
+                        stream = zlib.decompressobj(wbits=_ZLIB_OR_GZIP)  # gzip may come in several members
         except zlib.error as error:
             raise InputError(f"{path}: the compressed voxels are damaged ({error}); copy the file again.") from error
     if not stream.eof or found < promised:

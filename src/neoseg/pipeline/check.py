@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from ..data.checks import Problem, run_checks
 from ..data.checks.problem import error, warning
-from ..data.folds import Fold, cases_in, read_folds, too_few_subjects
+from ..data.folds import Fold, read_folds, too_few_subjects
 from ..errors import InputError
 from ..prepare.configs import ZADC, channels_read
+from .plan import has_folds
 from .session import Session
 
 __all__ = ["check", "require_clean"]
@@ -16,13 +17,25 @@ __all__ = ["check", "require_clean"]
 
 def check(session: Session) -> list[Problem]:
     """Return every problem of the cases and of the images that the run reads of them, errors first."""
-    path, subjects = session.workspace.folds, {c.case: c.subject for c in session.trainable}
-    # Folds of another set of cases are made anew by the plan, so there is nothing to check in them.
-    folds = read_folds(path, subjects) if path.is_file() and cases_in(path) == set(subjects) else ()
+    folds, faults = _folds(session)
     found = run_checks(
         session.cases, session.labels, _needed(session), session.progress, folds=folds, read=session.read_of
     )
-    return sorted([*found, *_few_subjects(session, folds), *_idle_template(session)], key=lambda p: p.severity)
+    own = [*faults, *([] if folds or faults else _few_subjects(session)), *_idle_template(session)]
+    return sorted([*found, *own], key=lambda p: p.severity)
+
+
+def _folds(session: Session) -> tuple[Sequence[Fold], list[Problem]]:
+    """Return the folds that the plan will keep, and what is wrong with them; others it makes anew."""
+    try:
+        if not has_folds(session):
+            return (), []
+    except InputError:  # a file that cannot be read: the checks name it
+        return (), []
+    try:
+        return read_folds(session.workspace.folds, {c.case: c.subject for c in session.trainable}), []
+    except InputError as problem:
+        return (), [error("", None, f"{problem} Or delete the file and plan again.")]
 
 
 def _needed(session: Session) -> list[str]:
@@ -33,10 +46,10 @@ def _needed(session: Session) -> list[str]:
     return [c for c in brought if c in always or ZADC not in brought]
 
 
-def _few_subjects(session: Session, folds: Sequence[Fold]) -> list[Problem]:
-    """Report that there are too few subjects for the folds, where these are not made yet."""
+def _few_subjects(session: Session) -> list[Problem]:
+    """Report that there are too few subjects for the folds."""
     subjects = {case.subject for case in session.trainable}
-    told = too_few_subjects(len(subjects), session.config.folds) if session.used and not folds else None
+    told = too_few_subjects(len(subjects), session.config.folds) if session.used else None
     return [error("", None, told)] if told else []
 
 

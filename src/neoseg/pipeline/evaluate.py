@@ -92,7 +92,7 @@ def evaluate(session: Session, *, failed: Sequence[str] = ()) -> dict[str, Any]:
         split = HELD_OUT if case in session.held_out else CV
         key = fold_of[case.case] if split == CV else "all"
         picks = {rule: choices[key] for rule, choices in chosen.items()}
-        jobs.append(_Job(case.case, split, mask_path(run, split, case), picks))
+        jobs.append(_Job(case.case, split, mask_path(session, split, case), picks))
     work = partial(
         _score_one,
         store=session.store,

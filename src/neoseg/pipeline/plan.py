@@ -143,6 +143,15 @@ def plan_key(session: Session) -> str:
     return digest([keys.folds, keys.inputs])
 
 
+def has_folds(session: Session) -> bool:
+    """Tell whether the workspace has folds, made from the cases and the configuration of now.
+
+    Raises:
+        InputError: a file of a case, or ``folds.json``, cannot be read.
+    """
+    return session.workspace.folds.is_file() and _has_key(session, _keys(session).folds)
+
+
 def is_planned(session: Session) -> bool:
     """Tell whether the workspace has a plan and folds, made from the cases and the configuration of now.
 

@@ -25,7 +25,6 @@ from ..io import mask_ending, read_grid, write_volume
 from ..methods.choice import Choice, best_choice, best_counts, class_table, score_table
 from ..targets import Targets
 from ..volume import Volume
-from ..workspace import Run
 from .devices import resolved_device
 from .networks import FoldNetworks, load_networks, require_trained
 from .out_of_memory import predicting_in_memory
@@ -98,9 +97,9 @@ def predict(session: Session, *, failed: Sequence[str] = ()) -> dict[str, Any]:
     }
 
 
-def mask_path(run: Run, split: str, case: Case) -> Path:
-    """Return where the mask of a case is written: in the format of its first image, where that holds masks."""
-    return run.predictions(split) / f"{case.case}{mask_ending(next(iter(case.images.values())))}"
+def mask_path(session: Session, split: str, case: Case) -> Path:
+    """Return where the mask of a case is written: in the format of its first image that is read, if masks fit."""
+    return session.run.predictions(split) / f"{case.case}{mask_ending(session.grid_image(case))}"
 
 
 def post_config(choice: Choice | None) -> PostprocessConfig:
@@ -220,7 +219,6 @@ def _write_mask(session: Session, case: Case, split: str, choice: Choice | None)
     prepared, config = PreparedCase(session.store, case.case), post_config(choice)
     mask = decided(session.run.probabilities(split) / f"{case.case}.npy", config, session.targets)
     classes = clean(mask, prepared.native.spacing, config)
-    first = next(iter(case.images))
-    grid = read_grid(case.images[first])
+    grid = read_grid(session.grid_image(case))
     label = session.labels.decode(prepared.on_native(classes))
-    write_volume(Volume(label[None], grid), mask_path(session.run, split, case))
+    write_volume(Volume(label[None], grid), mask_path(session, split, case))

@@ -112,7 +112,7 @@ def prepare_volume(job: VolumeJob, config: PrepareConfig | None = None) -> dict[
     if job.label:
         _label(job, facts)
         return facts
-    kind = job.kind or _kind_of(job.source)
+    kind = job.kind or ("adc" if job.unit else _kind_of(job.source))
     correction = (settings.bias_field or BiasFieldConfig()) if job.bias_field else None
     brain = _read(job, kind, facts)
     atlas = _atlas(job, kind, facts["unit"], correction)
@@ -189,6 +189,10 @@ def _require(job: VolumeJob) -> None:
     wrong: list[tuple[bool, str]] = [
         (job.kind is not None and job.kind not in KINDS, f"--kind {job.kind}: one of {', '.join(KINDS)} is wanted."),
         (bool(job.unit) and job.unit not in UNITS_OF_ADC, f"--unit {job.unit}: one of {', '.join(UNITS_OF_ADC)}."),
+        (
+            bool(job.unit) and job.kind not in (None, "adc"),
+            f"--unit {job.unit} is one of ADC, but --kind {job.kind} was given; leave one of them out.",
+        ),
         ((job.atlas is None) != (job.zmap is None), "--atlas DIR and --zmap FILE belong together; give both."),
         (job.transform is not None and job.to is None, "--transform needs --to, the grid that is brought to."),
         (job.inverse and job.transform is None, "--inverse turns a saved transform round; give --transform."),
@@ -206,8 +210,9 @@ def _require(job: VolumeJob) -> None:
             "--label: a label is only brought elsewhere through a saved transform; give --to and --transform.",
         ),
         (
-            job.label and any((job.mask, job.bias_field, job.zmap, job.crop, job.spacing_mm, job.normalise, job.unit)),
-            "--label: bias field, Z map, mask, crop, spacing, unit and normalisation are steps for images; leave "
+            (job.label and any((job.mask, job.save_mask, job.bias_field, job.zmap, job.crop, job.spacing_mm)))
+            or (job.label and any((job.normalise, job.unit, job.kind))),
+            "--label: bias field, Z map, mask, crop, spacing, kind, unit and normalisation are steps for images; leave "
             "them out.",
         ),
     ]

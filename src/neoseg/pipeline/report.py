@@ -135,9 +135,10 @@ def _content(
     predicted = [(CV, n) for f in folds for n in f.validation] + [(HELD_OUT, c.case) for c in session.held_out]
     jobs = [(split, name) for split, name in predicted if name not in failed]
     by_name = {c.case: c for c in session.cases}
+    masks = {name: mask_path(session, split, by_name[name]) for split, name in jobs}
     grid = PreparedCase(session.store, jobs[0][1]).native
     work = partial(
-        _result, session_parts=(session.store, run, config, plan), cases=by_name, judged=judged, rows=_by_case(rows)
+        _result, session_parts=(session.store, config, plan), masks=masks, judged=judged, rows=_by_case(rows)
     )
     results = run_all(work, jobs, title="Drawing cases", progress=session.progress, jobs=config.jobs)
     warnings = [StageWarning(stage="prepare", text=text, case=case) for case, text in failed.items()]
@@ -207,16 +208,16 @@ def _by_case(rows: Sequence[ScoredRow]) -> dict[str, dict[tuple[str, str], float
 def _result(
     job: tuple[str, str],
     *,
-    session_parts: tuple[Any, Any, RunConfig, Plan],
-    cases: Mapping[str, Case],
+    session_parts: tuple[Any, RunConfig, Plan],
+    masks: Mapping[str, Path],
     judged: Mapping[str, Judged],
     rows: Mapping[str, Mapping[tuple[str, str], float]],
 ) -> CaseResult:
     split, name = job
-    store, run, config, plan = session_parts
+    store, config, plan = session_parts
     labels, targets = config.label_set, config.targets
     prepared = PreparedCase(store, name)
-    written = read_label(mask_path(run, split, cases[name]))
+    written = read_label(masks[name])
     mask = labels.encode(written.array[0], name)
     ml, brain = prepared.native.voxel_size, max(prepared.record["brain_ml"], 1e-9)
     truth_ml = prepared.record["label_ml"]

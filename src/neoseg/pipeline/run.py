@@ -221,7 +221,7 @@ def _outputs_are_there(session: Session, stage: str) -> bool:
         case "predict":
             in_folds = {n for f in session.folds for n in f.validation}
             cases = [(CV if c.case in in_folds else HELD_OUT, c) for c in session.used if c.case not in failed]
-            return run.postprocess.is_file() and all(mask_path(run, split, c).is_file() for split, c in cases)
+            return run.postprocess.is_file() and all(mask_path(session, split, c).is_file() for split, c in cases)
         case "evaluate":
             return run.scores.is_file()
         case _:

@@ -125,6 +125,10 @@ class Session:
             return (ADC,) if self.builds_atlas else ()
         return self.channels_read
 
+    def grid_image(self, case: Case) -> Path:
+        """Return the image whose grid a case and its masks have: the first one that is read."""
+        return next(case.images[channel] for channel in self.read_of(case) if channel in case.images)
+
     @property
     def plan(self) -> Plan:
         """The plan of the workspace.

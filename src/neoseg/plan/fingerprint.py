@@ -120,7 +120,7 @@ def case_facts(case: Case, channels: Sequence[str], labels: LabelSet, *, read: S
     present = [c for c in dict.fromkeys((*channels, *read)) if c in case.images]
     loaded = load_images(case, present)
     image, grid = loaded.image.array, loaded.image.grid
-    mask = foreground_mask(image)
+    mask = foreground_mask(image) if loaded.mask is None else loaded.mask
     if not image.any():
         files = ", ".join(case.images[c].name for c in present)
         raise InputError(f"case {case.case}: {files} holds only zeros; there is nothing to learn from, leave it out.")

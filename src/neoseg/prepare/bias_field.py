@@ -182,7 +182,10 @@ def _n4(
         result.SetSpacing(spacing)
         return result
 
-    full, full_mask = to_itk(np.maximum(image, 1e-3).astype(np.float32)), to_itk(mask.astype(np.uint8))
+    # the field is a ratio, so the unit plays no part, but for what is too small for a logarithm
+    inside = image[mask & (image > 0)]
+    scaled = image / (float(np.median(inside)) if inside.size else 1.0)
+    full, full_mask = to_itk(np.maximum(scaled, 1e-6).astype(np.float32)), to_itk(mask.astype(np.uint8))
     shrink = [
         int(min(max(1, round(config.working_mm / s)), max(1, n // 4))) for s, n in zip(spacing, mask.shape, strict=True)
     ]
