@@ -38,6 +38,9 @@ def test_what_is_chosen_for_one_class_and_for_several() -> None:
     ("tree", "sentence"),
     [
         ({**MINIMAL, "seeed": 1}, r"the key 'seeed' is not known \(did you mean 'seed'\?\)"),
+        ({**MINIMAL, "network": {"jobs": 2}}, r"'network\.jobs' is not known: jobs belongs above the first \[table\]"),
+        ({**MINIMAL, "network": {"core_minutes": 2}}, r"core_minutes belongs below \[plan\]; move it there"),
+        ({**MINIMAL, "core_minutes": 2}, r"'core_minutes' is not known: core_minutes belongs below \[plan\]"),
         ({**MINIMAL, "network": {"fussion": "sum"}}, r"'network\.fussion' is not known \(did you mean 'fusion'\?\)"),
         ({**MINIMAL, "prepare": {"zmap": {"smooth": 1}}}, r"did you mean 'smooth_mm'\?"),
         ({**MINIMAL, "network": {"kind": "unet++"}}, r"did you mean 'unet_plus_plus'\?"),

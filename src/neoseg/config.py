@@ -385,6 +385,8 @@ def _first_problem(error: ValidationError) -> tuple[str, str]:
     match first["type"]:
         case "extra_forbidden":
             fields = [field for model in models for field in model.model_fields]
+            if home := _home_of(parts):
+                return f"the key {key!r} is not known: {parts[-1]} belongs {home}", "move it there"
             return f"the key {key!r} is not known{nearest(parts[-1], fields)}", "correct or remove it"
         case "missing":
             return f"the key {key!r} is missing", "add it"
@@ -405,6 +407,16 @@ def _first_problem(error: ValidationError) -> tuple[str, str]:
     given = repr(first["input"])
     shown = f"{key} = {given if len(given) <= LONGEST else given[:LONGEST] + ' ...'}: " if key else ""
     return f"{shown}{message[:1].lower()}{message[1:]}", "correct it"
+
+
+def _home_of(parts: Sequence[str]) -> str:
+    """Return where in the file a key stands that was written below another table; "" where that is not sure."""
+    if len(parts) > 1 and parts[-1] in RunConfig.model_fields and not _follow(parts[-1:])[1]:
+        return "above the first [table]"
+    tables = [
+        name for name in RunConfig.model_fields if any(parts[-1] in model.model_fields for model in _follow([name])[1])
+    ]
+    return f"below [{tables[0]}]" if len(tables) == 1 and tables[0] != parts[0] else ""
 
 
 def _follow(parts: Iterable[str]) -> tuple[list[str], list[type[BaseModel]]]:
