@@ -62,6 +62,7 @@ def test_names_of_columns_may_have_spaces_around_them(tmp_path: Path) -> None:
         ("case,label\na,b\n", "at least `case` and one `image_<channel>`"),
         ("name,image_x\na,b\n", "at least `case`"),
         ("case,image_x,labels\na,b,c\n", "'labels' is not known .*'label'"),
+        ("case,image_x,split\n\na,b,train\n\nc,d,training\n", "line 5: the split"),
         ("case,image_x,split\na,b,training\n", "line 2: the split 'training' is not known .*'train'"),
         ("case,image_x,group\na,b,control\n", "line 2: the group 'control'"),
         ("case,image_x\n,b\n", "line 2: a row needs a case name"),

@@ -262,6 +262,26 @@ def test_bids_names_give_the_subject(tmp_path: Path) -> None:
     assert {case.subject for case in import_data(tmp_path, "folders").cases} == {"sub-07"}
 
 
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (("patient001_frame01", "patient001_frame12"), True),
+        (("knee7_L", "knee7_R"), True),
+        (("p1_visit-1", "p2_visit-1"), False),
+        (("mri_scan1", "mri_scan2"), False),
+        (("case_01", "case_02"), False),
+    ],
+)
+def test_names_that_look_like_one_person_are_told(tmp_path: Path, names: tuple[str, ...], told: bool) -> None:
+    for name in names:
+        image(tmp_path / "images" / f"{name}.nii.gz")
+        label(tmp_path / "labels" / f"{name}.nii.gz", 1)
+    notes = [note for note in import_data(tmp_path, "folders").notes if "look like scans of one person" in note]
+    assert bool(notes) == told
+    options = ImportOptions(subject_pattern="^(.+)[._-]")
+    assert not any("one person" in note for note in import_data(tmp_path, "folders", options).notes)
+
+
 def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
     image(tmp_path / "images" / "a.nii.gz")
     image(tmp_path / "images" / "a.mha")

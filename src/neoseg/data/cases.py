@@ -10,7 +10,7 @@ import csv
 import os
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -107,13 +107,16 @@ def read_cases(path: Path | str) -> list[Case]:
         with path.open(newline="", encoding="utf-8-sig") as stream:
             reader = csv.DictReader(stream, strict=True)
             reader.fieldnames = [name.strip() for name in reader.fieldnames or []]
-            rows = list(reader)
+            rows, lines = [], []
+            for row in reader:
+                rows.append(row)
+                lines.append(reader.line_num)
             columns = list(reader.fieldnames)
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: this is not a UTF-8 table with commas ({error}); save it as CSV UTF-8.") from error
     _check_columns(path, columns)
-    _check_names(path, [(row["case"] or "").strip() for row in rows])
-    return [_case_of(path, number, row, columns) for number, row in enumerate(rows, start=2)]
+    _check_names(path, {line: (row["case"] or "").strip() for line, row in zip(lines, rows, strict=True)})
+    return [_case_of(path, line, row, columns) for line, row in zip(lines, rows, strict=True)]
 
 
 def _check_columns(path: Path, columns: list[str]) -> None:
@@ -148,8 +151,8 @@ def _check_columns(path: Path, columns: list[str]) -> None:
             raise InputError(f"{path}: the column {column!r} stands {count} times; rename or remove all but one.")
 
 
-def _check_names(path: Path, names: list[str]) -> None:
-    unfit = [f"{name!r} (line {n})" for n, name in enumerate(names, start=2) if name and not _NAME.fullmatch(name)]
+def _check_names(path: Path, names: Mapping[int, str]) -> None:
+    unfit = [f"{name!r} (line {n})" for n, name in names.items() if name and not _NAME.fullmatch(name)]
     if unfit:
         more = f" and {len(unfit) - _SHOWN} more" if len(unfit) > _SHOWN else ""
         what = "names" if len(unfit) > 1 else "name"

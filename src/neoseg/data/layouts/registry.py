@@ -11,7 +11,7 @@ from ..cases import sound_name
 from . import bonbid, decathlon, folders, planar_folders
 from .files import describe_some
 from .imported import ImportedData, ImportOptions
-from .subject_names import subjects_named
+from .subject_names import several_of_one, subjects_named
 
 __all__ = ["LAYOUTS", "Layout", "import_data", "layout_named", "require_folder"]
 
@@ -86,6 +86,11 @@ def import_data(root: Path, layout: str, options: ImportOptions | None = None) -
         subjects = subjects_named([case.case for case in data.cases], options.subject_pattern)
         cases = [replace(case, subject=subject) for case, subject in zip(data.cases, subjects, strict=True)]
         data = replace(data, cases=cases)
+    elif all(case.subject == case.case for case in data.cases) and not any(
+        "--subject-pattern" in note for note in data.notes
+    ):
+        told = several_of_one([case.case for case in data.cases])
+        data = replace(data, notes=[*data.notes, *([told] if told else [])])
     return _with_sound_names(data)
 
 

@@ -8,7 +8,25 @@ from collections.abc import Sequence
 from ...errors import ConfigError
 from .files import describe_some
 
-__all__ = ["subjects_named"]
+__all__ = ["several_of_one", "subjects_named"]
+
+_VISIT = r"^(.*\d.*?)[._-](?:frame|visit|ses|session|timepoint|tp|scan|left|right|l|r)[._-]?\d*$"
+"""A name that goes on after that of a person, which has a number, with a visit's number or a side."""
+
+
+def several_of_one(cases: Sequence[str]) -> str | None:
+    """Return a note where names look as if several cases were of one person, None where they do not."""
+    found: dict[str, list[str]] = {}
+    for name in cases:
+        if (match := re.search(_VISIT, name, re.IGNORECASE)) is not None:
+            found.setdefault(match.group(1), []).append(name)
+    alike = [names for names in found.values() if len(names) > 1]
+    if not alike:
+        return None
+    return (
+        f"{alike[0][0]} and {alike[0][1]} look like scans of one person, and each counts as a subject of its own; name "
+        "the person's part by --subject-pattern, such as '^(.+)[._-]', or scores will be too good."
+    )
 
 
 def subjects_named(cases: Sequence[str], pattern: str) -> list[str]:
