@@ -184,6 +184,13 @@ def test_a_recipe_whose_labels_are_others_is_told(tmp_path: Path) -> None:
     assert any(note.startswith(told) for note in done.data.notes)
     done = import_folder(tmp_path / "data", tmp_path / "work", recipe="planar", overwrite=True)
     assert not any("of the recipe" in note for note in done.data.notes)
+    label(tmp_path / "data" / "labels" / "a.nii.gz", 1)
+    done = import_folder(tmp_path / "data", tmp_path / "work", recipe="hippocampus", overwrite=True)
+    assert any("but no label holds 2; correct it" in note for note in done.data.notes)
+    described = {"channel_names": {"0": "t1"}, "labels": {"background": 0, "tumour": 1}, "file_ending": ".nii.gz"}
+    (tmp_path / "data" / "dataset.json").write_text(json.dumps(described))
+    done = import_folder(tmp_path / "data", tmp_path / "work", recipe="hippocampus", overwrite=True)
+    assert any("(anterior, posterior), but the data call the classes tumour" in note for note in done.data.notes)
 
 
 def test_channels_by_suffix_are_named_by_dataset_json(tmp_path: Path) -> None:

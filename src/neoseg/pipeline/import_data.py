@@ -89,15 +89,32 @@ def import_folder(
     content = _with_labels(text, data) if text else _config_text(data)
     labels = _sound_labels(root, content)
     labelled = data.merged or any(case.label for case in data.cases)
-    if text and labelled and not data.instances and (others := _values(data.labels) - _values(labels)):
-        told = ", ".join(str(value) for value in sorted(others))
-        note = f"[labels] is that of the recipe {recipe!r}, but the labels also hold {told}; correct it in {config}."
-        data = replace(data, notes=[*data.notes, note])
+    if text and labelled and not data.instances:
+        data = replace(data, notes=[*data.notes, *_about_labels(f"the recipe {recipe!r}", labels, data.labels, config)])
     data = _with_merged(data, workspace / MERGED_MASKS)
     write_cases(data.cases, cases)
     with replacing(config) as temporary:
         temporary.write_text(content, encoding="utf-8")
     return Imported(data, name, reason, cases, config, labels)
+
+
+def _about_labels(
+    recipe: str, labels: Mapping[str, int | list[int]], own: Mapping[str, int | list[int]], config: Path
+) -> list[str]:
+    """Say where the classes of a recipe are not those of the data."""
+    if others := _values(own) - _values(labels):
+        told = ", ".join(str(value) for value in sorted(others))
+        return [f"[labels] is that of {recipe}, but the labels also hold {told}; correct it in {config}."]
+    declared = [name for name in own if not name.startswith("label_")]
+    if {name.lower() for name in declared} - {name.lower() for name in labels}:
+        return [
+            f"[labels] is that of {recipe} ({', '.join(labels)}), but the data call the classes {', '.join(declared)}; "
+            f"correct it in {config}."
+        ]
+    if never := sorted(_values(labels) - _values(own)):
+        told = ", ".join(str(value) for value in never)
+        return [f"[labels] is that of {recipe}, but no label holds {told}; correct it in {config}."]
+    return []
 
 
 def _values(labels: Mapping[str, int | list[int]]) -> set[int]:
