@@ -131,7 +131,7 @@ def forecast_training(
         few = each * threads / step
         too_few = (
             f" Only about {few:.0f} steps of this network fit into that: {_smaller(each * threads / 60)}"
-            if device == "cpu" and plan.steps is None and few < FEWEST_STEPS
+            if device == "cpu" and plan.steps is None and few < FEWEST_STEPS[len(plan.patch)]
             else ""
         )
         return f"{sentence}, {folds} x {each / 60:.3g} minutes as budgeted{beside}{whole}.{too_few}"

@@ -232,7 +232,7 @@ def _explain(fitted: Fitted, demand: Demand, config: PlanConfig, decided: Decide
             f"{minutes:g} core-minutes a fold, {fitted.seconds:.3g} core-seconds forecast for a step in "
             f"{'bfloat16' if demand.step.bfloat16 else 'float32, which is what this CPU is fastest in'}",
         )
-    field = PLANNERS[fitted.network.kind].field
+    field, fewest = PLANNERS[fitted.network.kind].field, FEWEST_STEPS[len(fitted.patch)]
     if field in demand.given:
         why = f"given as network.{field}"
     elif fitted.sizes == 1:
@@ -240,9 +240,9 @@ def _explain(fitted: Fitted, demand: Demand, config: PlanConfig, decided: Decide
     elif minutes is None:
         why = "the published size" if fitted.size == 0 else "the largest size that fits into memory"
     elif fitted.size < fitted.sizes - 1:
-        why = f"the largest of {fitted.sizes} sizes that the budget trains for {FEWEST_STEPS} steps"
+        why = f"the largest of {fitted.sizes} sizes that the budget trains for {fewest} steps"
     else:
-        why = f"the smallest of {fitted.sizes} sizes; wider ones get fewer than {FEWEST_STEPS} steps"
+        why = f"the smallest of {fitted.sizes} sizes; wider ones get fewer than {fewest} steps"
     decided(field, getattr(fitted.network, field), why, f"size {fitted.size + 1} of {fitted.sizes}")
 
 
