@@ -217,3 +217,19 @@ def test_no_z_map_is_corrected_whatever_it_is_called() -> None:
     changed = [not np.array_equal(a, b) for a, b in zip(found.image.array, image.array, strict=True)]
     assert changed == [True, False, False, True]
     assert {name for name in found.facts if name.startswith("bias_field")} == {"bias_field_sd_adc", "bias_field_sd_t2"}
+
+
+@pytest.mark.parametrize("scale", [1e-4, 1e3])
+def test_n4_finds_the_same_field_in_any_unit(scale: float) -> None:
+    place = np.stack(np.meshgrid(*[np.linspace(-1, 1, n) for n in (32, 36, 20)], indexing="ij"))
+    mask = (place**2).sum(axis=0) < 0.9
+    noise = np.random.default_rng(0).normal(1, 0.03, mask.shape)
+    values = np.where(mask, np.exp(0.3 * place[0]) * noise, 0)
+    config = BiasFieldConfig(method="n4", anatomy_sd=0)
+    grid = Grid(mask.shape, np.diag([3.0, 3.0, 4.0, 1.0]))
+    fields = [
+        correct_bias_field(Volume((k * values)[None].astype(np.float32), grid), mask, config).log_field
+        for k in (1.0, scale)
+    ]
+    assert np.std(fields[0][mask]) > 0.05
+    np.testing.assert_allclose(fields[1], fields[0], atol=5e-3)
