@@ -197,3 +197,13 @@ def test_a_label_beside_its_image_by_less_than_is_shown_is_told_by_how_much(tmp_
     nib.save(nib.Nifti1Image(np.ones((12, 10, 8), np.uint8), affine), tmp_path / "label.nii.gz")
     with pytest.raises(GeometryError, match=r"\(spacing \(1, 2, 3\.015\) mm against \(1, 2, 3\) mm, so corners lie"):
         case_facts(replace(given, label=tmp_path / "label.nii.gz"), ["t1"], LABELS)
+
+
+def test_a_given_mask_counts_in_pictures_too(tmp_path: Path) -> None:
+    image, mask = np.zeros((24, 20), dtype=np.float32), np.zeros((24, 20), dtype=np.uint8)
+    mask[4:12, 5:13] = 1
+    image[mask > 0] = np.random.default_rng(0).normal(100, 1, 64)
+    one = case(tmp_path, image + 1)
+    nib.save(nib.Nifti1Image(mask, np.diag([1.0, 2.0, 3.0, 1.0])), tmp_path / "mask.nii.gz")
+    found = case_facts(replace(one, mask=tmp_path / "mask.nii.gz"), ["t1"], LABELS)
+    assert found.channels["t1"].mean == pytest.approx(image[mask > 0].mean() + 1, rel=1e-4)

@@ -383,6 +383,12 @@ BAD: list[tuple[str, tuple[str, ...], str]] = [
     ("good", ("--normalise", "zscore"), "case, percentile"),
     ("good", ("--kind", "pet"), "adc, mr, ct"),
     ("good", ("--unit", "mm"), "mm2/s"),
+    ("good", ("--unit", "mm2/s", "--kind", "mr"), "is one of ADC, but --kind mr"),
+    (
+        "good",
+        ("--label", "--to", "good2_adc.nii.gz", "--transform", "far.npz", "--save-mask", "m.nii.gz"),
+        "steps for images",
+    ),
     ("good", ("--save-mask", "good_adc.nii.gz"), "replace an input"),
     ("good", ("--volume-index", "3"), "volume"),
     ("good", ("--set", "prepare.zmap.clip=3"), "--config"),

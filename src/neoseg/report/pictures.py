@@ -21,8 +21,6 @@ from .figures import (
     PLAIN,
     PREDICTION,
     TRUTH,
-    Tile,
-    axes_in_pixels,
     class_colours,
     draw_outlines,
     fill_mask,
@@ -31,6 +29,7 @@ from .figures import (
     wrapped,
 )
 from .slices import interlaced, outline
+from .tile import Tile, axes_in_pixels
 
 __all__ = ["picture_panel", "shown_colours"]
 

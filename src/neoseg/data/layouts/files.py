@@ -88,7 +88,7 @@ def endings_in_lower_case(stems: Collection[str], suffixes: Iterable[str], image
     return found | {stem: stem for stem in stems}
 
 
-FULL = 255.0
+FULL = 255
 """What programs for pictures write where others write 1."""
 
 
@@ -111,14 +111,14 @@ def scan_labels(files: Iterable[Path]) -> tuple[dict[str, int | list[int]], list
         for value in found:
             if value != 0 and not (value.is_integer() and 0 < value <= LARGEST_LABEL):
                 odd.setdefault(value, file)
-        both = both or {1.0, FULL} <= set(found)
+        both = both or {1, FULL} <= set(found)
         values.update(v for v in found if v not in odd and v != 0)
     if odd:
         shown = ", ".join(f"{value:.9g} ({file.name})" for value, file in list(odd.items())[:_SHOWN])
         notes.append(f"Label values that are no whole numbers above 0 were not declared: {shown}.")
-    if values == {1.0, FULL} and not both:
+    if values == {1, FULL} and not both:
         notes.append("Some labels hold 1 and others 255; both are declared as one class, and masks are written 1.")
-        return {"label_1": [1, int(FULL)]}, notes
+        return {"label_1": [1, FULL]}, notes
     return {f"label_{int(v)}": int(v) for v in sorted(values)}, notes
 
 

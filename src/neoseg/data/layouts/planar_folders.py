@@ -19,7 +19,7 @@ import numpy as np
 from ...errors import InputError
 from ...io import COLOURS, read_label, read_volume, volumes_in
 from ..cases import Case
-from .files import LARGEST_LABEL, describe_some, endings_in_lower_case, find_folder, images_in, refuse_unclear
+from .files import FULL, LARGEST_LABEL, describe_some, endings_in_lower_case, find_folder, images_in, refuse_unclear
 from .imported import ImportedData, ImportOptions, Meaning
 from .left_out import convert_to, files_of_other_kinds, told_left_out, unused_folders
 
@@ -28,7 +28,7 @@ __all__ = ["LOOKS_FOR", "MERGED", "matches", "planar_folders"]
 LOOKS_FOR = "a folder images/ (also inside train/) with .png, .tif, .tiff, .bmp, .jpg or .jpeg files"
 GREY = "grey"
 
-MERGED = 255
+MERGED = FULL
 """What a mask that is merged from one file an instance holds where there is one; white in every viewer."""
 
 _IMAGES = {"train": ("images", "imagesTr", "image", "train_images"), "test": ("imagesTs", "test_images", "images_test")}
