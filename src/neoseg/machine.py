@@ -15,6 +15,8 @@ __all__ = ["forget_peak", "free_memory_gib", "is_out_of_memory", "peak_bytes", "
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _TOO_LARGE = (errno.EFBIG,)
 _BROKEN = (errno.EIO, errno.ESTALE, errno.ENODEV, errno.ENXIO)
+_STATUS, _FORGETS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+_NOTHING = 2**26  # bytes; both are counted to within some pages for each core
 _MEMORY_WORDS = ("not enough memory", "out of memory", "cannot allocate memory", "can't allocate", "failed to allocate")
 
 
@@ -86,7 +88,7 @@ def free_memory_gib() -> float | None:
 def peak_bytes() -> int | None:
     """Return the most memory that this process has had resident; ``None`` where the system does not tell (Windows)."""
     # What getrusage says begins with the peak of the process that started this one.
-    if (own := _line_of(Path("/proc/self/status"), "VmHWM:", 1024)) is not None:
+    if (own := _line_of(_STATUS, "VmHWM:", 1024)) is not None:
         return own
     try:
         import resource
@@ -96,10 +98,16 @@ def peak_bytes() -> int | None:
     return int(peak if sys.platform == "darwin" else peak * 1024)
 
 
-def forget_peak() -> None:
-    """Let :func:`peak_bytes` count from now on, where the system can (Linux)."""
+def forget_peak() -> int:
+    """Let :func:`peak_bytes` count from now on, where the system can (Linux, outside of containers that forbid it).
+
+    Returns:
+        The bytes that :func:`peak_bytes` still remembers from before; 0 where it has forgotten them.
+    """
     with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+        _FORGETS.write_text("5", encoding="ascii")
+    peak, now = peak_bytes() or 0, _line_of(_STATUS, "VmRSS:", 1024)
+    return 0 if now is not None and peak - now < _NOTHING else peak
 
 
 def _concerns(path: Path, error: OSError) -> bool:
@@ -134,7 +142,7 @@ def _limit_bytes() -> int | None:
     except ImportError:  # Windows
         return None
     most = resource.getrlimit(resource.RLIMIT_AS)[0]
-    taken = _line_of(Path("/proc/self/status"), "VmSize:", 1024)
+    taken = _line_of(_STATUS, "VmSize:", 1024)
     return None if most == resource.RLIM_INFINITY or taken is None else most - taken
 
 

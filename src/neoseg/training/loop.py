@@ -46,7 +46,7 @@ from .guard import Guard
 from .interrupt import stop_request
 from .loader import loading
 from .log import Curves, epoch_line, read_log, rounded, write_log
-from .memory import begin_peak, peak_gib
+from .memory import PeakMemory
 from .optim import MovingAverage, learning_rate_at, make_optimiser
 from .precision import training_precision
 from .ranks import ALONE, Ranks
@@ -139,7 +139,7 @@ def train_fold(
     ranks = run.ranks
     progress = progress if ranks.leads else Silent()
     ranks.rows(config.batch_size)
-    begin_peak(device)
+    peak = PeakMemory(device)
     with_right_gradients(network).to(device)
     if len(data.patch) == 3:
         network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
@@ -238,7 +238,7 @@ def train_fold(
                         progress.say(f"{run.title}, step {state.step}: {state.guard.told}")
                     if state.step < last and time.perf_counter() - saved > config.checkpoint_every_seconds:
                         save()
-                    advance(1, _text(state, dices, peak_gib(device)))
+                    advance(1, _text(state, dices, peak.gib()))
                     end_when_asked()
 
             start = time.perf_counter()
@@ -254,7 +254,7 @@ def train_fold(
                     facts = {"epoch": state.epoch, "step": state.step, "validation_dice": scores and scores.dice}
                     write_weights(folder / "best", judged.state_dict(), facts)
             line = epoch_line(state, scores, _rate(state, segment, config, before=1), smoothed=due)
-            line |= {"peak_gib": peak_gib(device), "seconds": state.epoch_seconds + time.perf_counter() - start}
+            line |= {"peak_gib": peak.gib(), "seconds": state.epoch_seconds + time.perf_counter() - start}
             history.append(rounded(line))
             if board is not None:
                 write_log(folder / "log.jsonl", history)

@@ -7,25 +7,32 @@ import torch
 from ..machine import forget_peak, peak_bytes
 from .configs import TrainingConfig
 
-__all__ = ["begin_peak", "peak_gib", "state_gib"]
+__all__ = ["PeakMemory", "state_gib"]
 
 
-def begin_peak(device: torch.device) -> None:
-    """Let :func:`peak_gib` count from now on: what was prepared or trained before in this process is no part of it."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    forget_peak()
+class PeakMemory:
+    """The peak of a training: what was prepared or trained before it in this process is no part of it.
 
-
-def peak_gib(device: torch.device) -> float | None:
-    """Return the peak in GiB: on a GPU of its allocated memory, else of what the process had resident.
-
-    ``None`` where the system does not tell (Windows).
+    Args:
+        device: where the training runs; the count begins now.
     """
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**30
-    peak = peak_bytes()
-    return None if peak is None else peak / 2**30
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        self._before = forget_peak()
+
+    def gib(self) -> float | None:
+        """Return the peak in GiB so far: on a GPU of its allocated memory, else of what the process had resident.
+
+        ``None`` where the system does not tell: on Windows, and where the process had once more before and the system
+        does not forget that.
+        """
+        if self._device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self._device) / 2**30
+        peak = peak_bytes()
+        return peak / 2**30 if peak is not None and peak > self._before else None
 
 
 def state_gib(parameters: int, config: TrainingConfig) -> float:
