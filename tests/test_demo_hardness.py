@@ -28,7 +28,7 @@ from neoseg.progress import Silent
 
 CONFIG = PrepareConfig.model_validate(tomllib.loads(recipe_text("demo"))["prepare"])
 Z_CUTS = np.linspace(-6, -0.5, 23)
-HEALTHY = 6
+HEALTHY, HELD_OUT = 5, 8
 ADC_CUTS = np.linspace(500, 1400, 19)
 
 
@@ -47,7 +47,7 @@ def dice(found: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
 
 @pytest.mark.slow
 def test_the_best_threshold_chosen_on_the_truth_lies_between_a_quarter_and_a_half(tmp_path: Path) -> None:
-    # The held-out heads of the default demo, and an atlas that takes a fifth of its time: of some heads, in one round.
+    # Most held-out heads of the default demo, and an atlas that takes a fifth of its time: of some heads, in one round.
     write_cohort(tmp_path, CohortConfig(), run_each=partial(_some, folder=tmp_path))
     cases = import_data(tmp_path, "bonbid").cases
     each = partial(run_all, title="", progress=Silent(), jobs=0)
@@ -58,7 +58,7 @@ def test_the_best_threshold_chosen_on_the_truth_lies_between_a_quarter_and_a_hal
     found = each(partial(maps_of, atlas=atlas), held_out)
     scored = [maps for maps in found if maps[2].any()]
     assert len(volumes) == HEALTHY
-    assert len(scored) == 11
+    assert len(found) == HELD_OUT and len(scored) >= HELD_OUT - 1
     by_adc = max(np.mean([dice(adc < cut, truth) for adc, _, truth in scored]) for cut in ADC_CUTS)
     by_z = max(np.mean([dice(z < cut, truth) for _, z, truth in scored]) for cut in Z_CUTS)
     by_both = max(
@@ -73,5 +73,5 @@ def test_the_best_threshold_chosen_on_the_truth_lies_between_a_quarter_and_a_hal
 def _some(function: object, plan: list, folder: Path) -> list[dict]:
     healthy = [member for member in plan if member.group == "healthy"]
     held_out = [member for member in plan if member.group == "test"]
-    kept = [*healthy[:HEALTHY], *held_out]
+    kept = [*healthy[:HEALTHY], *held_out[:HELD_OUT]]
     return run_all(function, kept, title="", progress=Silent(), jobs=0)  # type: ignore[arg-type]

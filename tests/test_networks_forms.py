@@ -2,6 +2,8 @@
 
 import copy
 import pickle
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import pydantic
 import pytest
@@ -14,6 +16,7 @@ from neoseg.networks.configs import PUBLISHED, UnetrPPConfig, required_multiple
 from neoseg.networks.counts import published_macs, rearranged_macs
 from neoseg.networks.facts import network_facts
 
+Mode = Callable[[], AbstractContextManager[None]]
 SMALL = {"dims": (8, 16, 32), "depths": (1, 1, 1), "proj": (8, 8, 4), "decoder_proj": 8, "feature_size": 8}
 FORMS: dict[str, dict[str, object]] = {
     "legacy": {"layout": "legacy"},
@@ -105,19 +108,15 @@ def test_zero_padded_patches_in_short_formats_are_finite(form: str, dtype: torch
 
 # What training adds, the heads of supervision and the statistics of batches, is traced in every form; prediction is a
 # part of the same code, and a few forms stand for it. Checkpointing swaps what batches count, outside the graph.
-TRACED = [(form, True) for form in FORMS if form != "recomputed"]
-TRACED += [(form, False) for form in ("published", "free", "planes", "printed")]
+TRACED = [form for form in FORMS if form != "recomputed"]
+PREDICTING = [("published", torch.no_grad), *((f, torch.inference_mode) for f in ("free", "planes", "printed"))]
 
 
-@pytest.mark.parametrize("form", ["published", "flex", "free", "planes", "printed"])
-def test_one_sample_traces_to_one_graph(form: str) -> None:
+@pytest.mark.parametrize(("form", "mode"), PREDICTING)
+def test_prediction_traces_to_one_graph(form: str, mode: Mode) -> None:
     """A single sample without gradients takes a convolution of its own where nothing is traced."""
-    network, x = build(form).eval(), image(form)[:1]
-    torch._dynamo.reset()
-    compiled = torch.compile(copy.deepcopy(network), backend="eager", fullgraph=True)
-    for mode in (torch.no_grad, torch.inference_mode):
-        with mode():
-            torch.testing.assert_close(compiled(x)[0], network(x)[0], atol=1e-5, rtol=1e-5)
+    for samples in (1, 2) if form == "free" else (1,):
+        traces_to_one_graph(build(form).eval(), image(form)[:samples], mode)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -130,15 +129,18 @@ def test_weights_in_short_formats_compute(form: str, dtype: torch.dtype) -> None
     assert spread <= (0.1 if dtype == torch.bfloat16 else 0.02), spread
 
 
-@pytest.mark.parametrize(("form", "training"), TRACED)
-def test_it_traces_to_one_graph(form: str, training: bool) -> None:
-    network, x = build(form, conv_dropout=0.0, attention_dropout=0.0).train(training), image(form)
+@pytest.mark.parametrize("form", TRACED)
+def test_training_traces_to_one_graph(form: str) -> None:
+    traces_to_one_graph(build(form, conv_dropout=0.0, attention_dropout=0.0), image(form), torch.enable_grad)
+
+
+def traces_to_one_graph(network: torch.nn.Module, x: torch.Tensor, mode: Mode) -> None:
     torch._dynamo.reset()
-    compiled = torch.compile(copy.deepcopy(network), backend="eager", fullgraph=True)
-    with torch.set_grad_enabled(training):
+    compiled, other = torch.compile(copy.deepcopy(network), backend="eager", fullgraph=True), x + 1
+    with mode():
         torch.testing.assert_close(compiled(x)[0], network(x)[0], atol=1e-5, rtol=1e-5)
         counted = torch._dynamo.utils.counters["stats"]["unique_graphs"]
-        compiled(x + 1)
+        compiled(other)
         assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == counted
 
 

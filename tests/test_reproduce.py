@@ -44,7 +44,7 @@ def test_steps_that_a_time_gave_are_done_again_by_a_version_that_knows_more_of_a
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, again = finished / "runs" / "default", tmp_path / "again"
-    assert called(monkeypatch, "run", finished, *SETS, "--time", "5s") == 0
+    assert called(monkeypatch, "run", finished, *SETS, "--time", "2s") == 0
     for index in range(2):
         rewrite(
             run / f"fold{index}" / "training.json",
@@ -53,7 +53,7 @@ def test_steps_that_a_time_gave_are_done_again_by_a_version_that_knows_more_of_a
     assert reproduced(monkeypatch, run, "--output", str(again)) == 0, capsys.readouterr()
     assert read(again / "reproduction.json")["same"]
     there, here = (read(r / "fold1" / "training.json") for r in (run, again / "runs" / "default"))
-    assert there["segments"] == here["segments"] and here["segments"][-1]["length"]["time_budget_s"] == 5
+    assert there["segments"] == here["segments"] and here["segments"][-1]["length"]["time_budget_s"] == 2
     assert "spacing_mm" in here["identity"]
 
 
