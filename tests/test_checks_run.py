@@ -157,6 +157,35 @@ def two_scales(c: Cases) -> None:
         put(case, "adc", np.where(array > 0, array + (600 if i % 2 else 0), 0).astype(np.float32))
 
 
+def label_is_image(c: Cases) -> None:
+    c[2] = replace(c[2], label=c[2].images["t1"])
+    put(c[2], "t1", lesion().astype(np.float32))
+
+
+def label_of_two(c: Cases) -> None:
+    c[2] = replace(c[2], label=c[1].label)
+
+
+def label_copied(c: Cases) -> None:
+    for i in (1, 2):
+        save(c[i].label, (adc(5) > 1300).astype(np.uint8))
+
+
+def two_units(c: Cases) -> None:
+    for i in (0, 1, 2):
+        c[i] = replace(c[i], units=c[i].units | {"t1": ("ms", "a.u.", "s")[i]})
+
+
+def too_large(c: Cases) -> None:
+    array = adc(20).astype(np.float64)
+    array[3, 3, 3] = 1e300
+    put(c[2], "t1", array)
+
+
+def four_d_label(c: Cases) -> None:
+    write_volume(Volume(np.stack([lesion(), lesion()]), GRID), c[1].label)
+
+
 def no_channel(c: Cases) -> None:
     c[3] = replace(c[3], images={"adc": c[3].images["adc"]})
 
@@ -355,6 +384,7 @@ BREAKAGES: list[tuple[str, str, str, Callable[[Cases], None]]] = [
     ("unreadable_files", "error", "gzip", text),
     ("unreadable_files", "error", "holds 2 volumes", four_d),
     ("unreadable_files", "error", "right angles", sheared),
+    ("unreadable_files", "error", "label holds 2 volumes", four_d_label),
     ("duplicate_ids", "error", "occurs 2 times", twice),
     ("duplicate_content", "error", "same voxels as adc of case c0", same_scan),
     ("duplicate_content", "warning", "is t1 the right file", same_scan_other_channel),
@@ -375,6 +405,11 @@ BREAKAGES: list[tuple[str, str, str, Callable[[Cases], None]]] = [
     ("constant_images", "error", "Every voxel is 7", constant),
     ("constant_images", "error", "Every voxel is 0", all_zero),
     ("colours", "warning", "2 of 8 images are grey (c0, c1), the others in colour", grey_among_colours),
+    ("not_finite", "error", "1 are infinite or beyond 3.4e38", too_large),
+    ("shared_files", "error", "the same file as an image of case c2", label_is_image),
+    ("shared_files", "error", "the same file as that of case c1", label_of_two),
+    ("shared_files", "warning", "the same voxels as that of case c1", label_copied),
+    ("units", "error", "The unit of t1 is 's' here and 'ms' in case c0", two_units),
     ("label_values", "error", "undeclared values 255 (declared: 0 and lesion = 1)", label_255),
     ("label_values", "error", "0.99999997", label_almost),
     ("label_values", "error", "nan", label_nan),

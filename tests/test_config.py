@@ -69,6 +69,8 @@ def test_what_is_chosen_for_one_class_and_for_several() -> None:
         ),
         ({**MINIMAL, "training": {"validate_whole": 1}}, r"training\.validate_whole = 1: true, false or a number"),
         ({**MINIMAL, "seed": 20240101120000001}, r"seed"),
+        ({**MINIMAL, "channels": []}, r"channels = \[\]: name at least one"),
+        ({**MINIMAL, "channels": ["adc", "adc"]}, r"channels = \['adc', 'adc'\]: .* each once, or leave it out"),
         ({**MINIMAL, "training": {"gradient_clip": float("inf")}}, r"training\.gradient_clip = inf"),
         (
             {**MINIMAL, "folds": {"inner_share": 0}, "training": {"schedule": "plateau"}},

@@ -185,6 +185,24 @@ def test_what_metaimage_readers_leave_out_is_refused(tmp_path: Path, line: str) 
         read_volume(tmp_path / "a.mha")
 
 
+@pytest.mark.parametrize(("line", "read"), [
+    ('space units: "mm" "mm" "mm"', True), ('units: "mm" "" "???"', True), ('space units: "um" "um" "um"', False),
+    ('units: "mm" "mm" "Meter"', False), ('space units: "\u00b5m" "\u00b5m" "\u00b5m"', False)])  # fmt: skip
+def test_a_nrrd_in_other_units_of_length_is_refused(tmp_path: Path, line: str, read: bool) -> None:
+    path = tmp_path / "a.nrrd"
+    head = "NRRD0004\ntype: uint8\ndimension: 3\n"
+    place = f"spacings: 1 1 1\n{line}\n"
+    if line.startswith("space"):
+        place = f"space: LPS\n{line}\nspace directions: (1,0,0) (0,1,0) (0,0,1)\nspace origin: (0,0,0)\n"
+    path.write_bytes(f"{head}sizes: 2 3 4\n{place}encoding: raw\n\n".encode() + bytes(24))
+    for reader in (read_volume, read_grid):
+        if read:
+            reader(path)
+        else:
+            with pytest.raises(InputError, match=r"units: .* but mm are read; export"):
+                reader(path)
+
+
 def test_a_packed_nrrd_of_several_members_is_whole(tmp_path: Path) -> None:
     raw = np.arange(24, dtype=np.int16).tobytes()
     head = b"NRRD0004\ntype: int16\ndimension: 3\nsizes: 2 3 4\nendian: little\nencoding: gzip\n\n"

@@ -869,3 +869,51 @@ def test_one_class_that_is_1_here_and_255_there_is_one(tmp_path: Path, one: int,
     found = import_data(tmp_path, "folders")
     assert found.labels == wanted
     assert any("1 and others 255" in note for note in found.notes) == (one == 255)
+
+
+def test_labels_of_other_names_are_refused(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        image(tmp_path / "images" / f"{name}.nii.gz")
+        label(tmp_path / "labels" / f"truth_{name}.nii.gz", 1)
+    with pytest.raises(InputError, match=r"images a, b, labels truth_a, truth_b; rename the labels"):
+        import_folder(tmp_path, tmp_path / "work")
+    assert not (tmp_path / "work").exists()
+
+
+def test_folders_of_patients_are_not_taken_for_channels(tmp_path: Path) -> None:
+    for name in ("p1", "p2"):
+        for channel in ("t1", "t2"):
+            image(tmp_path / "images" / name / f"{channel}.nii.gz")
+        label(tmp_path / "labels" / f"{name}.nii.gz", 1)
+    with pytest.raises(InputError, match=r"images t1, t2, labels p1, p2\. The folders among the images were taken"):
+        import_folder(tmp_path, tmp_path / "work")
+
+
+@pytest.mark.parametrize(("images", "own"), [("imagesTr", "labelsTr"), ("images", "labels")])
+def test_images_have_the_labels_of_their_convention(tmp_path: Path, images: str, own: str) -> None:
+    image(tmp_path / images / "a.nii.gz")
+    for folder in ("labels", "labelsTr"):
+        label(tmp_path / folder / "a.nii.gz", 1)
+    data = import_data(tmp_path, "folders")
+    assert [c.label and c.label.parent.name for c in data.cases] == [own]
+    assert any("were not imported" in note for note in data.notes)
+
+
+def test_files_that_dataset_json_does_not_list_are_told(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        image(tmp_path / "imagesTr" / f"{name}.nii.gz")
+        label(tmp_path / "labelsTr" / f"{name}.nii.gz", 1)
+    listed = [{"image": f"./imagesTr/{n}.nii.gz", "label": f"./labelsTr/{n}.nii.gz"} for n in ("a", "b")]
+    described = {"modality": {"0": "MRI"}, "labels": {"0": "background", "1": "x"}, "training": listed}
+    (tmp_path / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
+    told = "2 files that dataset.json does not list were left out: imagesTr/c.nii.gz, labelsTr/c.nii.gz."
+    assert told in import_data(tmp_path, "decathlon").notes
+
+
+def test_arrays_packed_files_and_dicom_without_an_ending_are_told(tmp_path: Path) -> None:
+    image(tmp_path / "images" / "a.nii.gz")
+    for name in ("b.npy", "c.nii.bz2", "readme", "notes.txt"):
+        (tmp_path / "images" / name).write_bytes(b"x" * 200)
+    (tmp_path / "images" / "IM0001").write_bytes(bytes(128) + b"DICM" + bytes(20))
+    told = "3 files of kinds that are not read here were left out (images/IM0001, images/b.npy, images/c.nii.bz2)"
+    assert any(note.startswith(told) for note in import_data(tmp_path, "folders").notes)

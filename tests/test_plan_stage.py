@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -13,7 +14,9 @@ from typer.testing import CliRunner
 
 from neoseg.cli.app import app
 from neoseg.config import load_config
+from neoseg.data.cases import read_cases, write_cases
 from neoseg.errors import ConfigError, InputError
+from neoseg.pipeline.check import check
 from neoseg.pipeline.import_data import import_folder
 from neoseg.pipeline.plan import compared, plan, plan_key
 from neoseg.pipeline.session import Session, open_session
@@ -143,3 +146,40 @@ def test_explain_prints_numbers_rule_and_value_of_each_decision(workspace: Path)
     assert [r["what"] for r in tree["reasons"]] == [r.what for r in made.reasons]
     assert len(tree["comparison"]) == 4
     assert "comparison" not in json.loads(CliRunner().invoke(app, [*call, "--json"]).stdout)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("plan.patch=[32, 32]", "plan.patch: 2 numbers were given, but the images have 3 axes"),
+        ("plan.spacing_mm=[1.0, 1.0]", "plan.spacing_mm: 2 numbers"),
+        ("prepare.normalise.imge.rule='case'", "prepare.normalise.imge: this is not a channel (did you mean 'image'?)"),
+        ("network.spatial_dims=2", "network.spatial_dims = 2, but the images have 3 axes"),
+    ],
+)
+def test_settings_that_do_not_suit_the_images_are_told_by_the_check_too(
+    workspace: Path, change: str, told: str
+) -> None:
+    assert not [p for p in check(session(workspace)) if p.severity == "error"]
+    found = [p for p in check(session(workspace, change)) if p.severity == "error"]
+    assert len(found) == 1 and told in found[0].told
+    with pytest.raises(ConfigError) as raised:
+        plan(session(workspace, change))
+    assert str(raised.value) in found[0].told
+
+
+@pytest.mark.parametrize(
+    ("units", "rule"),
+    [
+        (["s"] * 6, "dataset"),
+        (["s", "", "s", "s", "", "s"], "dataset"),
+        (["a.u."] * 6, "case"),
+        (["Arbitrary units"] * 6, "case"),
+        (["", "s", "ms", "s", "s", "s"], "case"),
+    ],
+)
+def test_a_channel_is_physical_when_its_images_share_a_unit(workspace: Path, units: list[str], rule: str) -> None:
+    cases = read_cases(workspace / "cases.csv")
+    told = [replace(c, units={"image": unit} if unit else {}) for c, unit in zip(cases, units, strict=True)]
+    write_cases(told, workspace / "cases.csv")
+    assert plan(session(workspace)).rules == {"image": rule}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from .atlas.configs import AtlasConfig
 from .augment.configs import AugmentConfig
+from .config_problems import first_problem
 from .data.folds import FoldsConfig
 from .errors import ConfigError, InputError, nearest
 from .inference.configs import PostprocessSearch, WindowConfig
@@ -113,6 +114,13 @@ class RunConfig(BaseModel, frozen=True, extra="forbid"):
     postprocess: PostprocessSearch = PostprocessSearch()
     rules: tuple[RuleConfig, ...] = ()
     evaluate: EvaluateConfig = EvaluateConfig()
+
+    @model_validator(mode="after")
+    def _channels_are_named_once(self) -> RunConfig:
+        given = self.channels
+        if given is not None and (not given or len(set(given)) < len(given)):
+            raise ValueError(f"channels = {list(given)}: name at least one channel, and each once, or leave it out")
+        return self
 
     @model_validator(mode="after")
     def _rules_have_names_of_their_own(self) -> RunConfig:
@@ -268,7 +276,7 @@ def config_from(tree: Mapping[str, Any], source: str, *, remedy: str | None = No
         config = RunConfig.model_validate(tree)
         _ = config.targets
     except ValidationError as error:
-        problem, correction = _first_problem(error)
+        problem, correction = first_problem(error, RunConfig)
         raise ConfigError(f"{source}: {problem}; {remedy or correction}.") from error
     except ConfigError as error:
         raise ConfigError(f"{source}: {error}") from error
@@ -289,7 +297,7 @@ def load_resolved(path: Path, *, remedy: str = "restore the file") -> RunConfig:
         config = RunConfig.model_validate_json(path.read_text(encoding="utf-8"))
         _ = config.targets
     except (OSError, UnicodeDecodeError, ValidationError, ConfigError) as error:
-        reason = _first_problem(error)[0] if isinstance(error, ValidationError) else str(error).rstrip(".")
+        reason = first_problem(error, RunConfig)[0] if isinstance(error, ValidationError) else str(error).rstrip(".")
         raise ConfigError(
             f"{path}: this is not the configuration of a run of this version: {reason}; {remedy}."
         ) from error
@@ -370,80 +378,3 @@ def _set_length(tree: dict[str, Any], length: Mapping[str, Any], changes: Sequen
         if field == "time_budget_s":
             training.pop("steps", None)
         training[field] = value
-
-
-LONGEST = 200
-"""Characters of a wrong value that are shown."""
-
-
-def _first_problem(error: ValidationError) -> tuple[str, str]:
-    """Return what is wrong, and what to do about it in a file that the user writes."""
-    # A misspelt key is often the cause of a missing one, so it is told first.
-    first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-    parts, models = _follow([str(part) for part in first["loc"]])
-    key = ".".join(parts)
-    match first["type"]:
-        case "extra_forbidden":
-            fields = [field for model in models for field in model.model_fields]
-            if home := _home_of(parts):
-                return f"the key {key!r} is not known: {parts[-1]} belongs {home}", "move it there"
-            return f"the key {key!r} is not known{nearest(parts[-1], fields)}", "correct or remove it"
-        case "missing":
-            return f"the key {key!r} is missing", "add it"
-        case "union_tag_not_found":
-            return f"the key '{key}.kind' is missing{nearest('', map(_kind, models))}", "add it"
-        case "union_tag_invalid":
-            tag = str(first["ctx"]["tag"])
-            return f"{key}.kind = {tag!r} is not known{nearest(tag, map(_kind, models))}", "correct it"
-        case "model_type" | "model_attributes_type" | "dict_type":
-            kind = ", whose key 'kind' names one of several" if any(map(_kind, models)) else ""
-            table = f"[[{'.'.join(parts[:-1])}]]" if parts[-1].isdigit() else f"[{key}]"
-            return f"{key} = {first['input']!r}: a table is wanted here, {table}{kind}", "write one"
-        case "tuple_type" | "list_type" if isinstance(first["input"], Mapping):
-            return f"{key}: a list of tables is wanted, and this is one table", f"write [[{key}]] in place of [{key}]"
-        case "tuple_type" | "list_type":
-            return f"{key} = {first['input']!r}: a list is wanted here", f"write {key} = [...]"
-    message = first["msg"].removeprefix("Value error, ")
-    given = repr(first["input"])
-    shown = f"{key} = {given if len(given) <= LONGEST else given[:LONGEST] + ' ...'}: " if key else ""
-    return f"{shown}{message[:1].lower()}{message[1:]}", "correct it"
-
-
-def _home_of(parts: Sequence[str]) -> str:
-    """Return where in the file a key stands that was written below another table; "" where that is not sure."""
-    if len(parts) > 1 and parts[-1] in RunConfig.model_fields and not _follow(parts[-1:])[1]:
-        return "above the first [table]"
-    tables = [
-        name for name in RunConfig.model_fields if any(parts[-1] in model.model_fields for model in _follow([name])[1])
-    ]
-    return f"below [{tables[0]}]" if len(tables) == 1 and tables[0] != parts[0] else ""
-
-
-def _follow(parts: Iterable[str]) -> tuple[list[str], list[type[BaseModel]]]:
-    """Return the keys on a path of pydantic, and the tables that its end may be a key of or stand for.
-
-    Where a table is one of several kinds, pydantic puts the kind into the path; it is no key and is left out.
-    """
-    keys: list[str] = []
-    models: list[type[BaseModel]] = [RunConfig]
-    for part in parts:
-        if len(models) > 1 and (chosen := [model for model in models if _kind(model) == part]):
-            models = chosen
-            continue
-        keys.append(part)
-        annotations = [model.model_fields[part].annotation for model in models if part in model.model_fields]
-        if annotations:  # else the place in a list, a name of the user's, or an unknown key
-            models = [model for annotation in annotations for model in _models_in(annotation)]
-    return keys, models
-
-
-def _kind(model: type[BaseModel]) -> str:
-    """Return the kind of a table that is one of several, or nothing."""
-    field = model.model_fields.get("kind")
-    return "" if field is None else str(field.default)
-
-
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for inner in getattr(annotation, "__args__", ()) for model in _models_in(inner)]

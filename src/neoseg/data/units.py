@@ -6,7 +6,7 @@ import re
 
 from ..errors import InputError
 
-__all__ = ["MICRO", "UNITS_OF_ADC", "adc_unit", "channel_kind", "factor_to_micro"]
+__all__ = ["MICRO", "UNITS_OF_ADC", "adc_unit", "channel_kind", "factor_to_micro", "is_physical"]
 
 MICRO = "1e-6 mm2/s"
 """The unit that neoseg works in."""
@@ -45,6 +45,15 @@ def factor_to_micro(unit: str) -> float:
             "cases.csv."
         )
     return _FACTORS[unit]
+
+
+_NO_UNITS = {"", "-", "1", "au", "arb", "arbitrary", "arbitrary units", "none", "n/a", "na", "unknown", "unitless"}
+
+
+def is_physical(unit: str) -> bool:
+    """Tell whether a unit makes the numbers of images comparable: not where it says that they have none ("a.u.")."""
+    plain = unit.strip().lower().replace(".", "")
+    return plain.removesuffix(" units") not in _NO_UNITS and plain not in _NO_UNITS
 
 
 _ADC = re.compile(r"(?<![a-z])(?P<z>z?)adc|adc(?![a-z])")

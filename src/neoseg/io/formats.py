@@ -162,7 +162,16 @@ def read_label(path: Path) -> Volume:
     Raises:
         InputError, GeometryError: as :func:`read_volume`.
     """
-    return _reading(path, lambda chosen: chosen.read_label(path) if chosen.read_label else chosen.read(path, None))
+    return _reading(path, lambda chosen: chosen.read_label(path) if chosen.read_label else _one_volume(chosen, path))
+
+
+def _one_volume(chosen: FileFormat, path: Path) -> Volume:
+    if (count := chosen.volumes_in(path)) > 1:
+        raise InputError(
+            f"{path}: the label holds {count} volumes, but each voxel has to hold the one number of its class; merge "
+            "them into a single volume, with a number of its own for each class."
+        )
+    return chosen.read(path, None)
 
 
 def read_grid(path: Path | str) -> Grid:

@@ -47,6 +47,7 @@ def read_grid_mha(path: Path) -> Grid:
 
 def read_grid_nrrd(path: Path) -> Grid:
     """Read the geometry of a NRRD file from its header."""
+    nrrd.check_units(path)
     return _read_grid(path, "nrrd")
 
 

@@ -6,6 +6,7 @@ Source of the format: https://teem.sourceforge.net/nrrd/format.html.
 from __future__ import annotations
 
 import math
+import re
 from itertools import islice
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from ..errors import InputError
 from .detached import detached_files
 from .promise import MOST_VOXELS, require_bytes, require_room, require_unpackable
 
-__all__ = ["check_voxels"]
+__all__ = ["check_units", "check_voxels"]
 
 _BYTES = {
     "signed char": 1, "int8": 1, "int8_t": 1, "uchar": 1, "unsigned char": 1, "uint8": 1, "uint8_t": 1,
@@ -24,9 +25,25 @@ _BYTES = {
     "int64": 8, "int64_t": 8, "ulonglong": 8, "unsigned long long": 8, "unsigned long long int": 8, "uint64": 8,
     "uint64_t": 8, "float": 4, "double": 8,
 }  # fmt: skip
+_OTHER_LENGTHS = re.compile(
+    r'"\s*(um|\u00b5m|\u03bcm|nm|cm|dm|m|km|in|ft|microns?|inch(es)?|(micro|nano|centi)?met(er|re)s?)\s*"',
+    re.IGNORECASE,
+)
 _DEFLATED = ("gz", "gzip")
 _TEXT = ("txt", "text", "ascii")
 _MOST_LINES = 10_000
+
+
+def check_units(path: Path) -> None:
+    """Look whether the axes have a unit of length that ITK leaves out.
+
+    Raises:
+        InputError: one has another than mm.
+    """
+    fields, _ = _fields(path)
+    for key in ("space units", "units"):
+        if found := _OTHER_LENGTHS.search(fields.get(key, "")):
+            raise InputError(f"{path}: the header has {key}: {found.group()}, but mm are read; export the image again.")
 
 
 def check_voxels(path: Path) -> None:
@@ -37,6 +54,7 @@ def check_voxels(path: Path) -> None:
             fewer bytes than promised; or a detached voxel file is not there.
         MachineError: the image is larger than the memory that is left.
     """
+    check_units(path)
     fields, end = _fields(path)
     lacking = [key for key in ("dimension", "type", "encoding", "sizes") if key not in fields]
     if lacking:
@@ -79,7 +97,7 @@ def _fields(path: Path) -> tuple[dict[str, str], int]:
         if not begins.startswith(b"NRRD"):
             raise InputError(f"{path}: this is not a NRRD file (it begins with {begins[:12]!r}); export it again.")
         for line in islice(iter(lambda: stream.readline(4096), b""), _MOST_LINES):
-            text = line.decode("latin-1").strip()
+            text = line.decode("utf-8", errors="replace").strip()
             if not text:
                 break
             key, colon, value = text.partition(":")

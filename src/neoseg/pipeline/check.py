@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from ..data.checks import Problem, run_checks
 from ..data.checks.problem import error, warning
 from ..data.folds import Fold, read_folds, too_few_subjects
-from ..errors import InputError
+from ..errors import GeometryError, InputError
+from ..io import read_grid
 from ..prepare.configs import ZADC, channels_read
 from .plan import has_folds
 from .session import Session
+from .suited import unsuited
 
 __all__ = ["check", "require_clean"]
 
@@ -21,7 +23,8 @@ def check(session: Session) -> list[Problem]:
     found = run_checks(
         session.cases, session.labels, _needed(session), session.progress, folds=folds, read=session.read_of
     )
-    own = [*faults, *([] if folds or faults else _few_subjects(session)), *_idle_template(session)]
+    few = [] if folds or faults else _few_subjects(session)
+    own = [*faults, *few, *_settings(session), *_idle_template(session)]
     return sorted([*found, *own], key=lambda p: p.severity)
 
 
@@ -44,6 +47,19 @@ def _needed(session: Session) -> list[str]:
     always = channels_read(session.config.prepare, session.channels, makes_zmap=False)
     # where some bring a Z map, ADC is needed of the others only, and preparation says of whom
     return [c for c in brought if c in always or ZADC not in brought]
+
+
+def _settings(session: Session) -> list[Problem]:
+    """Report settings that the plan would refuse for images of as many axes as the first that can be read."""
+    for case in session.used:
+        if not set(session.read_of(case)) & set(case.images):
+            continue
+        try:
+            axes = read_grid(session.grid_image(case)).ndim
+        except (InputError, GeometryError):  # the checks name it
+            continue
+        return [error("", None, str(problem)) for problem in unsuited(session, axes)]
+    return []
 
 
 def _few_subjects(session: Session) -> list[Problem]:

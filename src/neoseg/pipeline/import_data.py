@@ -18,6 +18,7 @@ from ..data.layouts import guess_layout, import_data
 from ..data.layouts.imported import ImportedData, ImportOptions
 from ..data.layouts.left_out import MERGED_MASKS
 from ..data.layouts.planar_folders import MERGED
+from ..data.layouts.registry import require_pairs
 from ..errors import ConfigError, GeometryError, InputError
 from ..io import read_label, write_volume
 from ..labels import LabelSet
@@ -70,7 +71,8 @@ def import_folder(
         options: what the masks mean, and how names tell the subject.
 
     Raises:
-        InputError: no layout fits, the folder holds no case, or the files are there already.
+        InputError: no layout fits, the folder holds no case, no label bears the name of an image, or the files are
+            there already.
         GeometryError: masks that are to be merged differ in size.
         ConfigError: there is no layout or recipe of that name, or the classes of the data cannot be declared.
     """
@@ -80,6 +82,7 @@ def import_folder(
     data = import_data(root, name, options)
     if not data.cases:
         raise InputError(f"{root}: the layout {name!r} found no image there; check the folder.")
+    require_pairs(root, data)
     cases, config = workspace / "cases.csv", workspace / "neoseg.toml"
     written = [cases, config, *([workspace / MERGED_MASKS] if data.merged else [])]
     there = [str(p) for p in written if p.exists()]

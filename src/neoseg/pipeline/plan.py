@@ -12,18 +12,18 @@ from ..atomic import read_json
 from ..cluster.local import Outcome, run_each
 from ..data.folds import make_folds, write_folds
 from ..data.store import digest
-from ..errors import ConfigError, InputError, nearest
+from ..errors import ConfigError, InputError
 from ..plan.budget import StepSettings
 from ..plan.comparison import compared_with_nnunet
 from ..plan.fingerprint import FORMAT, CaseFacts, Fingerprint, case_facts, read_fingerprint, write_fingerprint
 from ..plan.plan import Plan, PlanConfig, Reason, make_plan, read_plan, write_plan
 from ..plan.scales import PatchScales
 from ..plan.topology import target_spacing
-from ..prepare.configs import PrepareConfig
 from ..prepare.standardise import Template
 from .devices import resolved_device
 from .prepare import template_of
 from .session import Session
+from .suited import unsuited
 
 __all__ = ["compared", "is_planned", "plan", "plan_key", "planned_with"]
 
@@ -59,12 +59,8 @@ def plan(session: Session) -> Plan:
     keys = _keys(session)
     fingerprint = _fingerprint(session, keys.data)
     facts = list(fingerprint.cases)
-    _require_volumes(config.prepare, facts)
-    config.window.require_axes(len(facts[0].spacing_mm))
-    config.augment.require_axes(len(facts[0].spacing_mm))
-    for name in config.prepare.normalise:
-        if name not in session.channels:
-            raise ConfigError(f"prepare.normalise.{name}: this is not a channel{nearest(name, session.channels)}.")
+    for problem in unsuited(session, len(facts[0].spacing_mm)):
+        raise problem
     if not _has_key(session, keys.folds):
         burden = dict.fromkeys(fingerprint.failed, 0.0) | {f.case: f.burden for f in facts}
         subjects = {c.case: c.subject for c in session.trainable}
@@ -213,23 +209,6 @@ def _as_in_template(facts: Sequence[CaseFacts], template: Template, config: Plan
     spacing = config.spacing_mm or target_spacing([f.spacing_mm for f in facts], [f.foreground_shape for f in facts])
     shape = template.grid(spacing).shape
     return [f.model_copy(update={"spacing_mm": spacing, "shape": shape, "foreground_shape": shape}) for f in facts]
-
-
-def _require_volumes(prepare: PrepareConfig, facts: Sequence[CaseFacts]) -> None:
-    """Refuse preparation steps that are for volumes where the images are planes.
-
-    Raises:
-        ConfigError: naming the step.
-    """
-    plane = next((f for f in facts if len(f.spacing_mm) == 2), None)
-    steps = {
-        "prepare.bias_field": prepare.bias_field is not None,
-        "prepare.zmap": prepare.zmap is not None,
-        'prepare.space = "template"': prepare.space == "template",
-    }
-    for step, wanted in steps.items():
-        if plane is not None and wanted:
-            raise ConfigError(f"{step}: this step is for volumes, but case {plane.case} is a 2-D image; remove it.")
 
 
 def _batch(session: Session) -> int | None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Literal
 
 from pydantic import BaseModel, Field, model_validator
 
-from ..data.units import channel_kind
+from ..data.units import channel_kind, is_physical
 
-__all__ = ["ChannelStatistics", "NormaliseConfig", "Rule", "default_rule"]
+__all__ = ["ChannelStatistics", "NormaliseConfig", "Rule", "common_unit", "default_rule"]
 
 Rule = Literal["auto", "case", "dataset", "ct", "percentile", "range", "none"]
 
@@ -63,9 +64,15 @@ class ChannelStatistics(BaseModel, frozen=True, extra="forbid", allow_inf_nan=Fa
         return self
 
 
+def common_unit(units: Collection[str]) -> str:
+    """Return the unit that the images of a channel share, "" where none is known or they have several."""
+    known = {unit for unit in units if is_physical(unit)}
+    return known.pop() if len(known) == 1 else ""
+
+
 def default_rule(channel: str, unit: str) -> Rule:
     """Return the rule that "auto" stands for, told from the channel's name and the unit of its images."""
     if channel_kind(channel) == "ct" or unit.strip().upper() == "HU":
         return "ct"
-    physical = channel.lower() in ("adc", "zadc") or unit not in ("", "a.u.")
+    physical = channel.lower() in ("adc", "zadc") or is_physical(unit)
     return "dataset" if physical else "case"

@@ -17,11 +17,11 @@ from ..networks.configs import NETWORKS, NetworkBase, NetworkConfig, check_lowes
 from .budget import FEWEST_STEPS, Demand, Fitted, PlanConfig, StepSettings, fit
 from .candidates import PLANNERS, Decided, Voxels
 from .fingerprint import CaseFacts, pooled_labelled, pooled_statistics
-from .intensity import ChannelStatistics, NormaliseConfig, Rule, default_rule
+from .intensity import ChannelStatistics, NormaliseConfig, Rule, common_unit, default_rule
 from .reason import Reason, as_text
 from .topology import LARGEST_IF, median_shape, resampled_shapes, target_spacing
 
-__all__ = ["Plan", "PlanConfig", "Reason", "make_plan", "read_plan", "write_plan"]
+__all__ = ["Plan", "PlanConfig", "Reason", "make_plan", "read_plan", "require_axes", "with_axes", "write_plan"]
 
 
 class Plan(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
@@ -111,7 +111,7 @@ def make_plan(
 
     spacings, shapes = [f.spacing_mm for f in facts], [f.foreground_shape for f in facts]
     axes = _axes_of(facts)
-    network = _of_axes(network, axes)
+    network = with_axes(network, axes)
     spacing = _spacing(facts, config, decided)
     typical = median_shape(spacings, shapes, spacing)
     largest = tuple(int(n) for n in resampled_shapes(spacings, shapes, spacing).max(axis=0))
@@ -120,7 +120,7 @@ def make_plan(
         raise InputError(told)
     given = frozenset(name for name in network.model_fields_set if getattr(network, name) is not None)
     if config.patch is not None:
-        _axes("plan.patch", config.patch, axes)
+        require_axes("plan.patch", config.patch, axes)
     demand = Demand(Voxels(spacing, typical, facts[0].unit), largest, given, len(channels), step)
     fitted = fit(network, demand, config)
     # What follows from the voxels is decided with the patch, and told before it.
@@ -177,7 +177,7 @@ def _spacing(facts: Sequence[CaseFacts], config: PlanConfig, decided: Decided) -
     lines = [f"{as_text(tuple(float(v) for v in row))}" for row in (np.median(table, 0), table.min(0), table.max(0))]
     numbers = f"{len(facts)} training cases, {facts[0].unit}: median {lines[0]}, finest {lines[1]}, coarsest {lines[2]}"
     if config.spacing_mm is not None:
-        spacing = _axes("plan.spacing_mm", config.spacing_mm, len(spacings[0]))
+        spacing = require_axes("plan.spacing_mm", config.spacing_mm, len(spacings[0]))
         decided("spacing", spacing, "given as plan.spacing_mm", numbers)
         return spacing
     spacing = target_spacing(spacings, shapes)
@@ -254,7 +254,7 @@ def _normalisation(
     for channel in channels:
         seen = [f.channels[channel] for f in facts if channel in f.channels]
         rule = normalise.get(channel, NormaliseConfig()).rule
-        asked, unit = rule, seen[0].unit if seen else ""
+        asked, unit = rule, common_unit({f.unit for f in seen})
         if rule == "auto":
             # A Z map is standardised by definition: mean 0 and sd 1 in healthy tissue.
             made = channel.lower() == "zadc"
@@ -295,8 +295,12 @@ def _statistics(facts: Sequence[CaseFacts], channel: str, rule: Rule) -> Channel
     return ChannelStatistics(mean=mean, sd=sd, low=low, high=high)
 
 
-def _of_axes(network: NetworkBase, axes: int) -> NetworkBase:
-    """Return the network for images of so many axes, which it follows unless the user set it."""
+def with_axes(network: NetworkBase, axes: int) -> NetworkBase:
+    """Return the network for images of so many axes, which it follows unless the user set it.
+
+    Raises:
+        ConfigError: the user set it otherwise, or a field is not one of such a network.
+    """
     if network.spatial_dims == axes:
         return network
     if "spatial_dims" in network.model_fields_set:
@@ -326,7 +330,12 @@ def _axes_of(facts: Sequence[CaseFacts]) -> int:
     return len(first.spacing_mm)
 
 
-def _axes(key: str, value: tuple[Any, ...], axes: int) -> tuple[Any, ...]:
+def require_axes(key: str, value: tuple[Any, ...], axes: int) -> tuple[Any, ...]:
+    """Return a value that has one number for each axis.
+
+    Raises:
+        ConfigError: it has more or fewer.
+    """
     if len(value) != axes:
         raise ConfigError(f"{key}: {len(value)} numbers were given, but the images have {axes} axes.")
     return value

@@ -33,7 +33,7 @@ class FileFacts:
         error: why it could not be read, or "".
         grid: where its voxels lie; None when it could not be read.
         dtype: number type after reading.
-        nan, infinite: number of such voxels.
+        nan, infinite: number of such voxels; a number that float32 cannot hold is infinite for an image.
         minimum, maximum: over the finite voxels; NaN when there are none.
         level, upper: median and 90th percentile in the middle of the head without its background, which say the same
             of a skull-stripped scan and of an unstripped one; NaN for a label and for an image without content.
@@ -133,7 +133,7 @@ def _facts(path: Path, index: int | None, *, label: bool) -> FileFacts:
         grid=volume.grid,
         dtype=str(array.dtype),
         nan=int(np.isnan(array).sum()),
-        infinite=int(np.isinf(array).sum()),
+        infinite=_infinite(array, label=label),
         minimum=float(finite.min()) if finite.size else float("nan"),
         maximum=float(finite.max()) if finite.size else float("nan"),
         level=level,
@@ -142,6 +142,13 @@ def _facts(path: Path, index: int | None, *, label: bool) -> FileFacts:
         values=tuple(float(v) for v in np.unique(array)[:_MOST_VALUES]) if label else (),
         digest=_digest(array),
     )
+
+
+def _infinite(array: NDArray[Any], *, label: bool) -> int:
+    if not label:
+        with np.errstate(over="ignore"):
+            array = array.astype(np.float32, copy=False)
+    return int(np.isinf(array).sum())
 
 
 def _digest(array: NDArray[Any]) -> str:

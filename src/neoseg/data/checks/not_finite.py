@@ -14,6 +14,9 @@ def not_finite(data: DataFacts) -> list[Problem]:
     for facts in data.cases:
         for file in facts.images.values():
             if file.nan or file.infinite:
-                sentence = f"{file.nan} voxels are NaN and {file.infinite} are infinite; set them to a number first."
+                sentence = (
+                    f"{file.nan} voxels are NaN and {file.infinite} are infinite or beyond 3.4e38; set them to a "
+                    "number first."
+                )
                 found.append(error(facts.case.case, file.path, sentence))
     return found

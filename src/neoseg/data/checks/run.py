@@ -28,10 +28,12 @@ from .missing_labels import missing_labels
 from .not_finite import not_finite
 from .orientation import orientation
 from .problem import Problem
+from .shared_files import shared_files
 from .single_slices import single_slices
 from .site_shift import site_shift
 from .sizes import sizes
 from .split_subjects import split_subjects
+from .units import units
 from .unreadable_files import unreadable_files
 
 __all__ = ["CHECKS", "Check", "run_checks"]
@@ -62,8 +64,10 @@ CHECKS: tuple[Check, ...] = (
     Check("label_values", label_values),
     Check("empty_labels", empty_labels),
     Check("duplicate_content", duplicate_content),
+    Check("shared_files", shared_files),
     Check("split_subjects", split_subjects),
     Check("adc_units", adc_units),
+    Check("units", units),
     Check("orientation", orientation),
     Check("background", background),
     Check("brain_masks", brain_masks),

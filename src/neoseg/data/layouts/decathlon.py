@@ -6,6 +6,7 @@ Source of the format: Antonelli et al. 2022, doi 10.1038/s41467-022-30695-9, and
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from ...io import strip_ending, volumes_in
 from ..cases import Case
 from ..units import channel_kind
 from .dataset_json import channel_names, declared, read_dataset_json
+from .files import describe_some, volumes_of
 from .imported import ImportedData
 
 __all__ = ["LOOKS_FOR", "decathlon", "matches"]
@@ -62,11 +64,23 @@ def decathlon(root: Path) -> ImportedData:
             f"Test images without a label ({len(test) - len(labelled)}) were left out; "
             "predict them with `neoseg predict`."
         )
+    notes += _not_listed(root, [*training, *test])
     return ImportedData(
         cases=sorted(cases, key=lambda case: case.case),
         labels=labels,
         channels={name: channel_kind(name) for name in modalities},
         notes=notes,
+    )
+
+
+def _not_listed(root: Path, entries: Iterable[Any]) -> list[str]:
+    """Return the note about images and labels that lie beside those of dataset.json and are not in it."""
+    names = [entry.values() if isinstance(entry, dict) else [entry] for entry in entries]
+    listed = {Path(os.path.abspath(root / name)) for group in names for name in group if isinstance(name, str)}
+    beside = [file for folder in sorted({f.parent for f in listed}) if folder.is_dir() for file in volumes_of(folder)]
+    shown = [str(file.relative_to(os.path.abspath(root))) for file in beside if file not in listed]
+    return (
+        [f"{len(shown)} files that dataset.json does not list were left out: {describe_some(shown)}."] if shown else []
     )
 
 

@@ -20,6 +20,7 @@ __all__ = [
     "refuse_unclear",
     "require_text",
     "scan_labels",
+    "volumes_of",
 ]
 
 FEW = 16
@@ -56,6 +57,15 @@ def images_in(folder: Path, *, deep: bool = False, planar: bool = False) -> dict
             raise InputError(f"{file}: the file {found[stem]} has the same name; keep one of the two.")
         found[stem] = file
     return found
+
+
+def volumes_of(folder: Path) -> list[Path]:
+    """Return the volumes that lie directly in a folder, sorted; hidden files are left out."""
+    return [
+        file
+        for file in sorted(folder.iterdir())
+        if stem_of(file.name) is not None and not file.name.startswith(".") and file.is_file() and not is_planar(file)
+    ]
 
 
 def require_text(file: Path) -> None:

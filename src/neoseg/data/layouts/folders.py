@@ -56,7 +56,8 @@ def folders(root: Path, options: ImportOptions | None = None) -> ImportedData:
     used: list[Path] = []
     others: list[Path] = []
     for split in ("train", "test"):
-        images, labels = find_folder(root, _IMAGES[split]), find_folder(root, _LABELS[split])
+        images = find_folder(root, _IMAGES[split])
+        labels = find_folder(root, _labels_beside(images, split))
         used += [folder for folder in (images, labels) if folder is not None]
         others += _of_other_kinds(images, labels)
         if images is not None and split == "test" and labels is None:
@@ -86,6 +87,12 @@ def folders(root: Path, options: ImportOptions | None = None) -> ImportedData:
         instances=masks == "instances",
         regions=meaning.regions,
     )
+
+
+def _labels_beside(images: Path | None, split: str) -> list[str]:
+    """Return the names that a folder of labels may have, those of the images' convention first."""
+    ending = "tr" if images is not None and images.name.lower().endswith("tr") else ""
+    return sorted(_LABELS[split], key=lambda name: name.lower().endswith("tr") != bool(ending))
 
 
 def _of_other_kinds(images: Path | None, labels: Path | None) -> list[Path]:

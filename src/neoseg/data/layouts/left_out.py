@@ -10,8 +10,13 @@ from .files import describe_some
 
 __all__ = ["MERGED_MASKS", "convert_to", "files_of_other_kinds", "told_left_out", "unused_folders"]
 
-_PICTURES = (".gif", ".webp", ".jp2", ".heic", ".svs")
-_VOLUMES = (".hdr", ".img", ".dcm", ".mgz")
+_PICTURES = (".gif", ".webp", ".avif", ".jp2", ".heic", ".svs", ".ndpi", ".czi", ".nd2", ".lif", ".psd", ".ppm", ".pgm")
+_VOLUMES = (".hdr", ".img", ".dcm", ".dicom", ".ima", ".mgz", ".mgh", ".mnc", ".par", ".gipl", ".vtk", ".vti")
+_ARRAYS = (".npy", ".npz", ".h5", ".hdf5", ".mat")
+"""Endings of files that may hold volumes or pictures."""
+_PACKED = (".nii.bz2", ".nii.xz", ".nii.zst")
+_DICOM = (128, b"DICM")
+"""The mark of DICOM, and how many bytes stand before it."""
 _PAIRED = (".hdr", ".mhd", ".nhdr")
 """Headers whose voxels may lie in an ``.img`` beside them."""
 
@@ -27,12 +32,12 @@ def files_of_other_kinds(folder: Path, *, planar: bool, deep: int = 0) -> list[P
         planar: pictures are wanted; else they are taken for previews of volumes, and left alone.
         deep: how many levels of sub-folders to look into as well.
     """
-    wanted = _PICTURES + _VOLUMES if planar else _VOLUMES
+    wanted = _VOLUMES + _PACKED + _ARRAYS + (_PICTURES if planar else ())
     found = []
     for path in _inside(folder):
         if path.is_dir():
             found += files_of_other_kinds(path, planar=planar, deep=deep - 1) if deep else []
-        elif path.suffix.lower() in wanted and not _is_half(path):
+        elif (path.name.lower().endswith(wanted) and not _is_half(path)) or _is_dicom(path):
             found.append(path)
     return found
 
@@ -48,7 +53,8 @@ def told_left_out(files: Collection[Path], root: Path, to: str = "") -> str:
 
 def convert_to(files: Iterable[Path]) -> str:
     """Return the format that files of other kinds may be converted to."""
-    pictures = {file.suffix.lower() in _PICTURES for file in files}
+    endings = {file.suffix.lower() for file in files}
+    pictures = {ending in _PICTURES for ending in endings} if endings - {*_ARRAYS} else {True, False}
     return " or ".join(name for is_picture, name in ((True, "PNG"), (False, "NIfTI")) if is_picture in pictures)
 
 
@@ -79,6 +85,17 @@ def unused_folders(root: Path, used: Iterable[Path], *, planar: bool) -> list[st
 
 def _is_half(path: Path) -> bool:
     return path.suffix.lower() == ".img" and any(path.with_suffix(ending).exists() for ending in _PAIRED)
+
+
+def _is_dicom(path: Path) -> bool:
+    """Tell whether a file without an ending is DICOM, as scanners and archives write it."""
+    if path.suffix:
+        return False
+    try:
+        with path.open("rb") as stream:
+            return stream.read(_DICOM[0] + len(_DICOM[1])).endswith(_DICOM[1])
+    except OSError:
+        return False
 
 
 def _folders(folder: Path) -> Iterator[Path]:

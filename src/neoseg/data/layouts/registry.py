@@ -13,7 +13,7 @@ from .files import describe_some
 from .imported import ImportedData, ImportOptions
 from .subject_names import several_of_one, subjects_named
 
-__all__ = ["LAYOUTS", "Layout", "import_data", "layout_named", "require_folder"]
+__all__ = ["LAYOUTS", "Layout", "import_data", "layout_named", "require_folder", "require_pairs"]
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,26 @@ def import_data(root: Path, layout: str, options: ImportOptions | None = None) -
         told = several_of_one([case.case for case in data.cases])
         data = replace(data, notes=[*data.notes, *([told] if told else [])])
     return _with_sound_names(data)
+
+
+def require_pairs(root: Path, data: ImportedData) -> None:
+    """Refuse data of which every label lacks its image.
+
+    Raises:
+        InputError: naming some of both.
+    """
+    images = [case.case for case in data.cases if case.images]
+    labels = [case.case for case in data.cases if case.label is not None]
+    alone = [case.case for case in data.cases if case.label is not None and not case.images]
+    if data.merged or not images or not labels or len(alone) < len(labels):
+        return
+    told = f"{root}: no label bears the name of an image: images {describe_some(images)}, labels {describe_some(alone)}"
+    if set(alone) & set(data.channels):
+        raise InputError(
+            f"{told}. The folders among the images were taken for channels, since a folder holds one channel of all "
+            "cases; name the files p1_0000, p1_0001 (case, channel) in one folder, or write a cases.csv."
+        )
+    raise InputError(f"{told}; rename the labels (p1 or p1_seg for the image p1), or write a cases.csv.")
 
 
 def _with_sound_names(data: ImportedData) -> ImportedData:
