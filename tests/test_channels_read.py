@@ -19,8 +19,9 @@ from neoseg.data.store import CaseStore
 from neoseg.errors import ConfigError, InputError, StateError
 from neoseg.io import read_volume
 from neoseg.pipeline.check import check
+from neoseg.pipeline.load_run import load_predictor
 from neoseg.pipeline.manifest import usual_units
-from neoseg.pipeline.new_scans import load_predictor, predict_scans
+from neoseg.pipeline.new_scans import predict_scans
 from neoseg.pipeline.plan import plan
 from neoseg.pipeline.session import open_session
 from neoseg.plan.fingerprint import read_facts

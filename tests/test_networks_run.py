@@ -13,7 +13,8 @@ import pytest
 from neoseg.config import load_config
 from neoseg.networks.configs import NETWORKS
 from neoseg.pipeline.import_data import import_folder
-from neoseg.pipeline.new_scans import load_predictor, predict_scans
+from neoseg.pipeline.load_run import load_predictor
+from neoseg.pipeline.new_scans import predict_scans
 from neoseg.pipeline.run import run
 from neoseg.pipeline.transfer import CLASS_PARTS, IMAGE_PARTS
 from neoseg.plan.plan import read_plan

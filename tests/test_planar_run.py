@@ -24,7 +24,7 @@ from neoseg.inference.ensemble import Ensemble
 from neoseg.inference.memory import MemoryUse
 from neoseg.inference.sliding_window import predict_probabilities
 from neoseg.networks.configs import required_multiple
-from neoseg.pipeline import new_scans, report
+from neoseg.pipeline import load_run, report
 from neoseg.pipeline.import_data import import_folder
 from neoseg.pipeline.new_scans import predict_scans
 from neoseg.pipeline.plan import plan
@@ -333,7 +333,7 @@ def test_a_marked_corner_comes_back_in_the_same_corner(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Through all of reading, windows, restoring and writing; the picture is larger than the patch on one axis."""
-    monkeypatch.setattr(new_scans, "load_networks", lambda *_: [Bright()])
+    monkeypatch.setattr(load_run, "load_networks", lambda *_: [Bright()])
     corners = {"top-right": np.s_[:8, -9:], "bottom-left": np.s_[-8:, :9]}
     for name, corner in corners.items():
         pixels = np.full((25, 61), 40, np.uint8)
@@ -365,7 +365,7 @@ def test_a_picture_without_a_finite_answer_gets_words_and_no_empty_mask(
         pixels[20, 20] = 250
         Image.fromarray(pixels).save(tmp_path / f"{name}.png")
     run_folder = pictures / "work" / "runs" / "default"
-    monkeypatch.setattr(new_scans, "load_networks", lambda *_: [Overflowing()])
+    monkeypatch.setattr(load_run, "load_networks", lambda *_: [Overflowing()])
     good, point = predict_scans(run_folder, tmp_path, tmp_path / "out", device="cpu", progress=Silent())
     assert (good.case, good.error, point.case, point.mask) == ("good", None, "point", None)
     assert "gives an answer that is not finite" in str(point.error) and "extreme values" in str(point.error)

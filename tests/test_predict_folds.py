@@ -11,7 +11,8 @@ import pytest
 from assembled_run import assembled, with_one_fold
 from fault_scene import Done
 from neoseg.errors import ConfigError, StateError
-from neoseg.pipeline.new_scans import UNTUNED, PredictOptions, load_predictor, predict_scans
+from neoseg.pipeline.load_run import UNTUNED, load_predictor
+from neoseg.pipeline.new_scans import PredictOptions, predict_scans
 from neoseg.pipeline.session import Session
 
 Command = Callable[..., Done]

@@ -19,8 +19,9 @@ import pytest
 from assembled_run import SHAPE, assembled, draw_weights, predicted, save, with_one_fold
 from neoseg.atomic import read_json, write_json
 from neoseg.errors import InputError, StateError
-from neoseg.pipeline import new_scans
-from neoseg.pipeline.new_scans import PredictedScan, PredictOptions, load_predictor, predict_scans
+from neoseg.pipeline import load_run
+from neoseg.pipeline.load_run import load_predictor
+from neoseg.pipeline.new_scans import PredictedScan, PredictOptions, predict_scans
 from neoseg.pipeline.session import Session
 from neoseg.progress import Advance
 from neoseg.workspace import Run
@@ -141,7 +142,7 @@ def test_a_finished_prediction_is_reported_without_being_made_again(
     # elsewhere, with the same names and bytes
     shutil.move(place / "in", place / "moved")
     shutil.copytree(place / "run", place / "copied")
-    monkeypatch.setattr(new_scans, "load_networks", None)
+    monkeypatch.setattr(load_run, "load_networks", None)
     heard = Listener()
     second = predict_scans(
         place / "copied",

@@ -19,7 +19,8 @@ from neoseg.io import read_volume
 from neoseg.metrics import dice
 from neoseg.metrics.overlap import count_voxels
 from neoseg.pipeline import ahead
-from neoseg.pipeline.new_scans import PredictOptions, load_predictor, predict_scans
+from neoseg.pipeline.load_run import load_predictor
+from neoseg.pipeline.new_scans import PredictOptions, predict_scans
 from neoseg.progress import Silent
 from neoseg.volume import Volume
 

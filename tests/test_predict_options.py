@@ -17,7 +17,8 @@ from assembled_run import with_one_fold
 from neoseg.errors import ConfigError
 from neoseg.inference.configs import bytes_of
 from neoseg.io import read_volume
-from neoseg.pipeline.new_scans import PredictOptions, load_predictor, predict_scans
+from neoseg.pipeline.load_run import load_predictor
+from neoseg.pipeline.new_scans import PredictOptions, predict_scans
 from neoseg.progress import Silent
 
 pytestmark = pytest.mark.slow

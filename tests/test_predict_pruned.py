@@ -14,7 +14,8 @@ from neoseg.config import load_config
 from neoseg.errors import ConfigError
 from neoseg.io import read_volume
 from neoseg.pipeline.import_data import import_folder
-from neoseg.pipeline.new_scans import PredictOptions, load_predictor, predict_scans
+from neoseg.pipeline.load_run import load_predictor
+from neoseg.pipeline.new_scans import PredictOptions, predict_scans
 from neoseg.pipeline.run import run
 from small_run import called
 

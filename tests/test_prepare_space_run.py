@@ -20,7 +20,8 @@ from neoseg.errors import ConfigError, InputError
 from neoseg.io import read_grid, read_volume, write_volume
 from neoseg.metrics import dice
 from neoseg.metrics.overlap import count_voxels
-from neoseg.pipeline.new_scans import load_predictor, predict_scans
+from neoseg.pipeline.load_run import load_predictor
+from neoseg.pipeline.new_scans import predict_scans
 from neoseg.pipeline.prepared import PreparedCase, transform_arrays
 from neoseg.pipeline.run import run, run_stage
 from neoseg.pipeline.session import open_session

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from .networks.configs import UnetrPPConfig
     from .pipeline.evaluate_folders import evaluate_folders
     from .pipeline.import_data import import_folder
-    from .pipeline.new_scans import PredictedScan, PredictOptions, load_predictor, predict_scans
+    from .pipeline.load_run import load_predictor
+    from .pipeline.new_scans import PredictedScan, PredictOptions, predict_scans
     from .pipeline.run import run
     from .volume import Grid, Volume
 
@@ -80,7 +81,8 @@ _HOMES = {
     ".networks.configs": ("UnetrPPConfig",),
     ".pipeline.evaluate_folders": ("evaluate_folders",),
     ".pipeline.import_data": ("import_folder",),
-    ".pipeline.new_scans": ("PredictOptions", "PredictedScan", "load_predictor", "predict_scans"),
+    ".pipeline.load_run": ("load_predictor",),
+    ".pipeline.new_scans": ("PredictOptions", "PredictedScan", "predict_scans"),
     ".pipeline.run": ("run",),
     ".volume": ("Grid", "Volume"),
 }

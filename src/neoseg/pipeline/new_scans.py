@@ -4,67 +4,41 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import __version__
-from ..atomic import read_json, read_record
+from ..atomic import read_record
 from ..cluster.local import Outcome
 from ..data.cases import Case
 from ..data.headers import orientation_doubt
-from ..data.store import digest, file_digest, files_digest
 from ..errors import InputError, StateError
-from ..inference.ensemble import Ensemble
 from ..inference.memory import MemoryUse
 from ..inference.predictor import Prediction, Predictor, Wanted
 from ..inference.scratch import Scratch
 from ..io import is_planar, mask_ending, write_volume
-from ..methods.choice import Choice
-from ..prepare.atlas import Atlas
-from ..prepare.configs import ZADC, channels_read
-from ..prepare.standardise import Template
 from ..progress import Progress, Silent
 from ..volume import Volume
 from ..workspace import Run
 from .ahead import ReadyScan, ready_scans
-from .devices import resolved_device
 from .disk_space import require_writable
 from .forecast import forecast_new_scans
 from .kept_predictions import KeptPredictions, KeptScan, scan_key
-from .made_with import config_of, plan_of
-from .manifest import channels_of_table, usual_units
-from .networks import FoldNetworks, load_networks, load_pruned, pruned_plan
+from .load_run import COPY, load_run
+from .manifest import channels_of_table
+from .networks import FoldNetworks
 from .out_of_memory import predicting_in_memory
-from .predict import post_config
 from .prediction_memory import scan_uses
-from .run_weights import weights_for_new_scans
 from .scan_files import Stacked, first_numbered, scans_in
 from .scan_masks import with_masks
 from .versions import other_versions
 
 if TYPE_CHECKING:
-    from torch import nn
+    pass
 
-__all__ = ["PredictOptions", "PredictedScan", "load_predictor", "predict_scans"]
-
-
-COPY = "copy it again from where the run was made, or run `neoseg predict` there"
-"""What to do about a damaged file of a run."""
-
-UNTUNED = (
-    "The run has not predicted its own cases, so no post-processing was chosen on them: the mask is as the networks "
-    "give it: at each place the most probable class, or the regions whose probability is at least 0.5."
-)
-"""Said of each result of a run whose training is not finished."""
-
-PRUNED = (
-    "The mask is of the network pruned to level {level} (--prune); the scores of the run, and the post-processing that "
-    "was chosen by them, are of the whole network."
-)
-"""Said of each result of a part of a network."""
+__all__ = ["PredictOptions", "PredictedScan", "predict_scans"]
 
 
 @dataclass(frozen=True)
@@ -120,127 +94,6 @@ class PredictOptions:
     prune: int | None = None
 
 
-def load_predictor(
-    folder: Path | str, device: str = "auto", *, folds: Sequence[int] | None = None, prune: int | None = None
-) -> tuple[Predictor, tuple[str, ...]]:
-    """Load a finished run; the folder may have been copied from another machine.
-
-    Args:
-        folder: of the run.
-        device: see the configuration.
-        folds, prune: see :class:`PredictOptions`.
-
-    Returns:
-        The predictor, and the channels that a scan has to bring (the Z map is made from ADC where the run made it).
-
-    Raises:
-        StateError: the folder is not a finished run, not all of its folds are there, or its post-processing was chosen
-            with other weights.
-        ConfigError: its configuration or plan cannot be read, the device does not exist, or the network cannot be
-            pruned so.
-    """
-    loaded = _load(Path(folder), device, folds, prune)
-    return loaded.predictor, loaded.channels
-
-
-@dataclass(frozen=True, eq=False)
-class _Loaded:
-    """A finished run.
-
-    Attributes:
-        predictor: its networks and steps.
-        channels: those that a scan has to bring.
-        usual: units of the training cases, see :func:`neoseg.pipeline.manifest.usual_units`.
-        made_with: hash of all that a result depends on besides the scan and the maps that are wanted.
-    """
-
-    predictor: Predictor
-    channels: tuple[str, ...]
-    usual: dict[str, str]
-    made_with: str
-
-
-def _load(folder: Path, device: str, folds: Sequence[int] | None, prune: int | None) -> _Loaded:
-    """Load a finished run; see :func:`load_predictor`."""
-    run = Run(folder)
-    if not run.config.is_file() or not run.plan.is_file():
-        raise StateError(f"{folder}: this is not the folder of a finished run; {run.instead}.")
-    tuned = run.postprocess.is_file()
-    if not tuned and folds is None:
-        raise StateError(
-            f"{folder}: this run has not predicted its own cases yet, on which its post-processing is chosen; finish "
-            "it with `neoseg run CONFIG`, or name the folds that are trained, such as --folds 0, to predict without."
-        )
-    config, plan = config_of(run), plan_of(run)
-    where = resolved_device(device)
-    atlas = Atlas.load(run.atlas) if run.atlas.is_dir() else None
-    template = Template.load(run.template) if config.prepare.space == "template" else None
-    chosen = _chosen(run.postprocess) if tuned else None
-    targets = config.targets
-    used = plan if prune is None else pruned_plan(plan, prune)
-
-    def network(index: int) -> nn.Module:
-        if prune is None:
-            return load_networks(run, plan, targets, [index], where)[0]
-        return load_pruned(run, plan, targets, [index], where, prune)[0]
-
-    weights = weights_for_new_scans(run, network, only=folds)
-    networks = FoldNetworks(network, sorted(weights))
-    predictor = Predictor(
-        ensemble=Ensemble(networks, used, targets, config.window, where),
-        labels=config.label_set,
-        prepare=config.prepare,
-        postprocess=post_config(chosen),
-        atlas=atlas,
-        template=template,
-        cohort=tuple(read_record(run.registrations, COPY).values()) if run.registrations.is_file() else (),
-        notes=(*(() if tuned else (UNTUNED,)), *(() if prune is None else (PRUNED.format(level=prune),))),
-    )
-    read = channels_read(config.prepare, plan.channels, makes_zmap=atlas is not None)
-    usual = usual_units(run)
-    records = [*sorted(run.atlas.glob("atlas.*")), *sorted(run.template.glob("*"))]
-    made_with = [
-        __version__,
-        weights,
-        asdict(chosen) if chosen is not None else tuned,
-        config.window.decisions(),
-        prune,
-        where.partition(":")[0],
-        config.prepare.model_dump(mode="json"),
-        list(config.labels.items()),  # in their order, which numbers the classes
-        config.regions_key,
-        plan.decisions(),
-        files_digest(records) if records else None,
-        file_digest(run.registrations) if run.registrations.is_file() else None,
-        usual,
-    ]
-    channels = tuple(c for c in read if not (c == ZADC and atlas is not None))
-    return _Loaded(predictor, channels, usual, digest(made_with))
-
-
-def _stacked(path: Path) -> Stacked:
-    try:
-        return Stacked(**read_record(path, COPY))
-    except TypeError as error:
-        raise StateError(f"{path}: this file is damaged ({error}); {COPY}.") from error
-
-
-def _chosen(path: Path) -> Choice | None:
-    """Read the post-processing of a run; ``None`` where nothing was chosen.
-
-    Raises:
-        StateError: the file is damaged.
-    """
-    try:
-        found = read_json(path)
-        choice = None if found is None else Choice(**found)
-        post_config(choice)
-    except (OSError, ValueError, TypeError) as error:
-        reason = str(error).splitlines()[0]
-        raise StateError(f"{path}: this file is damaged ({reason}); {COPY}.") from error
-    return choice
-
-
 def predict_scans(
     folder: Path | str,
     source: Path | str,
@@ -277,7 +130,7 @@ def predict_scans(
     folder, source, output, progress = Path(folder), Path(source), Path(output), progress or Silent()
     require_writable(output)
     options = options or PredictOptions()
-    loaded = _load(folder, device, options.folds, options.prune)
+    loaded = load_run(folder, device, options.folds, options.prune)
     predictor, channels = loaded.predictor, loaded.channels
     wanted = Wanted(probabilities=probabilities, uncertainty=options.uncertainty)
     if told := other_versions(Run(folder)):
@@ -333,6 +186,13 @@ def predict_scans(
     done |= {one.case: PredictedScan(one.case, None, {}, (), one.why) for one in files.incomplete}
     results += [done[case] for case in sorted(done)]
     return results if options.brain_masks is None else [_without_mask(one, scans) for one in results]
+
+
+def _stacked(path: Path) -> Stacked:
+    try:
+        return Stacked(**read_record(path, COPY))
+    except TypeError as error:
+        raise StateError(f"{path}: this file is damaged ({error}); {COPY}.") from error
 
 
 def _to_keep(result: PredictedScan, key: str) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from ..progress import Progress
 from ..training.configs import TrainingConfig
 from ..training.launch import Launch, launched
 from ..workspace import write_if_changed
-from .devices import resolved_device
+from .devices import device_of_process, devices_side_by_side, resolved_device, training_threads
 from .fine_tune import FoldStart, fold_starts, load_start, record_of, told_start
 from .forecast import forecast_training, held_gib
 from .lengths import require_length
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from ..training.data import TrainingCase
     from ..training.ranks import Ranks
 
-__all__ = ["train", "training_settings", "training_threads", "wanted_folds"]
+__all__ = ["train", "training_settings", "wanted_folds"]
 
 
 ONE_SIZE = (
@@ -81,7 +81,7 @@ def train(session: Session, *, key: str, folds: Sequence[int] | None = None, fai
     fresh = [i for i in indices if not any((run.fold(i) / name).exists() for name in ("last", "last-before"))]
     moved = transfer(session) if starts and fresh else None
     launch = launched()
-    devices = _devices(config.device) if launch.world == 1 else [_device_of(launch, config)]
+    devices = devices_side_by_side(config.device) if launch.world == 1 else [device_of_process(launch, config)]
     if indices:
         _require_memory(session, settings, patches, devices, min(config.fold_jobs, len(indices)), launch.world)
     require_trained_alike(session, plan)
@@ -314,55 +314,6 @@ def wanted_folds(session: Session, folds: Sequence[int] | None) -> list[int]:
         if not 0 <= index < count:
             raise ConfigError(f"--fold {index}: there are {count} folds, counted from 0 to {count - 1}.")
     return list(range(count)) if folds is None else sorted(set(folds))
-
-
-def training_threads(config: RunConfig) -> int:
-    """Return the CPU threads of each training.
-
-    The number does not depend on how many folds are left, so that an interrupted run repeats the bits of another.
-    """
-    import torch
-
-    return config.threads or max(1, torch.get_num_threads() // config.fold_jobs)
-
-
-def _devices(wanted: str) -> list[str]:
-    """Return the devices that trainings side by side are dealt to."""
-    import torch
-
-    device = resolved_device(wanted)
-    if wanted in ("auto", "cuda") and device != "cpu":
-        return [f"cuda:{index}" for index in range(torch.cuda.device_count())]
-    return [device]
-
-
-def _device_of(launch: Launch, config: RunConfig) -> str:
-    """Return the device of one of several processes: a GPU of its own, or the CPU.
-
-    Raises:
-        ConfigError: there are not so many GPUs, one GPU was asked for, or folds were to be trained side by side too.
-    """
-    import torch
-
-    if config.fold_jobs > 1:
-        raise ConfigError(
-            f"fold_jobs = {config.fold_jobs}: torchrun started {launch.world} processes that train each fold together, "
-            "so folds cannot be trained side by side as well; leave --jobs out, or start without torchrun."
-        )
-    if config.device.startswith("cuda:"):
-        raise ConfigError(
-            f"device = {config.device!r}: {launch.world} processes need a GPU each; use 'cuda' and let torchrun count, "
-            "or start without torchrun."
-        )
-    device = resolved_device(config.device)
-    if device == "cpu":
-        return device
-    if launch.local_rank >= torch.cuda.device_count():
-        raise ConfigError(
-            f"torchrun started process {launch.local_rank + 1} on a machine with {torch.cuda.device_count()} GPUs; "
-            "start one process a GPU (--nproc-per-node), or use --device cpu."
-        )
-    return f"cuda:{launch.local_rank}"
 
 
 def training_settings(training: TrainingConfig, plan: Plan) -> TrainingConfig:
