@@ -220,6 +220,15 @@ def test_only_shared_cases_count_and_a_failed_one_is_named(neoseg: Neoseg, first
     assert any("p cannot be below 0.0625" in note for note in found["notes"])
 
 
+def test_a_case_that_no_run_could_prepare_is_named(neoseg: Neoseg, first: Path, second: Path) -> None:
+    for run in (first, second):
+        rewrite(run, lambda row: None if row["case"] == "scan2" else row)
+        edit(run / "stages" / "prepare.json", lambda record: record["failed"].update(scan2="it was damaged"))
+    notes = compared(neoseg, first, second)["notes"]
+    assert "No run could prepare scan2." in notes
+    assert not [note for note in notes if "favours" in note or "left out" in note]
+
+
 def emptied(alarm: bool) -> Callable[[dict[str, str]], dict[str, str]]:
     """Return what the scores of scan3 are when its truth is empty, with or without something predicted."""
     values = {"dice": 0.0, "sensitivity": math.nan} if alarm else {"dice": 1.0, "sensitivity": 1.0}

@@ -241,6 +241,14 @@ def test_two_pictures_a_patient_are_drawn_together_and_each_patient_counts_once(
     assert "  mean over 4 subjects: Dice " in done.out
 
 
+def test_the_summary_names_areas_by_their_unit(pictures: Path) -> None:
+    numbers = read(pictures / "work" / "runs" / "default" / "summary.json")["cv"]
+    units = {name: found["unit"] for name, found in numbers["metrics"].items()}
+    assert units["foreground.volume difference"] == "px²" and units["foreground.HD95"] == "px"
+    assert set(units.values()) <= {"", "px", "px²", "count"}
+    assert "px²" in numbers["detail"] and "mm" not in numbers["detail"]
+
+
 def test_the_page_speaks_of_areas_in_pixels(pictures: Path) -> None:
     page = (pictures / "work" / "runs" / "default" / "report.html").read_text(encoding="utf-8")
     assert "px²" in page and "spacing (px)" in page and "share of the image" in page

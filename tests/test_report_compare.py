@@ -120,6 +120,16 @@ def test_signs_change_by_subject(cases: list[tuple[int, int]]) -> None:
     assert found == pytest.approx(every_sign(sums))
 
 
+def test_drawing_patterns_in_parts_changes_no_p(monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = seeded(5)
+    a, b = draw.random(40), draw.random(40)
+    whole = permutation_p(a, b, seeded())
+    assert 0 < whole < 1
+    for values in (400, 39):  # ten patterns at a time, and one
+        monkeypatch.setattr("neoseg.report.compare.BATCH_VALUES", values)
+        assert permutation_p(a, b, seeded()) == whole
+
+
 def test_p_agrees_with_the_t_test_where_that_holds() -> None:
     from scipy.stats import ttest_rel
 
