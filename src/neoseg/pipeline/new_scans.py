@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -34,9 +34,6 @@ from .prediction_memory import scan_uses
 from .scan_files import Stacked, first_numbered, scans_in
 from .scan_masks import with_masks
 from .versions import other_versions
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["PredictOptions", "PredictedScan", "predict_scans"]
 

@@ -15,7 +15,7 @@ from ...io import strip_ending, volumes_in
 from ..cases import Case
 from ..units import channel_kind
 from .dataset_json import channel_names, declared, read_dataset_json
-from .files import describe_some, volumes_of
+from .files import describe_some, image_files
 from .imported import ImportedData
 
 __all__ = ["LOOKS_FOR", "decathlon", "matches"]
@@ -77,7 +77,8 @@ def _not_listed(root: Path, entries: Iterable[Any]) -> list[str]:
     """Return the note about images and labels that lie beside those of dataset.json and are not in it."""
     names = [entry.values() if isinstance(entry, dict) else [entry] for entry in entries]
     listed = {Path(os.path.abspath(root / name)) for group in names for name in group if isinstance(name, str)}
-    beside = [file for folder in sorted({f.parent for f in listed}) if folder.is_dir() for file in volumes_of(folder)]
+    folders = [folder for folder in sorted({file.parent for file in listed}) if folder.is_dir()]
+    beside = [file for folder in folders for _, file in image_files(folder)]
     shown = [str(file.relative_to(os.path.abspath(root))) for file in beside if file not in listed]
     return (
         [f"{len(shown)} files that dataset.json does not list were left out: {describe_some(shown)}."] if shown else []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +16,11 @@ __all__ = [
     "describe_some",
     "endings_in_lower_case",
     "find_folder",
+    "image_files",
     "images_in",
     "refuse_unclear",
     "require_text",
     "scan_labels",
-    "volumes_of",
 ]
 
 FEW = 16
@@ -39,6 +39,14 @@ def find_folder(root: Path, names: Iterable[str]) -> Path | None:
     return next((present[name.lower()] for name in names if name.lower() in present), None)
 
 
+def image_files(folder: Path, *, deep: bool = False, planar: bool = False) -> Iterator[tuple[str, Path]]:
+    """Give the image files of a folder with their names without ending, sorted; hidden files are left out."""
+    for file in sorted(folder.rglob("*") if deep else folder.iterdir()):
+        stem = stem_of(file.name)
+        if stem is not None and not file.name.startswith(".") and not file.is_dir() and is_planar(file) == planar:
+            yield stem, file
+
+
 def images_in(folder: Path, *, deep: bool = False, planar: bool = False) -> dict[str, Path]:
     """Return the image files of a folder by their name without ending, sorted; hidden files are left out.
 
@@ -48,24 +56,12 @@ def images_in(folder: Path, *, deep: bool = False, planar: bool = False) -> dict
         InputError: two files differ only in their ending (or, when ``deep``, in their folder).
     """
     found: dict[str, Path] = {}
-    for file in sorted(folder.rglob("*") if deep else folder.iterdir()):
-        stem = stem_of(file.name)
-        if stem is None or file.name.startswith(".") or file.is_dir() or is_planar(file) != planar:
-            continue
+    for stem, file in image_files(folder, deep=deep, planar=planar):
         require_text(file)
         if stem in found:
             raise InputError(f"{file}: the file {found[stem]} has the same name; keep one of the two.")
         found[stem] = file
     return found
-
-
-def volumes_of(folder: Path) -> list[Path]:
-    """Return the volumes that lie directly in a folder, sorted; hidden files are left out."""
-    return [
-        file
-        for file in sorted(folder.iterdir())
-        if stem_of(file.name) is not None and not file.name.startswith(".") and file.is_file() and not is_planar(file)
-    ]
 
 
 def require_text(file: Path) -> None:
