@@ -29,6 +29,8 @@ from __future__ import annotations
 
 import argparse
 import csv
+import json
+import re
 import subprocess
 import sys
 import time
@@ -47,7 +49,7 @@ from numpy.typing import NDArray
 from skimage.filters import threshold_otsu
 
 from machine import machine
-from neoseg.atomic import read_json, write_json
+from neoseg.atomic import read_json, replacing, write_json
 from neoseg.config import RunConfig, load_config
 from neoseg.data.cases import read_cases, write_cases
 from neoseg.data.layouts.imported import ImportOptions
@@ -375,6 +377,16 @@ def mean_of_seeds(values: Mapping[str, Mapping[str, float]]) -> dict[str, float]
     return {s: float(np.mean([own[s] for own in values.values() if s in own])) for s in subjects}
 
 
+def write_result(path: Path, result: Mapping[str, Any]) -> None:
+    """Write JSON with one line a case: a table of slices has thousands of them."""
+    text = json.dumps(result, indent=1, allow_nan=False, ensure_ascii=False)
+    # A string of JSON holds no line break, so none of its characters is touched.
+    for innermost in (r"\[[^\[\]{}]*\]", r"\{[^{}]*\}"):
+        text = re.sub(innermost, lambda found: re.sub(r"\n\s*", " ", found.group()), text)
+    with replacing(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
 def recalls(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the share of true lesions that are hit, by their size."""
     every = [tuple(lesion) for e in entries for case in e["cases"].values() for lesion in case.get("lesions", ())]
@@ -499,7 +511,7 @@ def main() -> None:
         about = {"what": __doc__, "machine": timed_on, "minutes": given.minutes, "dataset": given.dataset}
         kinds = {name: kind.split("_")[0] for name, kind in kinds_and_sizes(given.source).items()}
         table = table_of(rows, found | pieces, kinds, flat=given.table == "planes")
-        write_json(result, {**about, "table": table, "steps": steps, "entries": entries})
+        write_result(result, {**about, "table": table, "steps": steps, "entries": entries})
 
     def work(run: tuple[int, str]) -> None:
         seed, name = run
