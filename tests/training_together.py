@@ -122,6 +122,8 @@ def as_rank(rank: int, port: int, folder: Path, signal_to: tuple[int, int, int] 
             said = fit_mixed(folder, ranks, progress=progress)
         except NeosegError as error:
             said = str(error)
+    left = sorted(path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm"))
+    assert not [name for name in left if "gloo" in name], f"threads outlive the process group: {left}"
     (folder.parent / f"rank{rank}.json").write_text(json.dumps(said))
 
 

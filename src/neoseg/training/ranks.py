@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from importlib import import_module
 
 import torch
 from torch import Tensor, distributed, nn
@@ -164,6 +165,9 @@ def joined(launch: Launch, device: str) -> Iterator[Ranks]:
     if launch.world == 1:
         yield ALONE
         return
+    # Its functions take the group that exists at their import for a default. Imported later, by what a training needs,
+    # it would keep that group after its end, and threads of gloo that outlive the interpreter can abort the process.
+    import_module("torch.distributed.nn.functional")
     if device.startswith("cuda"):
         torch.cuda.set_device(device)
     with _limited("meeting the others"):
