@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..data.layouts.files import refuse_unclear
+from ..data.layouts.files import FULL, refuse_unclear, two_codings
 from ..data.layouts.imported import ImportOptions, Meaning
 from ..data.layouts.subject_names import subjects_named
 from ..errors import ConfigError, GeometryError, InputError
@@ -196,9 +196,8 @@ def _require_one_coding(references: Mapping[Path, set[float]]) -> None:
     Raises:
         InputError: they do.
     """
-    marked = {file: values for file, values in references.items() if values}
-    ones, full = ([file for file, values in marked.items() if values == {value}] for value in (1.0, 255.0))
-    if ones and full and len(ones) + len(full) == len(marked):
+    if two_codings(references.values()):
+        ones, full = ([file for file, values in references.items() if values == {value}] for value in (1, FULL))
         raise InputError(
             f"{ones[0].parent}: {len(ones)} references hold only the value 1 ({ones[0].name}) and {len(full)} only the "
             f"value 255 ({full[0].name}), so that one class would be scored as two; write it with one value in all."

@@ -12,6 +12,7 @@ from ...errors import InputError
 from ...io import is_planar, read_label, stem_of
 
 __all__ = [
+    "FULL",
     "LARGEST_LABEL",
     "describe_some",
     "endings_in_lower_case",
@@ -21,10 +22,14 @@ __all__ = [
     "refuse_unclear",
     "require_text",
     "scan_labels",
+    "two_codings",
 ]
 
 FEW = 16
 """More values than this in the labels of a data set may be classes or instances; a person has to say which."""
+
+FULL = 255
+"""What programs for pictures write where others write 1."""
 
 _SHOWN = 5
 LARGEST_LABEL = 65535
@@ -94,8 +99,14 @@ def endings_in_lower_case(stems: Collection[str], suffixes: Iterable[str], image
     return found | {stem: stem for stem in stems}
 
 
-FULL = 255
-"""What programs for pictures write where others write 1."""
+def two_codings(values: Iterable[Collection[float]]) -> bool:
+    """Return whether some masks mark the one class by 1 and the others by 255.
+
+    Args:
+        values: what each mask holds above 0; a mask that holds nothing has no part in it.
+    """
+    marked = [set(own) for own in values if own]
+    return {1} in marked and {FULL} in marked and all(own in ({1}, {FULL}) for own in marked)
 
 
 def scan_labels(files: Iterable[Path]) -> tuple[dict[str, int | list[int]], list[str]]:
@@ -104,9 +115,8 @@ def scan_labels(files: Iterable[Path]) -> tuple[dict[str, int | list[int]], list
     Returns:
         The names and values, and notes about values that cannot be declared so and files that cannot be read.
     """
-    values: set[float] = set()
+    values: list[set[float]] = []
     notes: list[str] = []
-    both = False
     odd: dict[float, Path] = {}
     for file in files:
         try:
@@ -117,15 +127,14 @@ def scan_labels(files: Iterable[Path]) -> tuple[dict[str, int | list[int]], list
         for value in found:
             if value != 0 and not (value.is_integer() and 0 < value <= LARGEST_LABEL):
                 odd.setdefault(value, file)
-        both = both or {1, FULL} <= set(found)
-        values.update(v for v in found if v not in odd and v != 0)
+        values.append({v for v in found if v not in odd and v != 0})
     if odd:
         shown = ", ".join(f"{value:.9g} ({file.name})" for value, file in list(odd.items())[:_SHOWN])
         notes.append(f"Label values that are no whole numbers above 0 were not declared: {shown}.")
-    if values == {1, FULL} and not both:
+    if two_codings(values):
         notes.append("Some labels hold 1 and others 255; both are declared as one class, and masks are written 1.")
         return {"label_1": [1, FULL]}, notes
-    return {f"label_{int(v)}": int(v) for v in sorted(values)}, notes
+    return {f"label_{int(v)}": int(v) for v in sorted(set().union(*values))}, notes
 
 
 def refuse_unclear(root: Path, values: Collection[float]) -> None:

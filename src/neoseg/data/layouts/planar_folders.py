@@ -19,7 +19,16 @@ import numpy as np
 from ...errors import InputError
 from ...io import COLOURS, read_label, read_volume, volumes_in
 from ..cases import Case
-from .files import FULL, LARGEST_LABEL, describe_some, endings_in_lower_case, find_folder, images_in, refuse_unclear
+from .files import (
+    FULL,
+    LARGEST_LABEL,
+    describe_some,
+    endings_in_lower_case,
+    find_folder,
+    images_in,
+    refuse_unclear,
+    two_codings,
+)
 from .imported import ImportedData, ImportOptions, Meaning
 from .left_out import convert_to, files_of_other_kinds, told_left_out, unused_folders
 
@@ -261,15 +270,14 @@ def _labels(
     every = {value for found in values.values() for value in found}
     if merged:
         every.add(MERGED)
-    both = sorted(name for name, found in values.items() if {1, MERGED} <= found)
-    if every <= {1, MERGED} and not both:
-        ordered = sorted(every, reverse=True) or [1]
-        if len(ordered) > 1:
-            notes.append("Some masks hold 1 and others 255; both are declared as one class, and masks are written 255.")
-        return {"foreground": ordered[0] if len(ordered) == 1 else ordered}, False
+    if every in (set(), {1}, {MERGED}):
+        return {"foreground": max(every, default=1)}, False
+    if two_codings([*values.values(), *([{MERGED}] if merged else [])]):
+        notes.append("Some masks hold 1 and others 255; both are declared as one class, and masks are written 255.")
+        return {"foreground": [MERGED, 1]}, False
     if meaning is None:
         refuse_unclear(root, every)
-        bordered = sorted(name for name, found in values.items() if MERGED in found and len(found) > 1)
+        bordered = sorted(file.name for file, found in values.items() if MERGED in found and len(found) > 1)
         if bordered:
             notes.append(
                 f"Masks that hold 255 beside other values ({describe_some(bordered)}) have it as a class of its own; "
@@ -279,9 +287,9 @@ def _labels(
     return {f"label_{value}": value for value in sorted(every)}, False
 
 
-def _values(files: Sequence[Path], notes: list[str]) -> dict[str, set[int]]:
-    """Return the values above 0 of each mask that can be read, by its file's name."""
-    result: dict[str, set[int]] = {}
+def _values(files: Sequence[Path], notes: list[str]) -> dict[Path, set[int]]:
+    """Return the values above 0 of each mask that can be read."""
+    result: dict[Path, set[int]] = {}
     for file in files:
         try:
             found = np.unique(read_label(file).array)
@@ -292,5 +300,5 @@ def _values(files: Sequence[Path], notes: list[str]) -> dict[str, set[int]]:
         if odd:
             told = f"the values {odd[:3]} are no whole numbers from 1 to {LARGEST_LABEL} and were not declared."
             notes.append(f"{file.name}: {told}")
-        result.setdefault(file.name, set()).update(int(v) for v in found if v > 0 and float(v) not in odd)
+        result[file] = {int(v) for v in found if v > 0 and float(v) not in odd}
     return result
