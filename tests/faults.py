@@ -493,6 +493,10 @@ TABLE = (
     Fault("a workspace that is a file", "imported", written("place", "x"), "run {w}/neoseg.toml --workspace {w}/place",
           ("place", "not a directory")),
     Fault("a run name that leaves the folder", "imported", nothing, "plan --set name=../x", ("name", "../x")),
+    # --- info
+    Fault("a network that is not known", "data", nothing, "info --network unett", ("unett", "'unet'")),
+    Fault("sizes of one network and of all", "data", nothing, "info --networks --network unet",
+          ("--networks and --network unet", "one of them")),
     # --- import
     Fault("no folder", "data", nothing, "import {data}/nowhere --workspace {w}", ("nowhere", "does not exist")),
     Fault("a file in place of the folder", "data", nothing, "import {images}/scan0.nii.gz --workspace {w}",

@@ -46,7 +46,7 @@ class Wanted:
 
 @dataclass(frozen=True, eq=False)
 class Uncertainty:
-    """How sure the networks are, on the grid of the image; 0 outside its foreground.
+    """How sure the networks are, on the grid of the image; 0 outside the box around its foreground.
 
     Attributes:
         entropy: of the mean probabilities, 0..1, see :func:`neoseg.inference.uncertainty.entropy`.
@@ -67,7 +67,7 @@ class Prediction:
 
     Attributes:
         label: the values that the label set writes (uint8 or uint16), one channel.
-        probabilities: float32, one channel a foreground class or region; 0 outside the foreground of the image.
+        probabilities: float32, one channel a foreground class or region; 0 outside the box around its foreground.
             ``None`` when they were not wanted.
         physical: the maps in physical units that the network's input was made from.
         warnings: sentences that a reader of the result should know.
