@@ -29,7 +29,7 @@ from neoseg.phantom.head import make_head
 PICTURE = Path(__file__).parent / "explanation" / "augmentation.png"
 DRAWS = 4
 SEED = 290
-"""One with which no row shows a picture twice, or unchanged."""
+"""One with which no row shows its picture unchanged, or twice but for a dropped modality, which has two outcomes."""
 MANY = 4
 """Of more numbers than this only the largest is told."""
 ALWAYS = AugmentConfig.model_validate(

@@ -492,6 +492,10 @@ TABLE = (
           ("1 labelled training cases", "add labels, or rows with split = train")),
     Fault("a workspace that is a file", "imported", written("place", "x"), "run {w}/neoseg.toml --workspace {w}/place",
           ("place", "not a directory")),
+    Fault("a deformation larger than the patch", "imported", nothing,
+          "plan --set augment.elastic_probability=0.2 --set augment.elastic_displacement_mm=[2,64] --set "
+          "augment.elastic_spacing_mm=200",
+          ("augment.elastic_displacement_mm ends at 64", "half of the patch")),
     Fault("a run name that leaves the folder", "imported", nothing, "plan --set name=../x", ("name", "../x")),
     # --- info
     Fault("a network that is not known", "data", nothing, "info --network unett", ("unett", "'unet'")),

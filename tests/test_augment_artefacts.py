@@ -150,6 +150,12 @@ def test_ghosts_are_drawn_within_their_ranges():
     flat = BatchInfo(50, 2, (4, 4), (1.0, 1.0))
     assert set(GHOSTING.sample(config, np.random.default_rng(0), flat)["axis"]) == {1}
     only_z = AugmentConfig(ghosting_probability=1.0, ghosting_axes=(2,))
+    # across slices that are excited one by one no phase is encoded; an axis that alone is named is taken
+    for sides, axes in [((5.0, 1.0, 1.0), {1, 2}), ((1.0, 5.0, 1.0), {2})]:
+        thick = BatchInfo(50, 2, (4, 4, 4), sides)
+        assert set(GHOSTING.sample(config, np.random.default_rng(0), thick)["axis"]) == axes
+    thick = BatchInfo(50, 2, (4, 4, 4), (1.0, 1.0, 5.0))
+    assert set(GHOSTING.sample(only_z, np.random.default_rng(0), thick)["axis"]) == {2}
     assert not GHOSTING.sample(only_z, np.random.default_rng(0), flat)["weight"].any()
 
 

@@ -98,3 +98,14 @@ def test_what_is_empty_does_not_hang_on_the_other_samples() -> None:
     two = torch.cat([image, 30 * torch.rand(image.shape, generator=torch.Generator().manual_seed(0))])
     both = BatchInfo(2, 2, info.shape, info.spacing_mm)
     assert torch.equal(both.outside(two)[:1], info.outside(image))
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_channel_that_was_not_taken_stays_empty_whatever_black_means(kept: bool) -> None:
+    image = torch.from_numpy(np.random.default_rng(0).random((1, 2, 8, 8, 8)).astype(np.float32))
+    image[0, 0, :4], image[0, 1] = 0, 0
+    found, _ = Augmentation(NOISY.model_copy(update={"keep_background": kept}))(
+        image, torch.zeros((1, 8, 8, 8), dtype=torch.uint8), np.random.default_rng(0), spacing_mm=(1.0, 1.0, 1.0)
+    )
+    assert not found[0, 1].any()
+    assert bool(found[0, 0, :4].any()) is not kept

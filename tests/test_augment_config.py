@@ -161,6 +161,17 @@ def test_axes_that_pictures_do_not_have_are_refused_where_none_is_left():
     AugmentConfig(flip_axes=()).require_axes(2)
 
 
+def test_deformations_that_move_a_patch_out_of_itself_are_refused():
+    wide = AugmentConfig(elastic_probability=0.2)
+    for sides in [(128 * 0.05, 128 * 0.05), (64 * 0.1, 200.0, 64 * 0.1)]:
+        with pytest.raises(ConfigError, match=r"elastic_displacement_mm ends at 8, but half of the patch is 3\.2 mm"):
+            wide.require_room(sides)
+        AugmentConfig().require_room(sides)
+        wide.model_copy(update={"elastic_displacement_mm": (0.5, 3.0)}).require_room(sides)
+    # thick slices leave few millimetres or many across them; nothing moves that way
+    wide.require_room((6.0, 96.0, 96.0))
+
+
 @pytest.mark.parametrize(
     ("axes", "rules", "more", "kept"),
     [
@@ -168,6 +179,8 @@ def test_axes_that_pictures_do_not_have_are_refused_where_none_is_left():
         (2, ("case", "percentile"), {}, False),
         (2, ("none",), {"keep_background": True}, True),
         (3, ("percentile",), {}, False),
+        (3, ("range",), {}, True),
+        (3, ("percentile", "range"), {}, True),
         (3, ("percentile", "case"), {}, True),
         (3, ("none",), {}, True),
     ],

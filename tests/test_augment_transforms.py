@@ -177,6 +177,10 @@ def test_low_resolution_keeps_constants_and_ramps():
     np.testing.assert_array_equal(low_resolution_matrix(9, 1.0), np.eye(9))
     ramp = low_resolution_matrix(20, 0.5) @ np.arange(20.0)
     assert np.abs(np.diff(ramp)[1:-2] - 1).max() < 1e-9
+    # nothing moves against the label: a ramp stays where it is, but for its ends
+    for n, zoom in [(20, 0.5), (20, 0.25), (64, 0.75), (33, 0.6)]:
+        found, inner = low_resolution_matrix(n, zoom) @ np.arange(n), slice(int(1 / zoom), -int(1 / zoom))
+        np.testing.assert_allclose(found[inner], np.arange(n)[inner])
     # half the voxels: a pattern that changes from voxel to voxel is gone
     assert np.ptp(low_resolution_matrix(20, 0.5) @ (np.arange(20) % 2)) == 0
 

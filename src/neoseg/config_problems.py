@@ -32,6 +32,12 @@ def first_problem(error: ValidationError, root: type[BaseModel]) -> tuple[str, s
             if home := _home_of(parts, root):
                 return f"the key {key!r} is not known: {parts[-1]} belongs {home}", "move it there"
             return f"the key {key!r} is not known{nearest(parts[-1], fields)}", "correct or remove it"
+        case "missing" if parts[-1].isdigit():
+            lacking = [e for e in error.errors() if e["type"] == "missing" and e["loc"][:-1] == first["loc"][:-1]]
+            wanted = len(first["input"]) + len(lacking)
+            return _of_length(".".join(parts[:-1]), first["input"], wanted), "correct it"
+        case "too_long" if isinstance(first["input"], Sequence):
+            return _of_length(key, first["input"], first["ctx"]["max_length"]), "correct it"
         case "missing":
             return f"the key {key!r} is missing", "add it"
         case "union_tag_not_found":
@@ -53,10 +59,16 @@ def first_problem(error: ValidationError, root: type[BaseModel]) -> tuple[str, s
     return f"{shown}{message[:1].lower()}{message[1:]}", "correct it"
 
 
+def _of_length(key: str, given: Sequence[object], wanted: int) -> str:
+    return f"{key} = {list(given)!r}: {wanted} values are wanted here, and this has {len(given)}"
+
+
 def _home_of(parts: Sequence[str], root: type[BaseModel]) -> str:
     """Return where in the file a key stands that was written below another table; "" where that is not sure."""
     if len(parts) > 1 and parts[-1] in root.model_fields and not _follow(parts[-1:], root)[1]:
         return "above the first [table]"
+    if parts[-1] == "kind":  # each table that is one of several has one of its own
+        return ""
     tables = [
         name for name in root.model_fields if any(parts[-1] in model.model_fields for model in _follow([name], root)[1])
     ]

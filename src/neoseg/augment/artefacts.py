@@ -42,6 +42,8 @@ def _sample_ghosting(config: AugmentConfig, generator: np.random.Generator, info
     axes = [axis for axis in config.ghosting_axes if axis < len(info.shape)]
     if config.ghosting_probability == 0 or not axes:
         return _identity_ghosting(info)
+    # no phase is encoded across slices that are excited one by one
+    axes = [axis for axis in axes if axis != info.slice_axis] or axes
     axis = np.array(axes)[generator.integers(len(axes), size=info.batch)]
     first, last = config.ghosting_period
     period = generator.integers(first, last + 1, size=info.batch)

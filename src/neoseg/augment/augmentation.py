@@ -117,7 +117,8 @@ class Augmentation:
                 background = before.outside(image)
                 info = replace(info, background=background, empty=before.empty_channels(image))
             image, label = transform.apply(image, label, parameters[transform.name], info)
-        if background is not None and self.config.keep_background:
-            empty = info.empty_channels(image)[(...,) + (None,) * len(info.shape)]
-            image = torch.where(background | empty, info.fill, image)
+        if background is not None:
+            # a channel that was not taken is empty in prediction too, whatever black means in the others
+            filled = info.empty_channels(image)[(...,) + (None,) * len(info.shape)]
+            image = torch.where(filled | background if self.config.keep_background else filled, info.fill, image)
         return image, label

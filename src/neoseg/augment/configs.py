@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import Annotated, Self
 
 from pydantic import BaseModel, Field, model_validator
@@ -29,10 +29,10 @@ class AugmentConfig(BaseModel, frozen=True, extra="forbid"):
     defaults follow nnU-Net v2 but for these: rotations out of the slice plane are smaller, and 2-D images and thick
     slices turn by up to 30 degrees in place of 180; gamma has one probability, a quarter of it for the inverted image,
     and is drawn log-uniformly. Elastic deformation, anisotropy, ghosting, bias field, colour and dropped modality are
-    off by default: whether they help hangs on how the scans were made.
+    off by default: whether they help depends on how the scans were made.
 
-    Where slices are more than three times as thick as the finest voxel side, rotation, zoom, deformation and low
-    resolution stay in their plane.
+    Where slices are more than three times as thick as the finest voxel side, rotation, zoom, deformation, blur and
+    low resolution stay in their plane.
 
     Attributes:
         rotation_probability: of a rotation about all three axes, in mm, around the patch centre; with thick slices,
@@ -58,7 +58,7 @@ class AugmentConfig(BaseModel, frozen=True, extra="forbid"):
         ghosting_probability: of motion ghosts: along the phase-encoding axis a weak copy is added on one side and
             taken away on the other.
         ghosting_axes: axes that may be the phase-encoding one; 0 is left-right, 1 back-front. A 2-D image has no
-            axis 2.
+            axis 2. The axis across thick slices is left out where others are named: slices are excited one by one.
         ghosting_period: of the disturbance in lines of k-space, at least 2; the copies lie one period-th of the patch
             away. 2 is the ghost of echo-planar images, one copy half a patch away.
         ghosting_strength: of a copy as a share of the image, 0 to 1, drawn for each channel, with either sign.
@@ -83,13 +83,14 @@ class AugmentConfig(BaseModel, frozen=True, extra="forbid"):
         gamma_range: its exponent, drawn log-uniformly for each channel.
         gamma_inverted_share: share of those in which the image is turned upside down for the power.
         noise_probability: of Gaussian noise.
-        noise_sd: its standard deviation, drawn uniformly for each channel, in units of the normalised image.
+        noise_sd: its standard deviation, drawn uniformly for each channel, in units of the normalised image. Under the
+            rule "none" that is the unit of the map, in which 0.1 may be nothing or everything: set it by its values.
         dropped_modality_probability: that one channel of a sample is set to the fill value, as if it had not been
             taken; nothing happens to an image of one channel.
         keep_background: voxels at the fill value in all channels, but for the ripples of resampling, are at it after
             the intensity changes, so that skull-stripped surroundings stay empty. Unless it is set, it is off
             where black is a grey level at that value: in pictures with a channel under "percentile", "range" or "none",
-            and in volumes all of whose channels are under the first two, which cut dark lesions off there.
+            and in volumes all of whose channels are under the first, which cuts dark lesions off there.
     """
 
     rotation_probability: Probability = 0.2
@@ -152,10 +153,28 @@ class AugmentConfig(BaseModel, frozen=True, extra="forbid"):
                     f"so that none of these is left; name others, or set augment.{name}_probability to 0."
                 )
 
+    def require_room(self, sides_mm: Sequence[float]) -> None:
+        """Refuse deformations that may move all of a patch out of it.
+
+        Args:
+            sides_mm: of the patch.
+
+        Raises:
+            ConfigError: the largest displacement is more than half of the patch's second largest side.
+        """
+        room = sorted(sides_mm)[-2] / 2
+        if self.elastic_probability > 0 and self.elastic_displacement_mm[1] > room:
+            raise ConfigError(
+                f"augment.elastic_displacement_mm ends at {self.elastic_displacement_mm[1]:g}, but half of the patch "
+                f"is {room:.3g} mm: lower it and elastic_spacing_mm to the size of what is seen, or set "
+                "augment.elastic_probability to 0."
+            )
+
     def for_images(self, axes: int, rules: Collection[str]) -> AugmentConfig:
         """Return the configuration for images of so many axes, normalised by these rules; see ``keep_background``."""
-        cut = {"percentile", "range"}  # what is below the range lies at the fill value, dark lesions too
-        black = set(rules) <= cut if axes == 3 else not {*cut, "none"}.isdisjoint(rules)
+        # "percentile" puts what is below its range at the fill value, dark lesions too; the black of a picture lies
+        # there under the rules that keep its level
+        black = set(rules) <= {"percentile"} if axes == 3 else not {"percentile", "range", "none"}.isdisjoint(rules)
         if not black or "keep_background" in self.model_fields_set:
             return self
         return self.model_copy(update={"keep_background": False})

@@ -26,10 +26,12 @@ def blur_matrix(n: int, sigma: float) -> NDArray[np.float64]:
 
 
 def low_resolution_matrix(n: int, zoom: float) -> NDArray[np.float64]:
-    """Return ``(n, n)``: sample ``round(n * zoom)`` voxels (nearest), then n again (linear)."""
+    """Return ``(n, n)``: sample ``round(n * zoom)`` voxels (nearest), then n again (linear) between their places."""
     m = max(1, round(n * zoom))
     down = np.minimum(((np.arange(m) + 0.5) * n / m).astype(int), n - 1)
-    place = np.clip((np.arange(n) + 0.5) * m / n - 0.5, 0, m - 1)
+    # from the places of the samples, not from the centres of m equal cells: those may lie half a voxel beside, and the
+    # label does not move
+    place = np.interp(np.arange(n), down, np.arange(m))
     low = np.minimum(place.astype(int), max(0, m - 2))
     share = place - low
     matrix = np.zeros((n, n))

@@ -77,7 +77,7 @@ class BatchInfo:
             return _in_every_channel(image == self.fill)
         away = (image - self.fill).abs_()
         # the mean, since one wild voxel must not make all others small; sample by sample, so that its rounding does not
-        # hang on the size of the batch
+        # depend on the size of the batch
         level = torch.stack([one.flatten(1).mean(dim=1) for one in away])[..., None, None, None] * EMPTY
         near = _in_every_channel(away <= level)
         return _opened(near) | _in_every_channel(away == 0)

@@ -69,6 +69,7 @@ def plan(session: Session) -> Plan:
     if workspace.plan.is_file():
         old = _read(session)
         if old.inputs == keys.inputs:
+            _require_room(session, old)
             return old
     template = template_of(session)
     made = _made(session, facts, template, config.plan, _batch(session), keys.inputs)
@@ -82,8 +83,14 @@ def plan(session: Session) -> Plan:
         told = " ".join(fingerprint.failed.values())
         reason = Reason(what="cases", value=f"{len(facts)} of {whole}", why=f"the others cannot be used: {told}")
         made = made.model_copy(update={"reasons": (reason, *made.reasons)})
+    _require_room(session, made)
     write_plan(made, workspace.plan)
     return made
+
+
+def _require_room(session: Session, plan: Plan) -> None:
+    sides = [n * side for n, side in zip(plan.patch, plan.spacing_mm, strict=True)]
+    session.config.augment.require_room(sides)
 
 
 def planned_with(session: Session, patch: tuple[int, ...], batch: int) -> Plan:
@@ -192,7 +199,7 @@ def _keys(session: Session) -> _Keys:
                 session.atlas_key if config.prepare.space == "template" else None,
                 _batch(session),
                 *([list(config.training.patch_scales)] if config.training.patch_scales else []),
-                # a budget buys more steps in half of the bits; what "auto" is hangs on the machine, and a workspace
+                # a budget buys more steps in half of the bits; what "auto" is depends on the machine, and a workspace
                 # that is carried elsewhere keeps its plan
                 *([precision] if config.plan.core_minutes is not None and precision != "auto" else []),
             ]
