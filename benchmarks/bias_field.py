@@ -1,8 +1,8 @@
 """Bias field correction on 20 procedural heads that nothing was chosen on, and what it does to ADC without a field.
 
-python benchmarks/bias_field.py ../shared/data   writes benchmarks/results/bias_field.json; about 4 minutes of one core
+python benchmarks/bias_field.py DATA   writes benchmarks/results/bias_field.json; about 4 minutes of one core
 
-The folder holds real heads, which get a field of our own on top of whatever they have.
+DATA holds real heads of ISLES 2022 and of the Baby Connectome Project's template, which get a field of our own on top of whatever they have.
 """
 
 from __future__ import annotations

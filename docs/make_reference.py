@@ -12,8 +12,9 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import typer
 from pydantic import BaseModel
@@ -332,12 +333,16 @@ def _value(parameter: Any) -> str:
     if parameter.metavar:
         return f"`{parameter.metavar}`"
     kind = parameter.type_descriptor.annotation
-    name = str(kind.__name__)
-    return {"Path": "path", "str": "text", "int": "integer", "float": "number"}.get(name, name)
+    several, kind = (" ...", get_args(kind)[0]) if get_origin(kind) is list else ("", kind)
+    if issubclass(kind, Enum):
+        return ", ".join(f"`{member.value}`" for member in kind)
+    return {Path: "path", str: "text", int: "integer", float: "number"}[kind] + several
 
 
 def _default(parameter: Any) -> str:
-    plain = parameter.default in (None, False) or getattr(parameter, "is_flag", False)
+    if parameter.required:
+        return " Required."
+    plain = parameter.default in (None, False, "") or getattr(parameter, "is_flag", False)
     return "" if plain else f" Default: {parameter.default}."
 
 

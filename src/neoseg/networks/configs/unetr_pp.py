@@ -64,7 +64,7 @@ class UnetrPPConfig(NetworkBase, frozen=True, extra="forbid"):
             and one 1x1x1 convolution, no tables, no gain. Needs heads = 1, fusion = "sum", conv_blocks = 1.
         conv_blocks: residual convolution blocks after each attention.
         attention_dropout: share of attention weights dropped while training; published 0.10 to 0.15. The default 0 lets
-            the fused attention kernels work, which saves about a third of a step on a CPU.
+            the fused attention kernels work, which saves time and memory.
         conv_dropout: share of channels dropped before the last 1x1x1 convolution of a block; published 0.1.
         feature_size: channels at full resolution.
         norm: normalisation inside the blocks' convolutions. "batch" is the published one. "instance" (affine) treats a
