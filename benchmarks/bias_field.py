@@ -2,7 +2,8 @@
 
 python benchmarks/bias_field.py DATA   writes benchmarks/results/bias_field.json; about 4 minutes of one core
 
-DATA holds real heads of ISLES 2022 and of the Baby Connectome Project's template, which get a field of our own on top of whatever they have.
+DATA holds real heads (ISLES 2022, a template of the Baby Connectome Project), which get a field of our own on top of
+whatever they have.
 """
 
 from __future__ import annotations
