@@ -172,3 +172,16 @@ def test_a_name_that_is_no_text_is_refused_in_words(tmp_path: Path) -> None:
         scans_in(tmp_path, ("adc",))
     with pytest.raises(InputError, match="not written in UTF-8"):
         images_in(tmp_path)
+
+
+def test_folders_with_images_in_the_folder_are_told(tmp_path: Path) -> None:
+    for name in ("a.png", "pat/b.png", "pat/c.png", "empty/notes.txt", ".hidden/d.png"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"")
+    found = scans_in(tmp_path, ("grey",), axes=2)
+    assert [scan.case for scan in found.scans] == ["a"]
+    assert list(found.left_out) == ["pat/"] and "give that folder as --input" in found.left_out["pat/"]
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(InputError, match=r"holds no image .* The images in pat/ were left out"):
+        scans_in(tmp_path, ("grey",), axes=2)

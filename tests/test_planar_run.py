@@ -48,6 +48,7 @@ CHANGES = (
     "training.steps=4",
     "training.steps_per_epoch=2",
     "training.batch_size=2",
+    'network.kind="unetr_pp"',
     "network.dims=[8, 16, 32]",
     "network.depths=[1, 1, 1]",
     "network.proj=[8, 8, 8]",
@@ -520,10 +521,14 @@ def test_a_volume_for_a_run_on_pictures_is_told(
 ) -> None:
     Image.fromarray(disc((30, 20), np.random.default_rng(1))[0]).save(tmp_path / "b.png")
     (tmp_path / "c.png").write_bytes(b"no picture")
+    blobs(tmp_path / "volumes", 1, 0)
+    volume = next((tmp_path / "volumes" / "images").glob("*.nii.gz"))
+    shutil.copy(volume, tmp_path / "d.nii.gz")
     target = str(pictures / "work" / "runs" / "default")
     done = neoseg("predict", target, "--input", str(tmp_path), "--output", str(tmp_path / "out"), "-q")
     assert done.code == 2
     assert any(line.startswith("c: ") and "not a readable PNG" in line for line in done.out.splitlines())
+    assert "d.nii.gz: not a scan of this run" in done.out and "holds 1 volumes, not the 3 of the training" in done.out
     assert (tmp_path / "out" / "b.png").is_file()  # a bad one loses no other
 
 

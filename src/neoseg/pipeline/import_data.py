@@ -17,10 +17,10 @@ from ..data.cases import write_cases
 from ..data.layouts import guess_layout, import_data
 from ..data.layouts.imported import ImportedData, ImportOptions
 from ..data.layouts.left_out import MERGED_MASKS
-from ..data.layouts.planar_folders import MERGED
+from ..data.layouts.planar_masks import MERGED
 from ..data.layouts.registry import require_pairs
 from ..errors import ConfigError, GeometryError, InputError
-from ..io import read_label, write_volume
+from ..io import is_planar, read_label, write_volume
 from ..labels import LabelSet
 from ..networks.configs import DEFAULT
 from ..targets import Targets
@@ -94,6 +94,9 @@ def import_folder(
     labelled = data.merged or any(case.label for case in data.cases)
     if text and labelled and not data.instances:
         data = replace(data, notes=[*data.notes, *_about_labels(f"the recipe {recipe!r}", labels, data.labels, config)])
+    if recipe is None and _is_planar(data):
+        told = "For pictures there are recipes, which train and predict them whole: --recipe microscopy for cells and "
+        data = replace(data, notes=[*data.notes, told + "tissue, --recipe planar for others."])
     data = _with_merged(data, workspace / MERGED_MASKS)
     write_cases(data.cases, cases)
     with replacing(config) as temporary:
@@ -177,6 +180,9 @@ def _merged(files: Sequence[Path]) -> Volume:
     return Volume(np.where(marked, MERGED, 0).astype(np.uint8), first.grid)
 
 
+PLANAR = "unet"
+"""The network for pictures, which measured best or as good as any (docs/explanation/networks.md)."""
+
 MARK = "# The import puts the labels of the data here."
 """Line of a recipe after which its labels stand for those of any data."""
 
@@ -204,6 +210,10 @@ def _label_lines(data: ImportedData) -> list[str]:
     ]
 
 
+def _is_planar(data: ImportedData) -> bool:
+    return any(is_planar(image) for case in data.cases for image in case.images.values())
+
+
 def _config_text(data: ImportedData) -> str:
     lines = [
         "# All fields: docs/reference/configuration.md. On the command line: --set table.field=value.",
@@ -213,7 +223,7 @@ def _config_text(data: ImportedData) -> str:
         "",
         "# `neoseg info --networks` lists the others.",
         "[network]",
-        f'kind = "{DEFAULT}"',
+        f'kind = "{PLANAR if _is_planar(data) else DEFAULT}"',
         "",
         "# For a CPU: a network, a patch and a length of training for so many core-minutes a fold; without it the plan",
         "# is one for a GPU.",

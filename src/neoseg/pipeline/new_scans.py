@@ -142,8 +142,16 @@ def predict_scans(
         )
     files = scans_in(source, channels, _stacked(stacked) if stacked.is_file() else None, table=table, axes=axes)
     kept = KeptPredictions(output, progress)
-    if output.resolve() == source.resolve():
-        files = replace(files, left_out={k: v for k, v in files.left_out.items() if k not in kept.written})
+    named = [Path(given).resolve() for given in (output, options.brain_masks) if given is not None]
+    ours = kept.written if output.resolve() == source.resolve() else set()
+    files = replace(
+        files,
+        left_out={
+            name: why
+            for name, why in files.left_out.items()
+            if name not in ours and not any(path.is_relative_to((source / name).resolve()) for path in named)
+        },
+    )
     if options.brain_masks is not None:
         files = with_masks(files, options.brain_masks, channels)
     scans = files.scans

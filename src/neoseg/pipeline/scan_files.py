@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..data.cases import Case
-from ..data.layouts.files import require_text
+from ..data.layouts.files import image_files, require_text
 from ..data.layouts.left_out import convert_to, files_of_other_kinds
 from ..errors import InputError
 from ..io import endings, is_planar, stem_of, volumes_in
@@ -100,7 +100,7 @@ def scans_in(
     table = (*table, *(c for c in channels if c not in table))
     named: dict[str, dict[str, Path]] = {}
     left_out: dict[str, str] = {}
-    others = _of_other_kinds(source, axes)
+    others = _of_other_kinds(source, axes) | _in_folders(source, axes)
     for path in _images(source, axes, others):
         place, other_channel = _place(path, channels, table)
         count = _volumes(path) if stacked is not None or place is None else None
@@ -163,6 +163,17 @@ def _of_other_kinds(source: Path, axes: int) -> dict[str, str]:
     return {
         path.name: f"{path.name} was left out: files of its kind are not read; convert it to {convert_to([path])}."
         for path in (files_of_other_kinds(source, planar=axes == 2) if source.is_dir() else [])
+    }
+
+
+def _in_folders(source: Path, axes: int) -> dict[str, str]:
+    """Return each folder in the folder that holds images to the sentence that says that they are not read."""
+    folders = sorted(path for path in source.iterdir() if path.is_dir()) if source.is_dir() else []
+    return {
+        f"{folder.name}/": f"The images in {folder.name}/ were left out: only those directly in {source.name}/ are "
+        "read; give that folder as --input."
+        for folder in folders
+        if not folder.name.startswith(".") and any(image_files(folder, planar=axes == 2))
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from ...errors import InputError
 from ...io import is_planar, read_label, stem_of
 
 __all__ = [
+    "CHANNEL_SUFFIX",
     "FULL",
     "LARGEST_LABEL",
     "describe_some",
@@ -30,6 +32,9 @@ FEW = 16
 
 FULL = 255
 """What programs for pictures write where others write 1."""
+
+CHANNEL_SUFFIX = re.compile(r"^(?P<case>.+)_(?P<channel>\d{4})$")
+"""nnU-Net's name of an image of one channel."""
 
 _SHOWN = 5
 LARGEST_LABEL = 65535

@@ -7,7 +7,6 @@ suffix ``_0000, _0001, ...`` of the images or as one sub-folder a channel; a ``d
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,18 @@ from ...errors import InputError
 from ..cases import Case
 from ..units import channel_kind
 from .dataset_json import Declared, channel_names, declared, read_dataset_json
-from .files import describe_some, endings_in_lower_case, find_folder, images_in, refuse_unclear, scan_labels
+from .files import (
+    CHANNEL_SUFFIX,
+    describe_some,
+    endings_in_lower_case,
+    find_folder,
+    images_in,
+    refuse_unclear,
+    scan_labels,
+)
 from .imported import ImportedData, ImportOptions
 from .left_out import files_of_other_kinds, told_left_out, unused_folders
+from .subject_names import subject_in
 
 __all__ = ["LOOKS_FOR", "folders", "matches"]
 
@@ -28,8 +36,6 @@ _LABELS = {
     "test": ("labelsTs",),
 }
 _LABEL_SUFFIXES = ("", "_label", "_labels", "_seg", "_mask", "_lesion", "_gt", "-label", "-seg", "-mask")
-_CHANNEL_SUFFIX = re.compile(r"^(?P<case>.+)_(?P<channel>\d{4})$")
-_BIDS_SUBJECT = re.compile(r"^sub-[A-Za-z0-9]+")
 
 
 def matches(root: Path) -> str | None:
@@ -119,7 +125,7 @@ def _paired(images: Path, labels: Path | None, split: str, described: dict[str, 
     return [
         Case(
             case=name,
-            subject=found.group() if (found := _BIDS_SUBJECT.match(name)) else name,
+            subject=subject_in(name),
             images=by_case.get(name, {}),
             label=used.get(name),
             split=split,
@@ -137,7 +143,7 @@ def _by_case(images: Path, labels: set[str], described: dict[str, Any]) -> dict[
                 found.setdefault(name, {})[channel] = file
         return found
     files = images_in(images)
-    split_names = {stem: _CHANNEL_SUFFIX.match(stem) for stem in files}
+    split_names = {stem: CHANNEL_SUFFIX.match(stem) for stem in files}
     # A four-digit ending is a channel only when the labels lack it: case_0001 may simply be the first case.
     suffixed = files and all(split_names.values())
     suffixed = suffixed and not any(stem + suffix in labels for stem in files for suffix in _LABEL_SUFFIXES)

@@ -1,80 +1,52 @@
-"""Pictures in one folder, masks in another, paired by file name: PNG, TIFF, BMP, and JPEG for pictures alone.
+"""Pictures with masks, paired by file name: PNG, TIFF, BMP, and JPEG for pictures alone.
 
 Accepted: ``images/`` + ``masks/`` (also labels, segmentations and their like, in any case), or ``train/`` and ``test/``
-with such folders inside; test folders may also lie beside the others (``test_images``, ``imagesTs``). A mask is one
-file, or a folder of the picture's name with one file an instance. Where any picture is in colour, all are taken as red,
-green and blue; a grey one then has the same values in each. Else there is one channel, "grey".
+with such folders inside; test folders may also lie beside the others (``test_images``, ``imagesTs``). Both may have a
+folder for each patient; masks may lie beside their pictures (``p1.png``, ``p1_mask.png``), and a picture may have a
+folder of its own (``p1/images/``, ``p1/masks/``). A mask is one file, or a folder of the picture's name with one file
+an instance. Where any picture is in colour, all are taken as red, green and blue; a grey one then has the same values
+in each. Else there is one channel, "grey".
 """
 
 from __future__ import annotations
 
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from ...errors import InputError
-from ...io import COLOURS, read_label, read_volume, volumes_in
+from ...io import COLOURS, read_volume, volumes_in
 from ..cases import Case
-from .files import (
-    FULL,
-    LARGEST_LABEL,
-    describe_some,
-    endings_in_lower_case,
-    find_folder,
-    images_in,
-    refuse_unclear,
-    two_codings,
-)
-from .imported import ImportedData, ImportOptions, Meaning
+from .files import CHANNEL_SUFFIX, describe_some, endings_in_lower_case, images_in
+from .imported import ImportedData, ImportOptions
 from .left_out import convert_to, files_of_other_kinds, told_left_out, unused_folders
+from .planar_masks import classes_of
+from .planar_parts import LOOKS_FOR, SUFFIXES, Part, masks_beside, parts_of
+from .subject_names import several_of_one, subject_in
 
-__all__ = ["LOOKS_FOR", "MERGED", "matches", "planar_folders"]
+__all__ = ["LOOKS_FOR", "matches", "planar_folders"]
 
-LOOKS_FOR = "a folder images/ (also inside train/) with .png, .tif, .tiff, .bmp, .jpg or .jpeg files"
 GREY = "grey"
-
-MERGED = FULL
-"""What a mask that is merged from one file an instance holds where there is one; white in every viewer."""
-
-_IMAGES = {"train": ("images", "imagesTr", "image", "train_images"), "test": ("imagesTs", "test_images", "images_test")}
-_INSTANCES = ("instance_labels", "instance_masks", "instances")
-_MASKS = {
-    "train": ("masks", "labels", "labelsTr", "mask", "label", "segmentations", "train_masks", "train_labels"),
-    "test": ("labelsTs", "test_masks", "test_labels", "masks_test", "labels_test"),
-}
-_SUFFIXES = ("", "_mask", "_masks", "_label", "_labels", "_seg", "_segmentation", "_gt", "-mask", "-label", "-seg")
-
 
 _SMEARED = (".jpg", ".jpeg")
 """Endings of files that hold pictures but no masks."""
 
 
-@dataclass(frozen=True)
-class _Part:
-    """Folders of pictures and masks of one split; ``named_instances``: the folder's name says what the values are."""
-
-    split: str
-    images: Path
-    masks: Path | None
-    named_instances: bool
-
-
 def matches(root: Path) -> str | None:
     """Return why this layout fits, or None."""
-    parts = [part for part in _parts(root) if images_in(part.images, planar=True)]
+    parts = [part for part in parts_of(root) if images_in(part.images, planar=True)]
     if not parts or any(images_in(part.images) for part in parts):
         return None
-    read = [part for part in parts if not _without_masks(part)]
-    images = sum(len(images_in(part.images, planar=True)) for part in read)
-    masks = parts[0].masks
-    where = f"{parts[0].images.relative_to(root)}/"
-    return (
-        f"it holds {where}" + (f" and {masks.relative_to(root)}/" if masks else " (no masks)") + f", {images} pictures"
-    )
+    pictures = sum(len(_pictures_and_masks(part)[0]) for part in parts if not _without_masks(part))
+    first = parts[0]
+    where, masks = (f"{folder.relative_to(root)}/" if folder else "" for folder in (first.images, first.masks))
+    told = f" and {masks}" if masks not in ("", where) else " with masks beside them" if masks else " (no masks)"
+    more = " and its like" if first.patient or first.case else ""
+    return f"it holds {where if where != './' else 'pictures'}{told}{more}, {pictures} pictures"
 
 
 def planar_folders(root: Path, options: ImportOptions | None = None) -> ImportedData:
@@ -85,28 +57,31 @@ def planar_folders(root: Path, options: ImportOptions | None = None) -> Imported
             classes or instances.
     """
     options = options or ImportOptions()
-    parts = list(_parts(root))
+    parts = list(parts_of(root))
     if not parts:
         raise InputError(f"{root}: this layout needs {LOOKS_FOR}, but there is no such folder.")
     cases: list[Case] = []
     merged: dict[str, list[Path]] = {}
     notes: list[str] = []
-    for part in parts:
-        if _without_masks(part):
-            where = part.images.relative_to(root)
-            notes.append(f"{where}/ has no masks and was left out; predict it with `neoseg predict`.")
-            continue
-        cases += _paired(part, merged, notes)
+    if held_out := [f"{part.images.relative_to(root)}/" for part in parts if _without_masks(part)]:
+        notes.append(
+            f"{describe_some(held_out)} {'has' if len(held_out) == 1 else 'have'} no masks and "
+            f"{'was' if len(held_out) == 1 else 'were'} left out; predict with `neoseg predict`."
+        )
+    read = [part for part in parts if not _without_masks(part)]
+    one_mask = all(len(_pictures_and_masks(part)[1]) <= 1 for part in read)
+    for part in read:
+        cases += _of_one_picture(part, one_mask, merged) if part.case else _paired(part, merged, notes)
     if not any(case.images for case in cases):
         others = files_of_other_kinds(root, planar=True, deep=2)
         told = f" {told_left_out(others, root)}" if others else ""
         raise InputError(f"{root}: no picture was found; this layout needs {LOOKS_FOR}.{told}")
     twice = [name for name, count in Counter(case.case for case in cases).items() if count > 1]
     if twice:
-        raise InputError(f"{root}: {describe_some(twice)} stands in training and test; rename or remove one.")
+        raise InputError(f"{root}: {describe_some(twice)} stands in training and test, or twice; rename or remove one.")
     cases = _with_channels(cases, notes)
     meaning = options.masks or ("instances" if any(part.named_instances for part in parts) else None)
-    labels, instances = _labels(root, cases, merged, meaning, notes)
+    labels, instances = classes_of(root, cases, merged, meaning, notes)
     if instances and options.masks is None and not merged:
         names = sorted({part.masks.name for part in parts if part.masks is not None})
         notes.append(f"By the name {', '.join(names)}/ the values number instances; each above 0 is the one class.")
@@ -114,12 +89,18 @@ def planar_folders(root: Path, options: ImportOptions | None = None) -> Imported
     if (root / "dataset.json").is_file():
         notes.append("dataset.json is not read for pictures; name the classes in [labels].")
     if alone := [case.case for case in cases if case.label is None and case.case not in merged]:
-        notes.append(f"Images without a mask ({len(alone)}): {describe_some(alone)}.")
+        looked = (
+            " Masks are looked for in masks/, labels/, segmentations/, annotations/ or ground_truth/ beside images/, "
+            "and beside the pictures with _mask, _label, _seg or _gt behind the name."
+        )
+        every = len(alone) == len(cases)
+        notes.append(f"Images without a mask ({len(alone)}): {describe_some(alone)}.{looked if every else ''}")
     if alone := [case.case for case in cases if not case.images]:
         notes.append(f"Masks without an image ({len(alone)}): {describe_some(alone)}.")
-    if options.subject_pattern is None:
+    if options.subject_pattern is None and all(case.subject == case.case for case in cases):
         notes.append(
-            "Each image counts as a subject of its own; where several are of one patient, say --subject-pattern, or "
+            several_of_one([case.case for case in cases])
+            or "Each image counts as a subject of its own; where several are of one patient, say --subject-pattern, or "
             "scores will be too good."
         )
     channels = dict.fromkeys((channel for case in cases for channel in case.images), "mr")
@@ -133,26 +114,12 @@ def planar_folders(root: Path, options: ImportOptions | None = None) -> Imported
     )
 
 
-def _without_masks(part: _Part) -> bool:
+def _without_masks(part: Part) -> bool:
     """Tell whether the pictures are held out, and none of them can be scored."""
     return part.split == "test" and part.masks is None
 
 
-def _parts(root: Path) -> Iterator[_Part]:
-    """Give the folders of each split."""
-    for split in ("train", "test"):
-        inside = find_folder(root, (split, "training", "stage1_train") if split == "train" else (split, "testing"))
-        for base, names in ((root, split), (inside, "train")):
-            images = find_folder(base, _IMAGES[names]) if base is not None else None
-            if base is None or images is None:
-                continue
-            masks = find_folder(base, _MASKS[names])
-            instances = find_folder(base, _INSTANCES) if names == "train" and masks is None else None
-            yield _Part(split, images, masks or instances, instances is not None)
-            break
-
-
-def _left_out(root: Path, parts: Sequence[_Part], merged: set[Path]) -> list[str]:
+def _left_out(root: Path, parts: Sequence[Part], merged: set[Path]) -> list[str]:
     """Return notes about the files and folders that are not read."""
     used = [folder for part in parts for folder in (part.images, part.masks) if folder is not None]
     others = [file for folder in used for file in files_of_other_kinds(folder, planar=True, deep=1)]
@@ -160,24 +127,59 @@ def _left_out(root: Path, parts: Sequence[_Part], merged: set[Path]) -> list[str
     return notes + unused_folders(root, [*used, *merged], planar=True)
 
 
-def _paired(part: _Part, merged: dict[str, list[Path]], notes: list[str]) -> list[Case]:
-    """Return the cases of a split; one whose mask is a folder of its own is entered in ``merged``."""
+def _pictures_and_masks(part: Part) -> tuple[dict[str, Path], dict[str, Path]]:
+    """Return the files of a part by their names; those of nnU-Net's pictures without the number of their channel.
+
+    Raises:
+        InputError: two files have one name, or a picture has several files, one a channel.
+    """
     images = images_in(part.images, planar=True)
-    files = images_in(part.masks, planar=True) if part.masks is not None else {}
+    if part.masks == part.images:
+        beside = masks_beside(images)
+        return {k: v for k, v in images.items() if k not in beside}, {k: v for k, v in images.items() if k in beside}
+    masks = images_in(part.masks, planar=True) if part.masks is not None else {}
+    numbered = [CHANNEL_SUFFIX.match(name) for name in images]
+    if not all(numbered) or any(name + suffix in masks for name in images for suffix in SUFFIXES):
+        return images, masks
+    found = [(match["case"], match["channel"]) for match in numbered if match]
+    if not {case for case, _ in found} & set(masks):
+        return images, masks
+    if any(channel != "0000" for _, channel in found):
+        raise InputError(
+            f"{part.images}: these pictures have one file a channel ({describe_some(images)}), which is read for "
+            "volumes only; store the channels as one picture in colour, or as NIfTI."
+        )
+    return dict(zip((case for case, _ in found), images.values(), strict=True)), masks
+
+
+def _of_one_picture(part: Part, one_mask: bool, merged: dict[str, list[Path]]) -> list[Case]:
+    """Return the case of a folder of its own; the mask is one file or, where any has several, one file an instance."""
+    assert part.case is not None
+    images, masks = _pictures_and_masks(part)
+    if not one_mask and part.masks is not None and (instances := _instances(part.masks)):
+        merged[part.case] = instances
+    label = next(iter(masks.values()), None) if one_mask else None
+    picture = next(iter(images.values()))
+    return [Case(case=part.case, subject=subject_in(part.case), images={GREY: picture}, label=label, split=part.split)]
+
+
+def _paired(part: Part, merged: dict[str, list[Path]], notes: list[str]) -> list[Case]:
+    """Return the cases of a split; one whose mask is a folder of its own is entered in ``merged``."""
+    images, files = _pictures_and_masks(part)
     if smeared := [file.name for file in files.values() if file.suffix.lower() in _SMEARED]:
         raise InputError(
             f"{part.masks}: {len(smeared)} of {len(files)} masks are JPEG ({describe_some(smeared)}), which does not "
             "keep the numbers of its pixels; save them as PNG, with a threshold where classes have become smeared."
         )
     folders: dict[str, Path] = {}
-    for folder in sorted(part.masks.iterdir()) if part.masks is not None else []:
+    for folder in sorted(part.masks.iterdir()) if part.masks not in (None, part.images) else []:
         if folder.is_dir():
             folders[unicodedata.normalize("NFC", folder.name)] = folder
     labels: dict[str, Path] = {}
-    called = endings_in_lower_case([*files, *folders], _SUFFIXES, images)
+    called = endings_in_lower_case([*files, *folders], SUFFIXES, images)
     for name in images:
         # a mask that bears the name of a picture is of that picture
-        own = [name + suffix for suffix in _SUFFIXES if not suffix or name + suffix not in images]
+        own = [name + suffix for suffix in SUFFIXES if not suffix or name + suffix not in images]
         found = [called[one] for one in own if called.get(one) in {*files, *folders}]
         alike = [files[one].name for one in found if one in files] + [f"{one}/" for one in found if one in folders]
         if len(alike) > 1:
@@ -187,7 +189,7 @@ def _paired(part: _Part, merged: dict[str, list[Path]], notes: list[str]) -> lis
         elif found:
             folder = folders.pop(found[0])
             if instances := _instances(folder):
-                merged[name] = instances
+                merged[_called(name, part)] = instances
             else:
                 notes.append(
                     f"{folder}: this folder holds no mask, so {images[name].name} counts as not labelled; if there is "
@@ -196,14 +198,19 @@ def _paired(part: _Part, merged: dict[str, list[Path]], notes: list[str]) -> lis
     labels |= files
     return [
         Case(
-            case=name,
-            subject=name,
+            case=_called(name, part),
+            subject=part.patient or subject_in(name),
             images={GREY: images[name]} if name in images else {},
             label=labels.get(name),
             split=part.split,
         )
         for name in sorted({*images, *labels})
     ]
+
+
+def _called(name: str, part: Part) -> str:
+    """Return the name of a case, which in a patient's folder begins with that of the patient."""
+    return name if part.patient is None or name.startswith(part.patient) else f"{part.patient}_{name}"
 
 
 def _instances(folder: Path) -> list[Path]:
@@ -249,56 +256,3 @@ def _is_coloured(file: Path) -> bool:
         return False
     red, green, blue = (read_volume(file, volume_index=i).array for i in range(len(COLOURS)))
     return not (np.array_equal(red, green) and np.array_equal(red, blue))
-
-
-def _labels(
-    root: Path, cases: Sequence[Case], merged: dict[str, list[Path]], meaning: Meaning | None, notes: list[str]
-) -> tuple[dict[str, int | list[int]], bool]:
-    """Return the classes with their stored values, and whether the values number instances."""
-    plain = [case.label for case in cases if case.label is not None]
-    if merged:
-        if meaning == "classes":
-            raise InputError(
-                f"{root}: a picture with a folder of masks has one file an instance, so the masks cannot hold classes; "
-                "leave out --masks classes."
-            )
-        several = sum(len(files) for files in merged.values())
-        notes.append(f"{several} files with one instance each are merged to {len(merged)} masks of one class.")
-    if meaning == "instances":
-        return {"foreground": MERGED}, True
-    values = _values(plain, notes)
-    every = {value for found in values.values() for value in found}
-    if merged:
-        every.add(MERGED)
-    if every in (set(), {1}, {MERGED}):
-        return {"foreground": max(every, default=1)}, False
-    if two_codings([*values.values(), *([{MERGED}] if merged else [])]):
-        notes.append("Some masks hold 1 and others 255; both are declared as one class, and masks are written 255.")
-        return {"foreground": [MERGED, 1]}, False
-    if meaning is None:
-        refuse_unclear(root, every)
-        bordered = sorted(file.name for file, found in values.items() if MERGED in found and len(found) > 1)
-        if bordered:
-            notes.append(
-                f"Masks that hold 255 beside other values ({describe_some(bordered)}) have it as a class of its own; "
-                "if 255 marks borders that count for nothing, set them to 0 or a class in copies of the masks."
-            )
-        notes.append("Each value is taken as a class; say --masks instances if they number the instances of one class.")
-    return {f"label_{value}": value for value in sorted(every)}, False
-
-
-def _values(files: Sequence[Path], notes: list[str]) -> dict[Path, set[int]]:
-    """Return the values above 0 of each mask that can be read."""
-    result: dict[Path, set[int]] = {}
-    for file in files:
-        try:
-            found = np.unique(read_label(file).array)
-        except InputError as error:
-            notes.append(f"A mask could not be read: {error}")
-            continue
-        odd = [float(v) for v in found if not (float(v).is_integer() and 0 <= v <= LARGEST_LABEL)]
-        if odd:
-            told = f"the values {odd[:3]} are no whole numbers from 1 to {LARGEST_LABEL} and were not declared."
-            notes.append(f"{file.name}: {told}")
-        result[file] = {int(v) for v in found if v > 0 and float(v) not in odd}
-    return result

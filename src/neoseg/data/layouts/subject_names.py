@@ -8,10 +8,18 @@ from collections.abc import Sequence
 from ...errors import ConfigError
 from .files import describe_some
 
-__all__ = ["several_of_one", "subjects_named"]
+__all__ = ["several_of_one", "subject_in", "subjects_named"]
+
+_BIDS = re.compile(r"^sub-[A-Za-z0-9]+")
 
 _VISIT = r"^(.*\d.*?)[._-](?:frame|visit|ses|session|timepoint|tp|scan|left|right|l|r)[._-]?\d*$"
 """A name that goes on after that of a person, which has a number, with a visit's number or a side."""
+
+
+def subject_in(case: str) -> str:
+    """Return the subject that the name of a case tells as BIDS has it (``sub-01_ses-2``), else the name."""
+    found = _BIDS.match(case)
+    return found.group() if found else case
 
 
 def several_of_one(cases: Sequence[str]) -> str | None:
