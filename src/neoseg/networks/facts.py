@@ -19,6 +19,10 @@ LEVELS = {3: (6, (128, 128, 128)), 2: (7, (512, 512))}
 """Levels that convolutional U-Nets are shown with, and patch of most networks, by the axes of the images."""
 
 
+PRINTED, PRINTED_WIDTHS = ("unet", "wide_unet", "unet_plus_plus"), (32, 64, 128, 256, 512)
+"""Networks whose sizes the UNet++ papers print (Zhou et al., DLMIA 2018; IEEE TMI 39, 2020), and the channels."""
+
+
 def network_facts(kind: str, most: int | None = None) -> dict[str, dict[str, Any]]:
     """Return parameters and arithmetic of a network: of its published variants, or of usual forms in 2-D and 3-D.
 
@@ -62,10 +66,19 @@ def _forms(kind: str) -> dict[str, _Form]:
         for encoder in LIGHT_ENCODERS:
             light = NETWORKS[kind].config.model_validate({"spatial_dims": 2, "encoder": encoder})
             found[f"2-D, {encoder}"] = (light, *found["2-D"][1:])
+    if kind in PRINTED:
+        found["2-D, as printed"] = (_as_printed(kind), 1, 1, found["2-D"][3])
     if kind == "unet":
         residual = found["3-D"][0].model_copy(update={"encoder": "residual"})
         found["3-D, residual"] = (residual, *found["3-D"][1:])
     return found
+
+
+def _as_printed(kind: str) -> NetworkBase:
+    """Return a network of the UNet++ papers' tables, which print 7.76 M, 9.13 M and 9.04 M parameters."""
+    fields = {"spatial_dims": 2, "strides": ((1, 1), *[(2, 2)] * 4), "norm": "none", "activation": "relu"}
+    own: dict[str, Any] = {"up_channels": "unet"} if kind == "wide_unet" else {"widths": PRINTED_WIDTHS}
+    return NETWORKS[kind].config.model_validate({**fields, **own, "down": "max", "deep_supervision": False})
 
 
 def _usual(kind: str, axes: int) -> NetworkBase:

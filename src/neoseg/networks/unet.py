@@ -39,10 +39,13 @@ class UNet(UShaped):
         super().__init__(config, in_channels=in_channels, classes=classes, patch=patch)
         self.config = config
         pairs = list(pairwise(self.levels))
-        self.up = nn.ModuleList(step_up(low.width, high.width, low.stride, self.form) for high, low in pairs)
+        up = [config.up_width(level.width) for level in self.levels[:-1]]
+        self.up = nn.ModuleList(
+            step_up(low.width, width, low.stride, self.form) for width, (_, low) in zip(up, pairs, strict=True)
+        )
         self.decoder = nn.ModuleList(
-            row_of(config.convs_up, (2 * level.width, level.width), level.kernel, self.form, dropout=config.dropout)
-            for level in self.levels[:-1]
+            row_of(config.convs_up, (width + level.width, level.width), level.kernel, self.form, dropout=config.dropout)
+            for width, level in zip(up, self.levels[:-1], strict=True)
         )
         supervised = self.levels[:-1] if config.deep_supervision else self.levels[:1]
         self.heads = nn.ModuleList(head(level.width, classes, len(self.patch)) for level in supervised)

@@ -241,6 +241,10 @@ class UNetBase(ConvUNet, frozen=True, extra="forbid"):
         """Convolutions of each decoder level."""
         return self.decoder_blocks or (1 if self.encoder == "residual" else CONVOLUTIONS)
 
+    def up_width(self, width: int) -> int:
+        """Return the channels of the transposed convolution to a level of so many."""
+        return width
+
 
 class UNetConfig(UNetBase, frozen=True, extra="forbid"):
     """U-Net (Ronneberger et al., MICCAI 2015; 3-D: Cicek et al., MICCAI 2016), plain or with a residual encoder.
@@ -272,12 +276,20 @@ class WideUNetConfig(UNetBase, frozen=True, extra="forbid"):
         widths: channels of each level, highest resolution first. Unless they are set, the plan leaves out levels that
             the images are too small for, and takes a share of the channels on a small budget.
         down: "max" pooling as in that paper, or a convolution with a stride, "stride".
+        up_channels: of the transposed convolutions: as many as their "level" has, as in the authors' code (9,282,246
+            parameters in 2-D), or as many as those of the "unet", 32 for each 35, which makes the 9.13 M that the
+            papers print.
     """
 
     kind: Literal["wide_unet"] = "wide_unet"
     encoder: Literal["plain", "residual"] = "plain"
     widths: Widths | None = (35, 70, 140, 280, 560)
     down: Literal["stride", "max"] = "max"
+    up_channels: Literal["level", "unet"] = "level"
+
+    def up_width(self, width: int) -> int:
+        """Return the channels of the transposed convolution to a level of so many."""
+        return width if self.up_channels == "level" else max(1, width * 32 // 35)
 
 
 class UNetPlusPlusConfig(ConvUNet, frozen=True, extra="forbid"):
