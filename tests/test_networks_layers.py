@@ -1,5 +1,6 @@
 """The list of convolutions that a plan reckons with is that of the networks that are built."""
 
+import json
 import math
 import subprocess
 import sys
@@ -7,7 +8,9 @@ import sys
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
+from typer.testing import CliRunner
 
+from neoseg.cli.app import app
 from neoseg.networks.build import build_network
 from neoseg.networks.configs import LIGHT_ENCODERS, NETWORKS
 from neoseg.networks.facts import network_facts
@@ -79,7 +82,7 @@ def test_layers_load_no_torch() -> None:
 def test_facts_of_the_u_shaped_networks() -> None:
     facts = network_facts("unet")
     light = {f"2-D, {name}" for name in LIGHT_ENCODERS}
-    assert set(facts) == {"3-D", "2-D", "3-D, residual"} | light
+    assert set(facts) == {"3-D", "2-D", "3-D, residual", "2-D, as printed"} | light
     assert light <= set(network_facts("unet_plus_plus"))
     # The encoder's 3.60 M (with one channel in, 576 fewer), and what the decoder and full resolution add.
     assert facts["2-D, efficientnet_b0"]["parameters"] == pytest.approx(4.18e6, rel=0.01)
@@ -102,3 +105,19 @@ def test_every_network_has_a_size_to_show(kind: str) -> None:
 def test_every_network_is_shown_for_volumes_and_for_planes(kind: str) -> None:
     axes = [facts["patch"].count("x") for facts in network_facts(kind, 2).values()]
     assert axes == [3, 2]
+
+
+def test_the_list_of_networks_has_title_paper_dimensions_parameters_and_arithmetic() -> None:
+    printed = CliRunner().invoke(app, ["info", "--networks", "-q"])
+    listed = CliRunner().invoke(app, ["info", "--networks", "-q", "--json"])
+    assert printed.exit_code == listed.exit_code == 0
+    table = json.loads(listed.output)
+    lines = [" ".join(line.split()) for line in printed.output.splitlines()]
+    for kind, entry in NETWORKS.items():
+        assert (table[kind]["title"], table[kind]["paper"]) == (entry.title, entry.paper)
+        assert f"{kind} {entry.title}: {entry.paper}" in lines
+        shown = [line for line in lines if line.startswith(f"{kind}, ")]
+        for (name, form), line in zip(list(table[kind]["forms"].items())[:2], shown, strict=True):
+            assert form == network_facts(kind)[name]
+            told = f"{form['parameters']:,} parameters", f"{form['gmacs_here']:,.1f} G ", f"patch {form['patch']}: "
+            assert all(part in line for part in told), line
