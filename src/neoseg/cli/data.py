@@ -152,5 +152,5 @@ def _size_line(facts: dict[str, Any]) -> str:
         line += f" ({facts['with_statistics']:,} with statistics)"
     published, here = facts["gmacs_published_order"], facts["gmacs_here"]
     if published is not None:
-        return f"{line}, {published:.1f} G multiply-adds as published, {here:.1f} G here"
-    return f"{line}, {here:.1f} G multiply-adds"
+        return f"{line}, {published:,.1f} G multiply-adds as published, {here:,.1f} G here"
+    return f"{line}, {here:,.1f} G multiply-adds"
