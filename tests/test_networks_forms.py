@@ -10,7 +10,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from neoseg.errors import ConfigError
+from neoseg.errors import ConfigError, GeometryError
 from neoseg.networks.build import build_network
 from neoseg.networks.configs import PUBLISHED, UnetrPPConfig, required_multiple
 from neoseg.networks.counts import published_macs, rearranged_macs
@@ -107,8 +107,7 @@ def test_zero_padded_patches_in_short_formats_are_finite(form: str, dtype: torch
 
 
 # What training adds, the heads of supervision and the statistics of batches, is traced in every form; prediction is a
-# part of the same code, and a few forms stand for it. Checkpointing swaps what batches count, outside the graph.
-TRACED = [form for form in FORMS if form != "recomputed"]
+# part of the same code, and a few forms stand for it.
 PREDICTING = [("published", torch.no_grad), *((f, torch.inference_mode) for f in ("free", "planes", "printed"))]
 
 
@@ -129,7 +128,6 @@ def test_weights_in_short_formats_compute(form: str, dtype: torch.dtype) -> None
     assert spread <= (0.1 if dtype == torch.bfloat16 else 0.02), spread
 
 
-@pytest.mark.parametrize("form", TRACED)
 def test_training_traces_to_one_graph(form: str) -> None:
     traces_to_one_graph(build(form, conv_dropout=0.0, attention_dropout=0.0), image(form), torch.enable_grad)
 
@@ -176,7 +174,7 @@ def test_recomputing_keeps_less() -> None:
         ({"size": "flex", "layout": "legacy"}, "exclude each other"),
         ({"pool_cells": 3}, "pool_cells is for size = 'free'"),
         ({"branches": "spatial", "shared_queries_keys": False}, "needs two branches"),
-        ({"as_printed": True}, "as_printed needs heads = 1"),
+        ({"as_printed": True}, "as_printed needs heads = 1, fusion = 'sum' and was given 4, 'concat'"),
         ({"as_printed": True, "heads": 1}, "as_printed needs fusion = 'sum'"),
         ({"as_printed": True, "heads": 1, "fusion": "sum", "conv_blocks": 2}, "conv_blocks = 1"),
         ({"as_printed": True, "heads": 1, "fusion": "sum", "layout": "legacy"}, "layout = 'aligned'"),
@@ -245,3 +243,101 @@ def test_facts_of_the_published_network() -> None:
     assert facts["default, free"]["parameters"] < 20.8e6
     with pytest.raises(ConfigError, match="did you mean 'unetr_pp'"):
         network_facts("unetrpp")
+
+
+def test_a_fused_optimiser_leaves_no_table_of_before() -> None:
+    """torch does not count its changes, so what was resized for a grid has to be forgotten otherwise."""
+    network = build("flex")
+    other = torch.randn(2, 2, *(2 * n for n in image("flex").shape[2:]))
+    optimiser = torch.optim.AdamW(network.parameters(), lr=0.05, fused=True)
+    with torch.no_grad():
+        network.eval()(other)
+    sum(output.square().mean() for output in network.train()(image("flex"))).backward()
+    optimiser.step()
+    fresh = build("flex", seed=5)
+    fresh.load_state_dict(network.state_dict())
+    with torch.no_grad():
+        torch.testing.assert_close(network.eval()(other)[0], fresh.eval()(other)[0], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("field", ["attention_dropout", "conv_dropout"])
+def test_dropout_changes_training_alone(field: str) -> None:
+    """Each rate acts by itself: without it training repeats its bits."""
+    network, x = build("legacy", attention_dropout=0.0, conv_dropout=0.0, layer_scale_init=1.0), image("legacy")
+    assert torch.equal(network(x)[0], network(x)[0])
+    dropping = build("legacy", **{"attention_dropout": 0.0, "conv_dropout": 0.0, "layer_scale_init": 1.0, field: 0.5})
+    assert not torch.equal(dropping(x)[0], dropping(x)[0])
+    dropping.load_state_dict(network.state_dict())  # running means have moved
+    assert torch.equal(dropping.eval()(x)[0], network.eval()(x)[0])
+
+
+@pytest.mark.parametrize("branch", ["spatial", "channel"])
+def test_attention_is_dropped_in_each_branch(branch: str) -> None:
+    network = build(branch, attention_dropout=0.5, conv_dropout=0.0, layer_scale_init=1.0)
+    x = image(branch)
+    assert not torch.equal(network(x)[0], network(x)[0])
+
+
+def test_whole_channels_are_dropped_before_the_last_convolution_of_a_block() -> None:
+    block = next(module for module in build("legacy", conv_dropout=0.5).modules() if hasattr(module, "mix"))
+    dropped = block.dropout(torch.ones(4, 64, 3, 3, 3))
+    kept = dropped.flatten(2).count_nonzero(dim=2)
+    assert set(kept.unique().tolist()) == {0, 27} and 0.3 < float((kept == 0).float().mean()) < 0.7
+
+
+def test_published_rates_of_dropout() -> None:
+    rates = {name: (preset.config.attention_dropout, preset.config.conv_dropout) for name, preset in PUBLISHED.items()}
+    assert rates == {"synapse": (0.15, 0.1), "acdc": (0.1, 0.1), "tumor": (0.1, 0.1), "lung": (0.1, 0.1)}
+
+
+def test_weights_start_as_in_the_authors_code() -> None:
+    network = build("matrix", dims=(32, 64, 128), feature_size=16)
+    linears = [module for module in network.encoder.modules() if isinstance(module, torch.nn.Linear)]
+    weights = torch.cat([linear.weight.detach().flatten() for linear in linears])
+    assert float(weights.std()) == pytest.approx(0.02, rel=0.03)
+    assert not any(linear.bias.any() for linear in linears if linear.bias is not None)
+    outer = [module for module in network.decoder.modules() if isinstance(module, torch.nn.Linear)]
+    assert any(float(linear.weight.detach().std()) > 0.05 for linear in outer)
+    for name, parameter in network.named_parameters():
+        if name.endswith("gain"):
+            assert (parameter == network.config.layer_scale_init).all(), name
+        elif "temperature" in name:
+            assert (parameter == 1).all(), name
+        elif name.endswith(".position"):
+            assert not parameter.any(), name
+        elif name.endswith("project_matrix"):
+            assert parameter.abs().max() <= parameter.shape[1] ** -0.5 < 1.1 * parameter.abs().max(), name
+    assert PUBLISHED["synapse"].config.layer_scale_init == 1e-6
+
+
+@pytest.mark.parametrize(
+    ("form", "sizes", "message"),
+    [
+        ("flex", (0, 2, 8, 8, 4), "batch holds no sample"),
+        ("legacy", (0, 2, 16, 16, 8), "batch holds no sample"),
+    ],
+)
+def test_a_batch_of_nothing_is_refused(form: str, sizes: tuple[int, ...], message: str) -> None:
+    with pytest.raises(GeometryError, match=message):
+        build(form)(torch.zeros(sizes))
+
+
+def test_the_nearest_right_patch_is_right() -> None:
+    config = config_of("legacy", norm="instance")
+    with pytest.raises(GeometryError, match="the nearest right patch is ") as caught:
+        build_network(config, in_channels=1, classes=2, patch=(9, 8, 4))
+    named = tuple(int(n) for n in str(caught.value).rstrip(".").split()[-1].split("x"))
+    build_network(config, in_channels=1, classes=2, patch=named)
+
+
+def test_an_image_that_leaves_one_token_is_named_as_it_is() -> None:
+    network = build("flex", norm="batch")
+    with pytest.raises(GeometryError, match=r"The image 5x7x3, padded to 8x8x4, leaves .* a batch of two"):
+        network.train()(torch.zeros(1, 2, 5, 7, 3))
+    network.train()(torch.randn(2, 2, 5, 7, 3))
+
+
+@pytest.mark.parametrize("field", [{"token_projection": "matrix"}, {"layout": "legacy"}])
+def test_fields_that_the_channel_branch_does_not_read_are_refused(field: dict[str, str]) -> None:
+    with pytest.raises(pydantic.ValidationError, match=f"{next(iter(field))} is for the spatial branch"):
+        config_of("channel", **field)

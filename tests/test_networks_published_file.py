@@ -5,6 +5,7 @@ import os
 import pickle
 import re
 from pathlib import Path
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import numpy as np
 import pytest
@@ -185,6 +186,32 @@ def test_small_files_that_hold_huge_tensors_are_refused(tmp_path: Path) -> None:
         read_checkpoint_file(path)
 
 
+def test_compressed_archives_are_refused(tmp_path: Path) -> None:
+    path, packed = tmp_path / "model.model", tmp_path / "packed.model"
+    torch.save({"state_dict": {"a": torch.zeros(10**6)}}, path)
+    with ZipFile(path) as source, ZipFile(packed, "w", ZIP_DEFLATED) as target:
+        for name in source.namelist():
+            target.writestr(name, source.read(name))
+    assert packed.stat().st_size < path.stat().st_size / 100
+    with pytest.raises(InputError, match=r"packed\.model: .* in this file is compressed"):
+        read_checkpoint_file(packed)
+
+
+@pytest.mark.parametrize("kind", ["int8", "int16", "uint16", "uint32", "uint64", "bool"])
+def test_numbers_of_numpy_beside_the_weights_are_read(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "model.model"
+    torch.save({"state_dict": {"a": torch.ones(1)}, "epoch": 3, "more": np.dtype(kind).type(1)}, path)
+    assert read_checkpoint_file(path).epoch == 3
+
+
+@pytest.mark.usefixtures("small_presets")
+def test_a_description_nested_without_end_is_refused(tmp_path: Path) -> None:
+    write_folder(network_like("synapse"), tmp_path / "ours", variant="synapse", native_orientation="SPL")
+    (tmp_path / "ours" / "network.json").write_text("[" * 100_000)
+    with pytest.raises(InputError, match=r"network\.json: "):
+        read_folder(tmp_path / "ours")
+
+
 @pytest.mark.usefixtures("small_presets")
 @pytest.mark.parametrize("change", [{"in_channels": 10**12}, {"classes": 10**12}])
 def test_a_description_of_a_huge_network_takes_no_memory(change: dict[str, int], tmp_path: Path) -> None:
@@ -237,6 +264,27 @@ def test_networks_that_the_authors_code_does_not_have_are_not_written(
     with pytest.raises(ConfigError, match=message):
         write_checkpoint_file(network_like("synapse", **fields), tmp_path / "out.model")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "wanted"),
+    [
+        ("fusion", "sum", "'concat'"),
+        ("decoder_proj", 7, "64"),
+        ("conv_blocks", 2, "1"),
+        ("stem", (1, 4, 4), "(2, 4, 4)"),
+    ],
+)
+def test_networks_between_the_copies_of_the_authors_code_are_not_written(
+    field: str, value: object, wanted: str, tmp_path: Path
+) -> None:
+    config = PUBLISHED["synapse"].config.model_copy(update={field: value})
+    with torch.device("meta"):
+        network = UnetrPP(config, in_channels=1, classes=2, patch=(32, 64, 64))
+    with pytest.raises(ConfigError) as caught:
+        write_checkpoint_file(network, tmp_path / "out.model")
+    assert f"network.{field} = {value!r}: no copy of the authors' code" in str(caught.value)
+    assert f"the nearest, for 'synapse', has {wanted};" in str(caught.value)
 
 
 @pytest.mark.usefixtures("small_presets")

@@ -4,7 +4,7 @@ import pytest
 
 from neoseg.errors import GeometryError
 from neoseg.networks.configs import NETWORKS
-from neoseg.pipeline.out_of_memory import patch_that_fits
+from neoseg.pipeline.out_of_memory import _rounded, patch_that_fits
 from neoseg.plan.budget import PlanConfig, StepSettings
 from neoseg.plan.cost import step_gib
 from neoseg.plan.plan import Plan, make_plan
@@ -44,3 +44,7 @@ def test_a_proposed_patch_fits_with_the_network_that_it_gets(kind: str) -> None:
         assert gib == step_gib(made.network, patch, batch) <= share * whole
         without.append(too_much(*alone[:2], share * whole))
     assert any(without)
+
+
+def test_memory_is_told_without_powers_of_ten() -> None:
+    assert [_rounded(gib) for gib in (0.0123, 1.234, 24.7, 128.3, 4549.6)] == ["0.012", "1.2", "25", "130", "4,500"]

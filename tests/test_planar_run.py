@@ -433,6 +433,7 @@ def test_a_mask_of_another_size_is_told(workspace: Path, neoseg: Neoseg) -> None
     repaint(workspace / "data" / "masks" / "p0-0.png", lambda a: np.ascontiguousarray(a.T))
     told = refused(neoseg, workspace)
     assert "p0-0.png" in told and "(28, 40)" in told and "(40, 28)" in told
+    assert "give both one size" in told and "header" not in told
     assert not (workspace / "work" / "plan.json").exists()
 
 

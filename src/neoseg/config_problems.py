@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -45,6 +46,10 @@ def first_problem(error: ValidationError, root: type[BaseModel]) -> tuple[str, s
         case "union_tag_invalid":
             tag = str(first["ctx"]["tag"])
             return f"{key}.kind = {tag!r} is not known{nearest(tag, map(_kind, models))}", "correct it"
+        case "literal_error" if (
+            isinstance(first["input"], str) and len(choices := _choices(first["ctx"]["expected"])) > 1
+        ):
+            return f"{key} = {first['input']!r} is not known{nearest(first['input'], choices)}", "correct it"
         case "model_type" | "model_attributes_type" | "dict_type":
             kind = ", whose key 'kind' names one of several" if any(map(_kind, models)) else ""
             table = f"[[{'.'.join(parts[:-1])}]]" if parts[-1].isdigit() else f"[{key}]"
@@ -57,6 +62,11 @@ def first_problem(error: ValidationError, root: type[BaseModel]) -> tuple[str, s
     given = repr(first["input"])
     shown = f"{key} = {given if len(given) <= LONGEST else given[:LONGEST] + ' ...'}: " if key else ""
     return f"{shown}{message[:1].lower()}{message[1:]}", "correct it"
+
+
+def _choices(expected: str) -> list[str]:
+    """Return the texts that a field takes, from what pydantic says: "'a', 'b' or 'c'"."""
+    return re.findall(r"'([^']*)'", expected)
 
 
 def _of_length(key: str, given: Sequence[object], wanted: int) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
+from zipfile import ZIP_STORED, BadZipFile, ZipFile, is_zipfile
 
 import numpy as np
 import torch
@@ -39,7 +40,7 @@ NUMPY_NUMBERS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
     (SCALAR, "numpy.core.multiarray.scalar"),
     (SCALAR, "numpy._core.multiarray.scalar"),
     np.dtype,
-    *(type(np.dtype(kind)) for kind in (np.float64, np.float32, np.float16, np.int64, np.int32, np.uint8, np.bool_)),
+    *{type(np.dtype(kind)) for kind in "?bhilqBHILQefd"},
 ]
 """What may be made besides what torch allows: numbers of numpy, under the old and the new name of its module."""
 
@@ -119,6 +120,7 @@ def read_checkpoint_file(path: Path) -> Checkpoint:
     if not path.is_file():
         found = "this is a folder" if path.is_dir() else "there is no such file"
         raise InputError(f"{path}: {found}; give a checkpoint file such as model_final_checkpoint.model.")
+    _refuse_packed(path)
     try:
         with torch.serialization.safe_globals(NUMPY_NUMBERS), warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -290,7 +292,7 @@ def read_description(folder: Path) -> Description:
             orientation.native_orientation,
             config,
         )
-    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise InputError(
             f"{folder / NETWORK}: the description of the network cannot be read ({str(error).splitlines()[0]}); "
             "convert the checkpoint again."
@@ -342,6 +344,26 @@ def _has_its_values(tensor: Tensor) -> bool:
     if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized:
         return False
     return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
+
+
+def _refuse_packed(path: Path) -> None:
+    """Refuse an archive with compressed members, which torch never writes: a small file could become any size.
+
+    Raises:
+        InputError: there is one.
+    """
+    if not is_zipfile(path):
+        return
+    try:
+        with ZipFile(path) as archive:
+            packed = [member.filename for member in archive.infolist() if member.compress_type != ZIP_STORED]
+    except (OSError, BadZipFile) as error:
+        raise InputError(f"{path}: this is no whole checkpoint file ({error}); get it again.") from error
+    if packed:
+        raise InputError(
+            f"{path}: {packed[0]} in this file is compressed, as torch writes none, and could become any size; save "
+            "the checkpoint with torch.save."
+        )
 
 
 def _why_not(path: Path, error: Exception) -> str:

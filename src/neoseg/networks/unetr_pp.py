@@ -9,7 +9,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from neoseg.errors import ConfigError, GeometryError, nearest
-from neoseg.networks.blocks.any_size import check_channels, check_image, on_padded
+from neoseg.networks.blocks.any_size import check_channels, check_image, on_padded, require_samples
 from neoseg.networks.blocks.convolve import convolve
 from neoseg.networks.blocks.paired_attention_block import PairedAttentionBlock
 from neoseg.networks.blocks.printed_attention import PrintedBlock
@@ -88,7 +88,7 @@ class UnetrPP(nn.Module):
         """
         self._check(x)
         padded = [size + -size % m for size, m in zip(x.shape[2:], self.multiple, strict=True)]
-        self._refuse_a_single_token(padded, batch=len(x))
+        self._refuse_a_single_token(padded, batch=len(x), given=x.shape[2:])
         return on_padded(self._outputs, x, self.multiple)
 
     def _outputs(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -112,6 +112,7 @@ class UnetrPP(nn.Module):
 
     def _check(self, x: Tensor) -> None:
         """Refuse an input that the network was not built for."""
+        require_samples(x)
         if self.config.size != "native":
             check_image(x, self.in_channels, self.patch)
         elif tuple(x.shape[1:]) != (self.in_channels, *self.patch):
@@ -121,10 +122,10 @@ class UnetrPP(nn.Module):
                 f"{', '.join(str(size) for size in self.patch)}), cropped or padded to that."
             )
 
-    def _refuse_a_single_token(self, patch: Sequence[int], batch: int = 2) -> None:
+    def _refuse_a_single_token(self, patch: Sequence[int], batch: int = 2, given: Sequence[int] | None = None) -> None:
         """Refuse sizes that leave one token at the lowest level where single tokens cannot be normalised."""
         alone = self.config.norm == "batch" and self.training and batch == 1
-        check_lowest(self.config, patch, 2 if alone else None)
+        check_lowest(self.config, patch, 2 if alone else None, given)
 
 
 def published(

@@ -224,6 +224,10 @@ def _tokens(preset: Published) -> int:
     return math.prod(token_grids(preset.config, preset.patch)[0])
 
 
+WRITTEN_IN = ("stem", "token_projection", "fusion", "conv_blocks", "proj", "decoder_proj")
+"""Fields that are numbers in the authors' code, others in the copy for each of their four data sets."""
+
+
 def _looks_like(weights: Mapping[str, Tensor]) -> str:
     """Return a sentence on the variant that weights look like, or nothing."""
     name = variant_of(weights)
@@ -258,6 +262,15 @@ def _refuse_other_than_published(network: UnetrPP) -> None:
             raise ConfigError(
                 f"network.{field}: the authors' code always has {wanted}, so that it could not load these weights, or "
                 "would compute something else with them; only such a network can be written for it."
+            )
+    copies = {name: [(f, getattr(p.config, f)) for f in WRITTEN_IN] for name, p in PUBLISHED.items()}
+    alike = {name: sum(getattr(own, f) == value for f, value in copy) for name, copy in copies.items()}
+    nearest_copy = max(alike, key=lambda name: alike[name])
+    for field, wanted in copies[nearest_copy]:
+        if getattr(own, field) != wanted:
+            raise ConfigError(
+                f"network.{field} = {getattr(own, field)!r}: no copy of the authors' code has this beside the other "
+                f"fields, the nearest, for {nearest_copy!r}, has {wanted!r}; only a network of one copy can be written."
             )
 
 

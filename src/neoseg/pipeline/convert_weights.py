@@ -66,8 +66,8 @@ def convert_weights(
         )
     try:
         network = network_of(weights, variant=variant)
-    except InputError as error:
-        raise InputError(f"{source}: {error}") from error
+    except (ConfigError, InputError) as error:
+        raise type(error)(f"{source}: {error}") from error
     name = variant or variant_of(weights)
     known = PUBLISHED[name].native_orientation if name is not None else None
     write_folder(network, target, variant=name, native_orientation=native_orientation or known)

@@ -90,7 +90,7 @@ class TrainingStep:
     def told(self) -> str:
         """The step and its memory."""
         size = as_text(self.largest)
-        return f"a step of {self.plan.batch} patches of {size} voxels takes about {self.gib:.2g} GiB"
+        return f"a step of {self.plan.batch} patches of {size} voxels takes about {_rounded(self.gib)} GiB"
 
     def advice(self, free_gib: float | None, *, begun: bool) -> str:
         """Return which patch would fit into what is free for one process.
@@ -108,7 +108,7 @@ class TrainingStep:
         patch, batch, gib = fits
         gib = self.share * gib * larger + self.state_gib
         return (
-            f"{batch} patches of {as_text(patch)} would take {gib:.2g} GiB: set plan.patch = {list(patch)} and "
+            f"{batch} patches of {as_text(patch)} would take {_rounded(gib)} GiB: set plan.patch = {list(patch)} and "
             f"training.batch_size = {batch}"
             f"{', and give the run another `name`' if begun else ''}"
         )
@@ -255,4 +255,9 @@ def _free_gib(device: str) -> float | None:
 
 
 def _told(free: float | None) -> str:
-    return "" if free is None else f", and {free:.2g} GiB are free"
+    return "" if free is None else f", and {_rounded(free)} GiB are free"
+
+
+def _rounded(gib: float) -> str:
+    """Return a number with two digits that count, and never as a power of ten."""
+    return f"{float(f'{gib:.2g}'):,.10g}"

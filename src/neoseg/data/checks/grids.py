@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ...io import is_planar
 from ...volume import grid_difference, same_grid
 from .facts import DataFacts
 from .problem import Problem, error
@@ -20,6 +21,7 @@ def grids(data: DataFacts) -> list[Problem]:
             first_name, first_file, first = known[0]
             if not same_grid(first, grid):
                 told = f"The {name} lies on another grid than {first_name} ({first_file.path.name})"
-                sentence = f"{told}: {grid_difference(grid, first)}; resample one onto the other or correct its header."
+                mend = "give both one size" if is_planar(file.path) else "resample one onto the other or correct its header"
+                sentence = f"{told}: {grid_difference(grid, first)}; {mend}."
                 found.append(error(facts.case.case, file.path, sentence))
     return found

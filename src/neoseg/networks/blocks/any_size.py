@@ -10,7 +10,7 @@ from torch.nn import functional
 from neoseg.errors import ConfigError, GeometryError
 from neoseg.networks.configs import times
 
-__all__ = ["check_channels", "check_image", "on_padded"]
+__all__ = ["check_channels", "check_image", "on_padded", "require_samples"]
 
 
 def check_channels(in_channels: int, classes: int) -> None:
@@ -25,12 +25,23 @@ def check_channels(in_channels: int, classes: int) -> None:
         )
 
 
+def require_samples(x: Tensor) -> None:
+    """Refuse a batch without samples.
+
+    Raises:
+        GeometryError: it has none.
+    """
+    if len(x) == 0:
+        raise GeometryError("The batch holds no sample: give the network at least one.")
+
+
 def check_image(x: Tensor, in_channels: int, patch: Sequence[int]) -> None:
     """Refuse images of other channels or axes than a network of any size was built for.
 
     Raises:
         GeometryError: another number of channels or axes, or an axis without voxels.
     """
+    require_samples(x)
     if x.ndim != len(patch) + 2 or x.shape[1] != in_channels or min(x.shape[2:]) < 1:
         raise GeometryError(
             f"The network was built for {in_channels} channels and {len(patch)} axes of at least one voxel and was "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +47,12 @@ class PairedAttentionBlock(nn.Module):
         self.convs = nn.Sequential(*(ResidualConv(dim, dim, config.norm, axes) for _ in range(config.conv_blocks)))
         self.dropout = dropout_of(axes)(config.conv_dropout)
         self.mix = conv_of(axes)(dim, dim, 1)
+
+    def train(self, mode: bool = True) -> Self:
+        """Change between training and evaluation, and forget what was resized: the parameters may be others now."""
+        self.cache.clear()
+        self.attention.projection.cache.clear()
+        return super().train(mode)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, x, y, z) to the same shape."""

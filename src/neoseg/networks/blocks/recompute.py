@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import cast
 
 from torch import Tensor, is_grad_enabled, nn, no_grad
+from torch.compiler import is_compiling
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
@@ -20,6 +21,9 @@ def recomputed(module: nn.Module, x: Tensor) -> Tensor:
     """
     if not is_grad_enabled():
         return cast(Tensor, module(x))
+    if is_compiling():
+        # A traced graph counts the batch once by itself, and no context can be traced into it.
+        return cast(Tensor, checkpoint(module, x, use_reentrant=False))
 
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         return nullcontext(), _without_counting(module)

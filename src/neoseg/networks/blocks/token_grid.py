@@ -31,7 +31,8 @@ class GridCache:
     """Results of resizing parameters, kept for each grid as long as the parameters stay what they were.
 
     Nothing is kept while gradients are recorded, since every step changes the parameters and needs their graph. torch
-    counts changes in place, but not those through ``parameter.data``: change the parameter itself under ``no_grad``.
+    counts changes in place, but neither those of fused optimisers nor those through ``parameter.data``: what is kept is
+    forgotten when the network changes between training and evaluation, and otherwise by :meth:`clear`.
     """
 
     def __init__(self) -> None:
@@ -53,6 +54,10 @@ class GridCache:
             del self._kept[next(iter(self._kept))]
         self._kept[grid] = (state, made)
         return made
+
+    def clear(self) -> None:
+        """Forget what is kept."""
+        self._kept.clear()
 
     def __deepcopy__(self, memo: object) -> GridCache:
         return GridCache()

@@ -104,20 +104,27 @@ def check_patch(config: NetworkBase, patch: Sequence[int]) -> None:
             f"{len(multiples)} sizes."
         )
     if any(size < 1 or size % multiple for size, multiple in zip(patch, multiples, strict=True)):
-        right = [max(round(size / multiple), 1) * multiple for size, multiple in zip(patch, multiples, strict=True)]
+        right = tuple(
+            max(round(size / multiple), 1) * multiple for size, multiple in zip(patch, multiples, strict=True)
+        )
+        while math.prod(right) < config.lowest_voxels * math.prod(multiples):
+            right = longer(right)
         raise GeometryError(
             f"The patch {times(patch)} does not suit a network whose axes must be multiples of {times(multiples)}: "
             f"the nearest right patch is {times(right)}."
         )
 
 
-def check_lowest(config: NetworkBase, sizes: Sequence[int], least: int | None = None) -> None:
+def check_lowest(
+    config: NetworkBase, sizes: Sequence[int], least: int | None = None, given: Sequence[int] | None = None
+) -> None:
     """Refuse sizes that leave a single voxel at the lowest level where single voxels cannot be normalised.
 
     Args:
         config: the network.
         sizes: of an image, multiples of what the network asks.
         least: voxels that have to be left; None takes the network's own number.
+        given: the sizes before they were padded to multiples.
 
     Raises:
         ConfigError: a field that the plan has to fill is empty.
@@ -131,6 +138,7 @@ def check_lowest(config: NetworkBase, sizes: Sequence[int], least: int | None = 
         others = [
             what
             for what, possible in (
+                ("a batch of two", least is not None),
                 ("fewer levels", not light and not fields.keys().isdisjoint(("widths", "dims", "blocks_down"))),
                 ("network.encoder = 'plain'", light),
                 ("network.norm = 'group'", by_norm and "norm" in fields),
@@ -138,9 +146,11 @@ def check_lowest(config: NetworkBase, sizes: Sequence[int], least: int | None = 
             )
             if possible
         ]
+        padded = f", padded to {times(sizes)}," if given is not None and tuple(given) != tuple(sizes) else ""
+        what = f"{'patch' if given is None else 'image'} {times(given or sizes)}{padded}"
+        mend = _either(f"use a larger patch, such as {times(longer(sizes))}", *others)
         raise GeometryError(
-            f"The patch {times(sizes)} leaves a single voxel at the lowest level, and nothing to normalise there: "
-            f"{_either(f'use a larger patch, such as {times(longer(sizes))}', *others)}."
+            f"The {what} leaves a single voxel at the lowest level, and nothing to normalise there: {mend}."
         )
 
 

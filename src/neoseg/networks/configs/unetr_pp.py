@@ -184,6 +184,10 @@ class UnetrPPConfig(NetworkBase, frozen=True, extra="forbid"):
             )
         if self.size != "free" and self.pool_cells != _default(self, "pool_cells"):
             raise ValueError(f"pool_cells is for size = 'free' and size is {self.size!r}: leave it out")
+        if self.branches == "channel":
+            for name in ("token_projection", "layout", "pool_cells"):
+                if getattr(self, name) != _default(self, name):
+                    raise ValueError(f"{name} is for the spatial branch and branches is 'channel': leave it out")
         if self.branches != "both" and not self.shared_queries_keys:
             raise ValueError(
                 f"shared_queries_keys = false needs two branches and branches is {self.branches!r}: leave one out"
@@ -202,11 +206,11 @@ class UnetrPPConfig(NetworkBase, frozen=True, extra="forbid"):
     def _refuse_what_is_not_printed(self) -> None:
         """Refuse fields that the printed equations have no place for."""
         wanted = {"heads": 1, "fusion": "sum", "conv_blocks": 1, "layout": "aligned", "shared_queries_keys": True}
-        for name, value in wanted.items():
-            if getattr(self, name) != value:
-                raise ValueError(
-                    f"as_printed needs {name} = {value!r} and {name} is {getattr(self, name)!r}: change one"
-                )
+        others = [name for name, value in wanted.items() if getattr(self, name) != value]
+        if others:
+            needed = ", ".join(f"{name} = {wanted[name]!r}" for name in others)
+            given = ", ".join(repr(getattr(self, name)) for name in others)
+            raise ValueError(f"as_printed needs {needed} and was given {given}: change one")
         if self.layer_scale_init != _default(self, "layer_scale_init"):
             raise ValueError("as_printed has no gain that layer_scale_init could start: leave one of them out")
 
