@@ -21,7 +21,8 @@ def grids(data: DataFacts) -> list[Problem]:
             first_name, first_file, first = known[0]
             if not same_grid(first, grid):
                 told = f"The {name} lies on another grid than {first_name} ({first_file.path.name})"
-                mend = "give both one size" if is_planar(file.path) else "resample one onto the other or correct its header"
+                in_space = "resample one onto the other or correct its header"
+                mend = "give both one size" if is_planar(file.path) else in_space
                 sentence = f"{told}: {grid_difference(grid, first)}; {mend}."
                 found.append(error(facts.case.case, file.path, sentence))
     return found
