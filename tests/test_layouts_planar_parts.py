@@ -55,6 +55,10 @@ def test_a_folder_a_picture_has_one_mask_or_one_file_an_instance(tmp_path: Path)
     layout, _ = guess_layout(tmp_path)
     data = import_data(tmp_path, layout)
     assert pairs(data) == {"n1": ("n1", "whole.png"), "n2": ("n2", "whole.png")} and not data.merged
+    write(tmp_path, "stage1_test/t1/images/t1.png", "stage1_test/t2/images/t2.png")
+    assert [note for note in import_data(tmp_path, layout).notes if "left out" in note or "imported" in note] == [
+        "stage1_test/t1/images/, stage1_test/t2/images/ have no masks and were left out; predict with `neoseg predict`."
+    ]
     write(tmp_path, "stage1_train/n1/masks/other.png", mask=True)
     data = import_data(tmp_path, layout)
     assert {name: sorted(file.name for file in files) for name, files in data.merged.items()} == {

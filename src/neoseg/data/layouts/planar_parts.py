@@ -25,7 +25,7 @@ _MASKS = {
     ),
     "test": ("labelsTs", "test_masks", "test_labels", "masks_test", "labels_test"),
 }
-_SPLITS = {"train": ("train", "training", "stage1_train"), "test": ("test", "testing")}
+_SPLITS = {"train": ("train", "training", "stage1_train"), "test": ("test", "testing", "stage1_test")}
 
 
 @dataclass(frozen=True)
