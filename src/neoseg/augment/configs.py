@@ -46,7 +46,8 @@ class AugmentConfig(BaseModel, frozen=True, extra="forbid"):
         elastic_displacement_mm: most that a control point moves along an axis, drawn for the sample; at most 0.4 of
             ``elastic_spacing_mm``, so that the image cannot fold. Nothing moves across thick slices.
         flip_probability: of a flip along each of the axes.
-        flip_axes: axes that may be flipped; 0 is left-right. A 2-D image has no axis 2.
+        flip_axes: axes that may be flipped; 0 is left-right. A 2-D image has no axis 2. Leave 0 out where classes are
+            of one side each.
         blur_probability: of a Gaussian blur.
         blur_sigma: its standard deviation in voxels, drawn for each channel.
         low_resolution_probability: of sampling down (nearest) and up again (linear).

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from ..data.checks import Problem, run_checks
@@ -16,6 +17,9 @@ from .suited import unsuited
 
 __all__ = ["check", "require_clean"]
 
+LEFT, RIGHT = {"left", "l", "lh"}, {"right", "r", "rh"}
+"""Words in the names of classes that tell a side."""
+
 
 def check(session: Session) -> list[Problem]:
     """Return every problem of the cases and of the images that the run reads of them, errors first."""
@@ -24,7 +28,7 @@ def check(session: Session) -> list[Problem]:
         session.cases, session.labels, _needed(session), session.progress, folds=folds, read=session.read_of
     )
     few = [] if folds or faults else _few_subjects(session)
-    own = [*faults, *few, *_settings(session), *_idle_template(session)]
+    own = [*faults, *few, *_settings(session), *_idle_template(session), *_sides(session)]
     return sorted([*found, *own], key=lambda p: p.severity)
 
 
@@ -78,6 +82,25 @@ def _idle_template(session: Session) -> list[Problem]:
     sentence = (
         f'template = {str(given)!r} is not used, because prepare.space is "native" and {why}; set one of the two, or '
         "remove it."
+    )
+    return [warning("", None, sentence)]
+
+
+def _sides(session: Session) -> list[Problem]:
+    """Report classes of one side where trainings or predictions mirror left and right."""
+    window, augment = session.config.window, session.config.augment
+    keys = {
+        "augment.flip_axes": augment.flip_axes if augment.flip_probability > 0 else (),
+        "window.mirror_axes": window.mirror_axes,
+    }
+    mirrored = [key for key, axes in keys.items() if 0 in axes]
+    words = {name: {word.lower() for word in re.split(r"[^A-Za-z]+", name)} for name in session.labels.names}
+    left, right = (next((n for n, own in words.items() if own & of_side), None) for of_side in (LEFT, RIGHT))
+    if left is None or right is None or not mirrored:
+        return []
+    sentence = (
+        f"{left!r} and {right!r} are classes of one side each, but {' and '.join(mirrored)} mirror left and right, "
+        "after which nothing but the rest of the image tells them apart; leave axis 0 out there."
     )
     return [warning("", None, sentence)]
 
