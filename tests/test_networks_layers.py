@@ -4,6 +4,9 @@ import json
 import math
 import subprocess
 import sys
+from functools import cache
+from itertools import islice
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from typer.testing import CliRunner
 
 from neoseg.cli.app import app
+from neoseg.networks import facts
 from neoseg.networks.build import build_network
 from neoseg.networks.configs import LIGHT_ENCODERS, NETWORKS
 from neoseg.networks.facts import network_facts
@@ -107,7 +111,11 @@ def test_every_network_is_shown_for_volumes_and_for_planes(kind: str) -> None:
     assert axes == [3, 2]
 
 
-def test_the_list_of_networks_has_title_paper_dimensions_parameters_and_arithmetic() -> None:
+def test_the_list_of_networks_has_title_paper_dimensions_parameters_and_arithmetic(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # each network is counted once
+    monkeypatch.setattr(facts, "network_facts", lambda kind, most=None: dict(islice(facts_of(kind).items(), most)))
     printed = CliRunner().invoke(app, ["info", "--networks", "-q"])
     listed = CliRunner().invoke(app, ["info", "--networks", "-q", "--json"])
     assert printed.exit_code == listed.exit_code == 0
@@ -118,6 +126,33 @@ def test_the_list_of_networks_has_title_paper_dimensions_parameters_and_arithmet
         assert f"{kind} {entry.title}: {entry.paper}" in lines
         shown = [line for line in lines if line.startswith(f"{kind}, ")]
         for (name, form), line in zip(list(table[kind]["forms"].items())[:2], shown, strict=True):
-            assert form == network_facts(kind)[name]
+            assert form == facts_of(kind)[name]
             told = f"{form['parameters']:,} parameters", f"{form['gmacs_here']:,.1f} G ", f"patch {form['patch']}: "
             assert all(part in line for part in told), line
+
+
+FIRST = {"`unetr_pp`": "synapse"}
+"""Of a row of the page the form that it shows, where that is not the one for volumes."""
+
+facts_of = cache(network_facts)
+
+
+def test_the_page_on_networks_has_the_sizes_that_they_have() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "explanation" / "networks.md").read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in line.strip("| ").split("|")] for line in page.splitlines() if line[:3] == "| `"]
+    sized = [row for row in rows if len(row) == 6 and " × " in row[2]]
+    assert {row[0].split("`")[1] for row in sized} == set(NETWORKS)
+    for kind, _, patch, parameters, arithmetic, _ in sized:
+        own = facts_of(kind.split("`")[1])["3-D, residual" if "residual" in kind else FIRST.get(kind, "3-D")]
+        assert own["patch"].split("x")[1:] == patch.split(" × ")
+        assert float(parameters.removesuffix(" M")) == pytest.approx(own["parameters"] / 1e6, abs=0.06)
+        assert float(arithmetic.removesuffix(" G")) == pytest.approx(own["gmacs_here"], rel=0.004)
+    light = [row for row in rows if len(row) == 5 and row[0].strip("`") in ("plain", *LIGHT_ENCODERS)]
+    assert len(light) == 1 + len(LIGHT_ENCODERS)
+    for encoder, *sizes in light:
+        form = "2-D" if encoder == "`plain`" else f"2-D, {encoder.strip('`')}"
+        for kind, parameters, arithmetic in (("unet", *sizes[:2]), ("unet_plus_plus", *sizes[2:])):
+            own = facts_of(kind)[form]
+            assert float(parameters.removesuffix(" M")) == pytest.approx(own["parameters"] / 1e6, abs=0.006)
+            # the page has 256 x 256 pixels, the facts 512 x 512
+            assert float(arithmetic.removesuffix(" G")) == pytest.approx(own["gmacs_here"] / 4, rel=0.003)
