@@ -109,3 +109,12 @@ def test_a_channel_that_was_not_taken_stays_empty_whatever_black_means(kept: boo
     )
     assert not found[0, 1].any()
     assert bool(found[0, 0, :4].any()) is not kept
+
+
+def test_black_colours_of_a_picture_are_mixed_and_get_noise_where_black_is_a_value() -> None:
+    image = torch.zeros((1, 3, 16, 16))
+    image[0, 2] = torch.from_numpy(np.random.default_rng(0).random((16, 16)).astype(np.float32))
+    found, _ = Augmentation(NOISY.model_copy(update={"keep_background": False}))(
+        image, torch.zeros((1, 16, 16), dtype=torch.uint8), np.random.default_rng(0), spacing_mm=(1.0, 1.0)
+    )
+    assert found[0, 0].any() and found[0, 1].any()

@@ -163,13 +163,13 @@ def test_axes_that_pictures_do_not_have_are_refused_where_none_is_left():
 
 def test_deformations_that_move_a_patch_out_of_itself_are_refused():
     wide = AugmentConfig(elastic_probability=0.2)
-    for sides in [(128 * 0.05, 128 * 0.05), (64 * 0.1, 200.0, 64 * 0.1)]:
+    for patch, spacing in [((128, 128), (0.05, 0.05)), ((64, 200, 64), (0.1, 1.0, 0.1))]:
         with pytest.raises(ConfigError, match=r"elastic_displacement_mm ends at 8, but half of the patch is 3\.2 mm"):
-            wide.require_room(sides)
-        AugmentConfig().require_room(sides)
-        wide.model_copy(update={"elastic_displacement_mm": (0.5, 3.0)}).require_room(sides)
+            wide.require_room(patch, spacing)
+        AugmentConfig().require_room(patch, spacing)
+        wide.model_copy(update={"elastic_displacement_mm": (0.5, 3.0)}).require_room(patch, spacing)
     # thick slices leave few millimetres or many across them; nothing moves that way
-    wide.require_room((6.0, 96.0, 96.0))
+    wide.require_room((2, 96, 96), (3.0, 1.0, 1.0))
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from neoseg.data.layouts import ImportedData, ImportOptions, guess_layout, import_data
+from neoseg.data.layouts.planar_folders import matches
 from neoseg.data.layouts.planar_masks import has_grey_edges
 from neoseg.errors import InputError
 from neoseg.pipeline.import_data import import_folder
@@ -151,7 +152,7 @@ def test_grey_edges_are_refused_and_thin_classes_are_not(tmp_path: Path) -> None
     assert len(data.labels) > 2
     # a mask with a whole area of such a value shows that the values are classes
     area = np.zeros((16, 20), np.uint8)
-    area[2:9, 2:12] = 64
+    area[1:14, 2:16] = 64
     Image.fromarray(area).save(tmp_path / "masks" / "b.png")
     assert "label_64" in import_data(tmp_path, "planar_folders").labels
 
@@ -171,3 +172,111 @@ def test_edges_that_are_a_class_areas_and_two_values_are_not_grey_edges() -> Non
     areas[:3, :5], areas[-6:, -9:], areas[:5, -4:] = 40, 80, 120
     assert not has_grey_edges(areas)
     assert not has_grey_edges(255 * DISC) and not has_grey_edges(DISC) and not has_grey_edges(0 * DISC)
+
+
+def volumes(root: Path, *names: str) -> None:
+    """Write empty files with the names of volumes, which is all that telling a layout looks at."""
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"")
+
+
+@pytest.mark.parametrize("place", ["images", "images/adc", "."])
+def test_pictures_among_volumes_stay_previews(tmp_path: Path, place: str) -> None:
+    volumes(tmp_path, f"{place}/a.nii.gz", f"{place}/b.nii.gz")
+    write(tmp_path, "images/qc/a.png", "images/qc/b.png", "docs/images/c.png", "figures/d.png", "figures/d_mask.png")
+    assert not matches(tmp_path)
+
+
+def test_other_folders_do_not_take_the_place_of_the_training_pictures(tmp_path: Path) -> None:
+    write(tmp_path, "train/images/a.png", "train/images/b.png", "val/images/v.png", "examples/c.png")
+    write(tmp_path, "train/masks/a.png", "train/masks/b.png", "val/masks/v.png", "examples/c_mask.png", mask=True)
+    data = import_data(tmp_path, guess_layout(tmp_path)[0])
+    assert list(pairs(data)) == ["a", "b"]
+    assert any("examples/" in note and "val/" in note and "not imported" in note for note in data.notes)
+
+
+def test_folders_of_splits_inside_the_images(tmp_path: Path) -> None:
+    for split in ("train", "val", "test"):
+        write(tmp_path, f"images/{split}/{split}0.png")
+        write(tmp_path, f"labels/{split}/{split}0.png", mask=True)
+    data = import_data(tmp_path, guess_layout(tmp_path)[0])
+    assert {case.case: (case.split, case.subject) for case in data.cases} == {
+        "train0": ("train", "train0"),
+        "test0": ("test", "test0"),
+    }
+    assert any("images/val/" in note and "not imported" in note for note in data.notes)
+
+
+def test_names_of_pictures_that_begin_like_those_of_patients(tmp_path: Path) -> None:
+    for patient in ("1", "10"):
+        write(tmp_path, *(f"images/{patient}/{i}.png" for i in (1, 10)), f"images/{patient}/{patient}-x.png")
+        write(tmp_path, *(f"masks/{patient}/{i}.png" for i in (1, 10)), f"masks/{patient}/{patient}-x.png", mask=True)
+    assert {name: subject for name, (subject, _) in pairs(import_data(tmp_path, "planar_folders")).items()} == {
+        "1": "1", "1_10": "1", "1-x": "1", "10_1": "10", "10": "10", "10-x": "10",
+    }  # fmt: skip
+
+
+def test_pictures_of_one_name_are_told_with_their_files(tmp_path: Path) -> None:
+    write(tmp_path, "train/images/a.png", "test/images/a.png")
+    write(tmp_path, "train/masks/a.png", "test/masks/a.png", mask=True)
+    with pytest.raises(InputError, match=r"train/images/a\.png and test/images/a\.png have one name each"):
+        import_data(tmp_path, "planar_folders")
+
+
+def test_a_folder_with_images_and_masks_for_each_patient(tmp_path: Path) -> None:
+    for name in ("p1/{}/a.png", "p1/{}/b.png", "P2/{}/c.png"):
+        write(tmp_path, name.format("images"))
+        write(tmp_path, name.format("Masks"), mask=True)
+    assert pairs(import_data(tmp_path, guess_layout(tmp_path)[0])) == {
+        "p1_a": ("p1", "a.png"), "p1_b": ("p1", "b.png"), "P2_c": ("P2", "c.png"),
+    }  # fmt: skip
+
+
+def test_folders_of_patients_are_paired_whatever_the_case_of_their_names(tmp_path: Path) -> None:
+    write(tmp_path, "images/P1/a.png", "images/P2/a.png")
+    write(tmp_path, "masks/p1/a.png", "masks/p2/a.png", mask=True)
+    assert pairs(import_data(tmp_path, "planar_folders")) == {"P1_a": ("P1", "a.png"), "P2_a": ("P2", "a.png")}
+
+
+def test_the_folder_around_a_data_set_is_not_one_of_patients(tmp_path: Path) -> None:
+    write(tmp_path, "one/images/a.png", "one/images/b.png", "two/c.png")
+    write(tmp_path, "one/masks/a.png", "one/masks/b.png", "two/c_mask.png", mask=True)
+    assert not matches(tmp_path)
+    with pytest.raises(InputError, match="this layout needs a folder images/"):
+        import_data(tmp_path, "planar_folders")
+
+
+def test_one_folder_among_the_images_is_no_patient(tmp_path: Path) -> None:
+    write(tmp_path, "images/all/a.png", "images/all/b.png")
+    write(tmp_path, "masks/all/a.png", "masks/all/b.png", mask=True)
+    assert pairs(import_data(tmp_path, "planar_folders")) == {"a": ("a", "a.png"), "b": ("b", "b.png")}
+
+
+def test_masks_in_jpeg_are_refused_in_a_folder_of_their_picture(tmp_path: Path) -> None:
+    write(tmp_path, "n1/images/n1.png", "n2/images/n2.png")
+    write(tmp_path, "n1/masks/n1.jpg", mask=True)
+    with pytest.raises(InputError, match="1 of 1 masks are JPEG"):
+        import_data(tmp_path, "planar_folders")
+
+
+def test_nnunet_names_with_a_suffix_of_the_masks(tmp_path: Path) -> None:
+    write(tmp_path, "images/p0_0000.png", "images/p1_0000.png")
+    write(tmp_path, "masks/p0_mask.png", "masks/p1_mask.png", mask=True)
+    assert pairs(import_data(tmp_path, "planar_folders")) == {"p0": ("p0", "p0_mask.png"), "p1": ("p1", "p1_mask.png")}
+
+
+def test_small_objects_with_borders_of_255_are_classes(tmp_path: Path) -> None:
+    mask = np.zeros((40, 60), np.uint8)
+    for value, x in ((1, 6), (2, 24), (3, 42)):
+        mask[10:20, x : x + 10] = 255
+        mask[12:18, x + 2 : x + 8] = value
+    assert not has_grey_edges(mask)
+    write(tmp_path, "images/a.png", "images/b.png")
+    (tmp_path / "masks").mkdir()
+    smaller(Image.fromarray(255 * DISC)).save(tmp_path / "masks" / "a.png")
+    faint = np.zeros((16, 20), np.uint8)
+    faint[3, 4:6] = 16, 48
+    Image.fromarray(faint).save(tmp_path / "masks" / "b.png")
+    with pytest.raises(InputError, match=r"1 masks \(a\.png\) have grey edges"):
+        import_data(tmp_path, "planar_folders")

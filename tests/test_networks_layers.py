@@ -30,6 +30,7 @@ NETS = [
     ("unet", {"encoder": "residual", "encoder_blocks": (2, 1, 3), "decoder_blocks": 3}),
     ("unet", {"encoder_blocks": (3, 1, 2), "down": "max", "deep_supervision": False, "skip_attention": "scse"}),
     ("wide_unet", {**FLAT, "norm": "none"}),
+    ("wide_unet", {"widths": (35, 70, 140), "up_channels": "unet"}),
     ("unet_plus_plus", {"prune": 1, "skip_attention": "scse", **KERNELS}),
     ("unet_plus_plus", {"deep_supervision": False, **FLAT}),
     ("attention_unet", {"gate_width": 0.3, "skip_attention": "scse", **KERNELS}),

@@ -38,7 +38,7 @@ def first_problem(error: ValidationError, root: type[BaseModel]) -> tuple[str, s
             wanted = len(first["input"]) + len(lacking)
             return _of_length(".".join(parts[:-1]), first["input"], wanted), "correct it"
         case "too_long" if isinstance(first["input"], Sequence):
-            return _of_length(key, first["input"], first["ctx"]["max_length"]), "correct it"
+            return _of_length(key, first["input"], f"at most {first['ctx']['max_length']}"), "correct it"
         case "missing":
             return f"the key {key!r} is missing", "add it"
         case "union_tag_not_found":
@@ -69,7 +69,7 @@ def _choices(expected: str) -> list[str]:
     return re.findall(r"'([^']*)'", expected)
 
 
-def _of_length(key: str, given: Sequence[object], wanted: int) -> str:
+def _of_length(key: str, given: Sequence[object], wanted: int | str) -> str:
     return f"{key} = {list(given)!r}: {wanted} values are wanted here, and this has {len(given)}"
 
 

@@ -117,8 +117,10 @@ class Augmentation:
                 background = before.outside(image)
                 info = replace(info, background=background, empty=before.empty_channels(image))
             image, label = transform.apply(image, label, parameters[transform.name], info)
-        if background is not None:
-            # a channel that was not taken is empty in prediction too, whatever black means in the others
+        if background is not None and (self.config.keep_background or len(info.shape) == 3):
+            # a sequence that was not taken is empty in prediction too, whatever black means in the others; the channels
+            # of a picture are colours, of which none is ever missing
             filled = info.empty_channels(image)[(...,) + (None,) * len(info.shape)]
-            image = torch.where(filled | background if self.config.keep_background else filled, info.fill, image)
+            filled = filled | background if self.config.keep_background else filled
+            image = torch.where(filled, info.fill, image)
         return image, label

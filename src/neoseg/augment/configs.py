@@ -154,16 +154,17 @@ class AugmentConfig(BaseModel, frozen=True, extra="forbid"):
                     f"so that none of these is left; name others, or set augment.{name}_probability to 0."
                 )
 
-    def require_room(self, sides_mm: Sequence[float]) -> None:
+    def require_room(self, patch: Sequence[int], spacing_mm: Sequence[float]) -> None:
         """Refuse deformations that may move all of a patch out of it.
 
         Args:
-            sides_mm: of the patch.
+            patch: voxels on each axis.
+            spacing_mm: of a voxel.
 
         Raises:
             ConfigError: the largest displacement is more than half of the patch's second largest side.
         """
-        room = sorted(sides_mm)[-2] / 2
+        room = sorted(n * side for n, side in zip(patch, spacing_mm, strict=True))[-2] / 2
         if self.elastic_probability > 0 and self.elastic_displacement_mm[1] > room:
             raise ConfigError(
                 f"augment.elastic_displacement_mm ends at {self.elastic_displacement_mm[1]:g}, but half of the patch "

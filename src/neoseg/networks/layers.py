@@ -61,9 +61,9 @@ class _Level(NamedTuple):
         for number in range(count):
             yield Conv(self.width if number else inputs, self.width, self.kernel, self.share)
 
-    def up_to(self, above: _Level) -> Conv:
-        """Return the transposed convolution from this level to the one above."""
-        return Conv(self.width, above.width * self.step, 1, self.share)
+    def up_to(self, width: int) -> Conv:
+        """Return the transposed convolution from this level to so many channels at the one above."""
+        return Conv(self.width, width * self.step, 1, self.share)
 
 
 def conv_layers(config: ConvUNet, in_channels: int, classes: int) -> list[Conv]:
@@ -92,12 +92,13 @@ def conv_layers(config: ConvUNet, in_channels: int, classes: int) -> list[Conv]:
         depth = len(levels) - 1
         for i, here in enumerate(levels[:-1]):
             for j in range(1, depth + 1 - i):
-                layers += [levels[i + 1].up_to(here), *here.row((j + 1) * here.width, CONVOLUTIONS)]
+                layers += [levels[i + 1].up_to(here.width), *here.row((j + 1) * here.width, CONVOLUTIONS)]
         heads = [levels[0]] * (depth if config.deep_supervision else 1)
     else:
         count = config.convs_up if isinstance(config, UNetBase) else CONVOLUTIONS
         for here, below in pairwise(levels):
-            layers += [below.up_to(here), *here.row(2 * here.width, count)]
+            up = config.up_width(here.width) if isinstance(config, UNetBase) else here.width
+            layers += [below.up_to(up), *here.row(here.width + up, count)]
             if isinstance(config, AttentionUNetConfig):
                 hidden = config.gate_channels(here.width)
                 layers += [

@@ -357,7 +357,7 @@ def _refuse_packed(path: Path) -> None:
     try:
         with ZipFile(path) as archive:
             packed = [member.filename for member in archive.infolist() if member.compress_type != ZIP_STORED]
-    except (OSError, BadZipFile) as error:
+    except (OSError, ValueError, NotImplementedError, BadZipFile) as error:
         raise InputError(f"{path}: this is no whole checkpoint file ({error}); get it again.") from error
     if packed:
         raise InputError(

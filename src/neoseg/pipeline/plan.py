@@ -69,7 +69,7 @@ def plan(session: Session) -> Plan:
     if workspace.plan.is_file():
         old = _read(session)
         if old.inputs == keys.inputs:
-            _require_room(session, old)
+            config.augment.require_room(old.patch, old.spacing_mm)
             return old
     template = template_of(session)
     made = _made(session, facts, template, config.plan, _batch(session), keys.inputs)
@@ -83,14 +83,9 @@ def plan(session: Session) -> Plan:
         told = " ".join(fingerprint.failed.values())
         reason = Reason(what="cases", value=f"{len(facts)} of {whole}", why=f"the others cannot be used: {told}")
         made = made.model_copy(update={"reasons": (reason, *made.reasons)})
-    _require_room(session, made)
+    config.augment.require_room(made.patch, made.spacing_mm)
     write_plan(made, workspace.plan)
     return made
-
-
-def _require_room(session: Session, plan: Plan) -> None:
-    sides = [n * side for n, side in zip(plan.patch, plan.spacing_mm, strict=True)]
-    session.config.augment.require_room(sides)
 
 
 def planned_with(session: Session, patch: tuple[int, ...], batch: int) -> Plan:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -170,10 +171,12 @@ def _in_folders(source: Path, axes: int) -> dict[str, str]:
     """Return each folder in the folder that holds images to the sentence that says that they are not read."""
     folders = sorted(path for path in source.iterdir() if path.is_dir()) if source.is_dir() else []
     return {
-        f"{folder.name}/": f"The images in {folder.name}/ were left out: only those directly in {source.name}/ are "
-        "read; give that folder as --input."
+        f"{folder.name}/": f"The images in {folder.name}/ were left out: only those directly in "
+        f"{source.resolve().name}/ are read; give that folder as --input."
         for folder in folders
-        if not folder.name.startswith(".") and any(image_files(folder, planar=axes == 2))
+        if not folder.name.startswith(".")
+        and os.access(folder, os.R_OK | os.X_OK)
+        and any(image_files(folder, planar=axes == 2))
     }
 
 

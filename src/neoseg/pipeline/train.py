@@ -72,6 +72,7 @@ def train(session: Session, *, key: str, folds: Sequence[int] | None = None, fai
     # a prediction would refuse it, after all of the training
     config.window.require_axes(len(plan.patch))
     config.augment.require_axes(len(plan.patch))
+    config.augment.require_room(plan.patch, plan.spacing_mm)
     count = len(session.folds)
     settings = training_settings(config.training, plan)
     patches = scaled_patches(plan.network, plan.patch, settings.patch_scales)

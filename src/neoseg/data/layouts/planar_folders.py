@@ -10,9 +10,9 @@ in each. Else there is one channel, "grey".
 
 from __future__ import annotations
 
+import re
 import unicodedata
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -57,7 +57,7 @@ def planar_folders(root: Path, options: ImportOptions | None = None) -> Imported
             classes or instances.
     """
     options = options or ImportOptions()
-    parts = list(parts_of(root))
+    parts = parts_of(root)
     if not parts:
         raise InputError(f"{root}: this layout needs {LOOKS_FOR}, but there is no such folder.")
     cases: list[Case] = []
@@ -76,9 +76,12 @@ def planar_folders(root: Path, options: ImportOptions | None = None) -> Imported
         others = files_of_other_kinds(root, planar=True, deep=2)
         told = f" {told_left_out(others, root)}" if others else ""
         raise InputError(f"{root}: no picture was found; this layout needs {LOOKS_FOR}.{told}")
-    twice = [name for name, count in Counter(case.case for case in cases).items() if count > 1]
-    if twice:
-        raise InputError(f"{root}: {describe_some(twice)} stands in training and test, or twice; rename or remove one.")
+    files: dict[str, list[str]] = {}
+    for case in cases:
+        first = next(iter(case.images.values()), case.label)
+        files.setdefault(case.case, []).append(str(first.relative_to(root)) if first is not None else case.case)
+    if twice := [" and ".join(named) for named in files.values() if len(named) > 1]:
+        raise InputError(f"{root}: {describe_some(twice)} have one name each; rename or remove one.")
     cases = _with_channels(cases, notes)
     meaning = options.masks or ("instances" if any(part.named_instances for part in parts) else None)
     labels, instances = classes_of(root, cases, merged, meaning, notes)
@@ -139,10 +142,11 @@ def _pictures_and_masks(part: Part) -> tuple[dict[str, Path], dict[str, Path]]:
         return {k: v for k, v in images.items() if k not in beside}, {k: v for k, v in images.items() if k in beside}
     masks = images_in(part.masks, planar=True) if part.masks is not None else {}
     numbered = [CHANNEL_SUFFIX.match(name) for name in images]
-    if not all(numbered) or any(name + suffix in masks for name in images for suffix in SUFFIXES):
+    called = {stem.lower() for stem in masks}
+    if not all(numbered) or any((name + suffix).lower() in called for name in images for suffix in SUFFIXES):
         return images, masks
     found = [(match["case"], match["channel"]) for match in numbered if match]
-    if not {case for case, _ in found} & set(masks):
+    if not any((case + suffix).lower() in called for case, _ in found for suffix in SUFFIXES):
         return images, masks
     if any(channel != "0000" for _, channel in found):
         raise InputError(
@@ -152,10 +156,24 @@ def _pictures_and_masks(part: Part) -> tuple[dict[str, Path], dict[str, Path]]:
     return dict(zip((case for case, _ in found), images.values(), strict=True)), masks
 
 
+def _refuse_smeared(part: Part, masks: Mapping[str, Path]) -> None:
+    """Refuse masks in a format that does not keep numbers.
+
+    Raises:
+        InputError: naming some.
+    """
+    if smeared := [file.name for file in masks.values() if file.suffix.lower() in _SMEARED]:
+        raise InputError(
+            f"{part.masks}: {len(smeared)} of {len(masks)} masks are JPEG ({describe_some(smeared)}), which does not "
+            "keep the numbers of its pixels; save them as PNG, with a threshold where classes have become smeared."
+        )
+
+
 def _of_one_picture(part: Part, one_mask: bool, merged: dict[str, list[Path]]) -> list[Case]:
     """Return the case of a folder of its own; the mask is one file or, where any has several, one file an instance."""
     assert part.case is not None
     images, masks = _pictures_and_masks(part)
+    _refuse_smeared(part, masks)
     if not one_mask and part.masks is not None and (instances := _instances(part.masks)):
         merged[part.case] = instances
     label = next(iter(masks.values()), None) if one_mask else None
@@ -166,11 +184,7 @@ def _of_one_picture(part: Part, one_mask: bool, merged: dict[str, list[Path]]) -
 def _paired(part: Part, merged: dict[str, list[Path]], notes: list[str]) -> list[Case]:
     """Return the cases of a split; one whose mask is a folder of its own is entered in ``merged``."""
     images, files = _pictures_and_masks(part)
-    if smeared := [file.name for file in files.values() if file.suffix.lower() in _SMEARED]:
-        raise InputError(
-            f"{part.masks}: {len(smeared)} of {len(files)} masks are JPEG ({describe_some(smeared)}), which does not "
-            "keep the numbers of its pixels; save them as PNG, with a threshold where classes have become smeared."
-        )
+    _refuse_smeared(part, files)
     folders: dict[str, Path] = {}
     for folder in sorted(part.masks.iterdir()) if part.masks not in (None, part.images) else []:
         if folder.is_dir():
@@ -210,7 +224,9 @@ def _paired(part: Part, merged: dict[str, list[Path]], notes: list[str]) -> list
 
 def _called(name: str, part: Part) -> str:
     """Return the name of a case, which in a patient's folder begins with that of the patient."""
-    return name if part.patient is None or name.startswith(part.patient) else f"{part.patient}_{name}"
+    if part.patient is None or re.match(re.escape(part.patient) + r"($|[._-])", name):
+        return name
+    return f"{part.patient}_{name}"
 
 
 def _instances(folder: Path) -> list[Path]:

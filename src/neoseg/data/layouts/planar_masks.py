@@ -27,6 +27,9 @@ EDGE = 4
 SHARE = 0.95
 """So much of what lies between 0 and 255 has to be near an edge."""
 
+MIDDLE, LEAST = (32, 223), 0.1
+"""At least this share of it is that far from 0 and 255: small numbers of classes beside borders of 255 are not."""
+
 FEWEST = 3
 """So many values between 0 and 255 halving leaves; one or two may be classes of borders."""
 
@@ -57,7 +60,7 @@ def classes_of(
         notes.append(f"{several} files with one instance each are merged to {len(merged)} masks of one class.")
     if meaning == "instances":
         return {"foreground": MERGED}, True
-    values, smeared = _values(plain, notes)
+    values, smeared, others = _values(plain, notes)
     every = {value for found in values.values() for value in found}
     if merged:
         every.add(MERGED)
@@ -67,8 +70,7 @@ def classes_of(
         notes.append("Some masks hold 1 and others 255; both are declared as one class, and masks are written 255.")
         return {"foreground": [MERGED, 1]}, False
     if meaning is None:
-        between = [file for file, found in values.items() if found - {FULL}]
-        if smeared and len(smeared) == len(between):
+        if smeared and not others:
             raise InputError(
                 f"{root}: {len(smeared)} masks ({describe_some(file.name for file in smeared)}) have grey edges from 0 "
                 "to 255, as resizing and drawing leave them; write 255 where a pixel is above 127 and 0 elsewhere "
@@ -96,13 +98,18 @@ def has_grey_edges(mask: NDArray[Any]) -> bool:
         return False
     inside, reach = mask > FULL / 2, 2 * EDGE + 1
     edge = ndimage.maximum_filter(inside, reach) & ndimage.maximum_filter(~inside, reach)
-    return float(edge[between].mean()) >= SHARE
+    middle = (mask[between] >= MIDDLE[0]) & (mask[between] <= MIDDLE[1])
+    return float(edge[between].mean()) >= SHARE and float(middle.mean()) >= LEAST
 
 
-def _values(files: Sequence[Path], notes: list[str]) -> tuple[dict[Path, set[int]], list[Path]]:
-    """Return the values above 0 of each mask that can be read, and the masks with grey edges."""
+def _values(files: Sequence[Path], notes: list[str]) -> tuple[dict[Path, set[int]], list[Path], list[Path]]:
+    """Return the values above 0 of each mask that can be read, the masks with grey edges, and those with other values.
+
+    A mask without 255 in which nothing is thicker than an edge tells neither.
+    """
     result: dict[Path, set[int]] = {}
     smeared: list[Path] = []
+    others: list[Path] = []
     for file in files:
         try:
             mask = read_label(file).array[0]
@@ -117,4 +124,10 @@ def _values(files: Sequence[Path], notes: list[str]) -> tuple[dict[Path, set[int
         result[file] = {int(v) for v in found if v > 0 and float(v) not in odd}
         if has_grey_edges(mask):
             smeared.append(file)
-    return result, smeared
+        elif result[file] - {FULL} and (FULL in result[file] or not _is_thin(mask)):
+            others.append(file)
+    return result, smeared, others
+
+
+def _is_thin(mask: NDArray[Any]) -> bool:
+    return not ndimage.minimum_filter(mask != 0, 2 * EDGE + 1, mode="constant").any()
