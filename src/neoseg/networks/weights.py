@@ -264,6 +264,8 @@ def _refuse_other_than_published(network: UnetrPP) -> None:
                 "would compute something else with them; only such a network can be written for it."
             )
     copies = {name: [(f, getattr(p.config, f)) for f in WRITTEN_IN] for name, p in PUBLISHED.items()}
+    if own.stem is not None:  # of a turned network the weights keep the order of the authors' axes
+        own = own.model_copy(update={"stem": network.turn.sizes(own.stem)})
     alike = {name: sum(getattr(own, f) == value for f, value in copy) for name, copy in copies.items()}
     nearest_copy = max(alike, key=lambda name: alike[name])
     for field, wanted in copies[nearest_copy]:
