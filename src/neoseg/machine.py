@@ -102,12 +102,13 @@ def forget_peak() -> int:
     """Let :func:`peak_bytes` count from now on, where the system can (Linux, outside of containers that forbid it).
 
     Returns:
-        The bytes that :func:`peak_bytes` still remembers from before; 0 where it has forgotten them.
+        The bytes beyond which :func:`peak_bytes` tells of what came after; 0 where it has forgotten what was before.
     """
     with contextlib.suppress(OSError):
         _FORGETS.write_text("5", encoding="ascii")
     peak, now = peak_bytes() or 0, _line_of(_STATUS, "VmRSS:", 1024)
-    return 0 if now is not None and peak - now < _NOTHING else peak
+    # the system counts late, so that a peak of before may still grow by some pages
+    return 0 if now is not None and peak - now < _NOTHING else peak + _NOTHING
 
 
 def _concerns(path: Path, error: OSError) -> bool:
