@@ -197,6 +197,16 @@ def test_compressed_archives_are_refused(tmp_path: Path) -> None:
         read_checkpoint_file(packed)
 
 
+def test_an_archive_of_a_version_that_nobody_reads_is_refused_in_words(tmp_path: Path) -> None:
+    path = tmp_path / "model.model"
+    torch.save({"state_dict": {"a": torch.zeros(3)}}, path)
+    content = bytearray(path.read_bytes())
+    content[content.index(b"PK\x01\x02") + 6] = 200  # the version that the first entry of the directory asks for
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"model\.model: this is no whole checkpoint file \(zip file version"):
+        read_checkpoint_file(path)
+
+
 @pytest.mark.parametrize("kind", ["int8", "int16", "uint16", "uint32", "uint64", "bool"])
 def test_numbers_of_numpy_beside_the_weights_are_read(kind: str, tmp_path: Path) -> None:
     path = tmp_path / "model.model"
