@@ -185,13 +185,17 @@ def configured(table: str, name: str, given: argparse.Namespace, work: Path, *mo
     return load_config(toml, [*common, *more], length=length)
 
 
+def planned(given: argparse.Namespace, *stages: str) -> Session:
+    """Return the session whose plan all forms share, after these stages with both cores."""
+    session = open_session(configured("forms", "aligned", given, plan_folder(given), "seed=0", "jobs=2"))
+    for stage in stages:
+        run_stage(session, stage)
+    return session
+
+
 def shared_plan(given: argparse.Namespace) -> tuple[str, ...]:
     """Return the patch, batch and network that the first form is planned with, as changes for every form."""
-    work = given.folder / given.table / given.dataset / "plan"
-    session = open_session(configured("forms", "aligned", given, work, "seed=0"))
-    for stage in ("check", "plan"):
-        run_stage(session, stage)
-    plan = session.plan
+    plan = planned(given).plan
     # The printed block has no gain, so nothing that could start it.
     taken = [field for field in SHARED if (given.one, field) != ("as_printed", "layer_scale_init")]
     fields = {field: getattr(plan.network, field) for field in taken}
@@ -270,6 +274,9 @@ def prepared(given: argparse.Namespace, work: Path, progress: Progress) -> Sessi
     """Return the session of one network with one seed, ready to be trained."""
     (seed,) = given.seeds
     more = shared_plan(given) if given.table == "forms" else ()
+    if more and not (store := work / "prepared").exists():  # one plan, so one preparation
+        work.mkdir(parents=True, exist_ok=True)
+        store.symlink_to(plan_folder(given).resolve() / "prepared")
     session = open_session(configured(given.table, given.one, given, work, *more, f"seed={seed}"), progress)
     for stage in ("check", "plan", "prepare"):
         run_stage(session, stage)
@@ -344,6 +351,11 @@ def one_run(given: argparse.Namespace) -> None:
 
 def folder_of(given: argparse.Namespace, name: str, run: str) -> Path:
     place: Path = given.folder / given.table / given.dataset / name.replace(", ", "_") / run
+    return place
+
+
+def plan_folder(given: argparse.Namespace) -> Path:
+    place: Path = given.folder / given.table / given.dataset / "plan"
     return place
 
 
@@ -493,9 +505,10 @@ def main() -> None:
     names = [name for name in TABLES[given.table] if name in (given.only or TABLES[given.table])]
     result = given.result or RESULTS / f"equal_time_{given.table}_{given.dataset}.json"
     start, runs = time.monotonic(), [(seed, name) for seed in given.seeds for name in names]
-    # Once, so that runs side by side find the data and the shared plan made.
-    plan = given.folder / given.table / given.dataset / "plan"
-    made_data(given.dataset, given.source, plan, given.seeds[0], tiny=given.tiny)
+    # Once, so that runs side by side find the data, the shared plan and its prepared cases made.
+    made_data(given.dataset, given.source, plan_folder(given), given.seeds[0], tiny=given.tiny)
+    if given.table == "forms":
+        planned(given, "check", "plan", "prepare")
     before = read_json(result) if result.is_file() else {"minutes": given.minutes, "steps": {}, "entries": {}}
     if before["minutes"] != given.minutes:
         raise SystemExit(f"{result} has runs of {before['minutes']:g} minutes: name another --result")

@@ -290,6 +290,26 @@ def test_a_training_that_does_not_fit_is_told_before_it_starts_and_the_named_pat
     assert (scene.run / "fold1" / "finished.json").is_file()
 
 
+def test_a_job_that_cannot_be_trained_is_refused_before_its_cases_are_prepared(
+    scene_at: Callable[[State], Scene],
+) -> None:
+    scene = scene_at("imported")
+    with mock.patch("neoseg.pipeline.out_of_memory.free_memory_gib", return_value=1e-4):
+        done = scene.call("run {w}/neoseg.toml")
+    assert done.code == 1, done.out
+    assert_one_sentence(done, "memory does not suffice to train on cpu")
+    done = scene.call("run {w}/neoseg.toml --set training.patch_scales=[1,1.01]")
+    assert done.code == 2, done.out
+    assert_one_sentence(done, "training.patch_scales")
+    assert (scene.root / "plan.json").is_file() and not (scene.root / "prepared").exists()
+
+
+def test_a_job_that_is_trained_needs_no_memory_for_it(scene_at: Callable[[State], Scene]) -> None:
+    scene = scene_at("finished")
+    with mock.patch("neoseg.pipeline.out_of_memory.free_memory_gib", return_value=1e-4):
+        well(scene.call("run {w}/neoseg.toml"))
+
+
 def test_a_training_that_goes_on_is_told_to_take_another_name(scene_at: Callable[[State], Scene]) -> None:
     scene = scene_at("finished")
     (scene.run / "fold0" / "finished.json").unlink()

@@ -26,7 +26,7 @@ from .predict import mask_path, predict
 from .prepare import prepare, standing_out
 from .report import STAGES, keep_notice, report
 from .session import CV, HELD_OUT, Session, open_session
-from .train import train, wanted_folds
+from .train import require_trainable, train, wanted_folds
 
 __all__ = ["run", "run_stage", "scores_are_of_predictions", "weights_of"]
 
@@ -44,6 +44,7 @@ def run(config: RunConfig, progress: Progress | None = None, *, notice: str = ""
     Raises:
         InputError: the data set has errors.
         ConfigError, StateError: see the stages.
+        GeometryError, MachineError: the plan cannot be trained, or not in the memory that is free.
     """
     session = open_session(config, progress)
     if notice:
@@ -51,6 +52,8 @@ def run(config: RunConfig, progress: Progress | None = None, *, notice: str = ""
         keep_notice(session.workspace.notice, notice)
     for stage in ("check", "plan", "prepare", "train", "predict", "evaluate"):
         run_stage(session, stage)
+        if stage == "plan":  # a preparation may take hours
+            require_trainable(session, key=_key(session, "train"))
     return dict(run_stage(session, "report", notice=notice))
 
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from ..training.data import TrainingCase
     from ..training.ranks import Ranks
 
-__all__ = ["train", "training_settings", "wanted_folds"]
+__all__ = ["require_trainable", "train", "training_settings", "wanted_folds"]
 
 
 ONE_SIZE = (
@@ -45,6 +45,53 @@ ONE_SIZE = (
     "false."
 )
 """Said of networks that were seen to fail on pictures of another size than the patches of their training."""
+
+
+@dataclass(frozen=True)
+class _Trainable:
+    """What is known before a training.
+
+    Attributes:
+        settings: with the steps of the plan where nothing else is given.
+        patches: sizes of the patches, where there are several.
+        indices: of the folds that are wanted and not trained yet.
+        launch: which of how many processes this one is.
+        devices: that the folds are dealt to.
+    """
+
+    settings: TrainingConfig
+    patches: tuple[tuple[int, ...], ...]
+    indices: tuple[int, ...]
+    launch: Launch
+    devices: tuple[str, ...]
+
+
+def require_trainable(session: Session, *, key: str, folds: Sequence[int] | None = None) -> _Trainable:
+    """Refuse what :func:`train` and the stages after it would refuse, as far as a plan tells it.
+
+    Args:
+        session: the run; nothing needs to be prepared.
+        key: hash of what the folds depend on.
+        folds: indices of the only folds to train.
+
+    Raises:
+        ConfigError: there is no such fold, or axes are to be mirrored or flipped that the images do not have.
+        GeometryError: training.patch_scales and the plan's patch do not suit the network.
+        MachineError: the memory that is free does not suffice for a step.
+    """
+    config, plan, run = session.config, session.plan, session.run
+    # a prediction would refuse it, after all of the training
+    config.window.require_axes(len(plan.patch))
+    config.augment.require_axes(len(plan.patch))
+    config.augment.require_room(plan.patch, plan.spacing_mm)
+    settings = training_settings(config.training, plan)
+    patches = scaled_patches(plan.network, plan.patch, settings.patch_scales)
+    indices = tuple(i for i in wanted_folds(session, folds) if not run.fold_is_current(i, key))
+    launch = launched()
+    devices = devices_side_by_side(config.device) if launch.world == 1 else [device_of_process(launch, config)]
+    if indices:
+        _require_memory(session, settings, patches, devices, min(config.fold_jobs, len(indices)), launch.world)
+    return _Trainable(settings, patches, indices, launch, tuple(devices))
 
 
 def train(session: Session, *, key: str, folds: Sequence[int] | None = None, failed: Sequence[str] = ()) -> None:
@@ -68,23 +115,13 @@ def train(session: Session, *, key: str, folds: Sequence[int] | None = None, fai
         UserError, NeosegError: folds failed; the sentence names them.
         Stopped: SIGINT or SIGTERM arrived.
     """
-    config, plan, run = session.config, session.plan, session.run
-    # a prediction would refuse it, after all of the training
-    config.window.require_axes(len(plan.patch))
-    config.augment.require_axes(len(plan.patch))
-    config.augment.require_room(plan.patch, plan.spacing_mm)
-    count = len(session.folds)
-    settings = training_settings(config.training, plan)
-    patches = scaled_patches(plan.network, plan.patch, settings.patch_scales)
-    indices = [i for i in wanted_folds(session, folds) if not run.fold_is_current(i, key)]
+    config, plan, run, count = session.config, session.plan, session.run, len(session.folds)
+    ready = require_trainable(session, key=key, folds=folds)
+    settings, patches, indices, launch = ready.settings, ready.patches, ready.indices, ready.launch
     longer = require_length(run, indices, settings)
     starts = fold_starts(session)
     fresh = [i for i in indices if not any((run.fold(i) / name).exists() for name in ("last", "last-before"))]
     moved = transfer(session) if starts and fresh else None
-    launch = launched()
-    devices = devices_side_by_side(config.device) if launch.world == 1 else [device_of_process(launch, config)]
-    if indices:
-        _require_memory(session, settings, patches, devices, min(config.fold_jobs, len(indices)), launch.world)
     require_trained_alike(session, plan)
     _require_same_data(session, starts, failed)
     if launch.rank == 0:
@@ -122,14 +159,14 @@ def train(session: Session, *, key: str, folds: Sequence[int] | None = None, fai
             config=config,
             key=key,
             failed=tuple(failed),
-            devices=tuple(devices),
+            devices=ready.devices,
             threads=threads,
             patches=patches,
             starts={i: (start, moved.taken if moved is not None and i in fresh else ()) for i, start in starts.items()},
         ),
     )
     if launch.world > 1:
-        _train_together(work, indices, launch, devices[0], session.progress)
+        _train_together(work, indices, launch, ready.devices[0], session.progress)
         return
     if config.fold_jobs > 1 and len(indices) > 1:
         outcomes = run_side_by_side(work, indices, jobs=min(config.fold_jobs, len(indices)), progress=session.progress)
