@@ -214,6 +214,24 @@ def test_numbers_of_numpy_beside_the_weights_are_read(kind: str, tmp_path: Path)
     assert read_checkpoint_file(path).epoch == 3
 
 
+@pytest.mark.parametrize("old", [False, True])
+def test_arrays_of_numpy_beside_the_weights_are_passed_over(old: bool, tmp_path: Path) -> None:
+    path = tmp_path / "model.model"
+    more = {"best": np.ones((2, 3)), "none": np.array([])}
+    torch.save({"state_dict": {"a": torch.ones(1)}, "epoch": 3, **more}, path, _use_new_zipfile_serialization=not old)
+    if old:  # names of before numpy 2
+        path.write_bytes(path.read_bytes().replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n"))
+    assert read_checkpoint_file(path).epoch == 3
+    torch.save({"state_dict": {"a": np.ones(3)}}, path)
+    with pytest.raises(InputError, match="tensors by name"):
+        read_checkpoint_file(path)
+    hostile = np.array([Hostile(tmp_path / "made")], dtype=object)
+    torch.save({"state_dict": {"a": torch.ones(1)}, "best": hostile}, path)
+    with pytest.raises(InputError, match="was refused and nothing in it was run"):
+        read_checkpoint_file(path)
+    assert not (tmp_path / "made").exists()
+
+
 @pytest.mark.usefixtures("small_presets")
 def test_a_description_nested_without_end_is_refused(tmp_path: Path) -> None:
     write_folder(network_like("synapse"), tmp_path / "ours", variant="synapse", native_orientation="SPL")

@@ -3,6 +3,7 @@
 Such a file is a pickled dict {epoch, state_dict, optimizer_state_dict, lr_scheduler_state_dict, plot_stuff,
 best_stuff}. A pickle can run code while it is read. torch reads these with a list of what may be made, which holds
 tensors and containers; numbers of numpy are added here, since losses and scores are stored as such, and no more.
+Where an array of numpy stands beside the weights, nothing is made of it.
 """
 
 from __future__ import annotations
@@ -36,13 +37,30 @@ MODEL, NETWORK = "model.safetensors", "network.json"
 SCALAR: Callable[..., Any] = np.float64(0).__reduce__()[0]  # type: ignore[assignment]
 """The function of numpy that a stored number names."""
 
+
+class _NotMade:
+    """Stands where the file has an array of numpy, whose bytes may say anything about its type and size."""
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def __setstate__(self, _: Any) -> None:
+        pass
+
+
 NUMPY_NUMBERS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
+    *((_NotMade, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
+    (_NotMade, "numpy.ndarray"),
+    (_NotMade, "builtins.bytes"),  # of an empty array
     (SCALAR, "numpy.core.multiarray.scalar"),
     (SCALAR, "numpy._core.multiarray.scalar"),
     np.dtype,
     *{type(np.dtype(kind)) for kind in "?bhilqBHILQefd"},
 ]
-"""What may be made besides what torch allows: numbers of numpy, under the old and the new name of its module."""
+"""What may be made besides what torch allows: numbers of numpy, under the old and the new name of its module.
+
+torch runs ``__setstate__`` of what is made by these names alone.
+"""
 
 
 class Checkpoint(NamedTuple):
