@@ -18,6 +18,7 @@ the intersection over union beside Dice, where a subject has several pictures al
 together, and for nuclei a row of Otsu's threshold on the mean of the colours, with the smaller part as foreground.
 
     python benchmarks/equal_time.py TABLE DATASET SOURCE FOLDER [--minutes 12] [--seeds 0 1 2] [--only NAME ...]
+                                    [--set KEY=VALUE ... --result FILE]
 
 DATASET: "hippocampus", "nuclei" or "ventricle" with SOURCE the folder of the data, or "heads" with SOURCE a folder to
 make the cohort in. Writes benchmarks/results/equal_time_TABLE_DATASET.json after every run. Killed and started again
@@ -181,7 +182,7 @@ def configured(table: str, name: str, given: argparse.Namespace, work: Path, *mo
         common.append(f"network={{{TABLES[table][name]}}}")
     if table == "planes":  # of few pictures most are learned from
         common.append("folds.count=10")
-    common.extend(CHANGES.get(name, ()))
+    common.extend((*CHANGES.get(name, ()), *given.set))
     return load_config(toml, [*common, *more], length=length)
 
 
@@ -321,6 +322,7 @@ def called(given: argparse.Namespace, name: str, seed: int, *more: str, wait: bo
     place.mkdir(parents=True, exist_ok=True)
     own = [sys.executable, __file__, given.table, given.dataset, given.source, given.folder]
     own += ["--minutes", given.minutes, "--seeds", seed, "--one", name, *more, *(["--tiny"] if given.tiny else [])]
+    own += ["--set", *given.set] if given.set else []
     with (place / "log.txt").open("a", encoding="utf-8") as log:
         process = subprocess.Popen([str(part) for part in own], stdout=log, stderr=log)
     if wait and process.wait():
@@ -493,6 +495,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--only", nargs="+")
     parser.add_argument("--hours", type=float, default=float("inf"), help="no run is started after this long")
+    parser.add_argument("--set", nargs="+", default=[], help="changes of the configuration, for every run")
     parser.add_argument("--tiny", action="store_true", help="20 seconds a run, to see that it works")
     parser.add_argument("--result", type=Path)
     for hidden, kind in (("--one", str), ("--pace", str), ("--steps", int)):
@@ -509,9 +512,10 @@ def main() -> None:
     made_data(given.dataset, given.source, plan_folder(given), given.seeds[0], tiny=given.tiny)
     if given.table == "forms":
         planned(given, "check", "plan", "prepare")
-    before = read_json(result) if result.is_file() else {"minutes": given.minutes, "steps": {}, "entries": {}}
-    if before["minutes"] != given.minutes:
-        raise SystemExit(f"{result} has runs of {before['minutes']:g} minutes: name another --result")
+    alike = {"minutes": given.minutes, "dataset": given.dataset, "changes": given.set}
+    before = read_json(result) if result.is_file() else {**alike, "steps": {}, "entries": {}}
+    if other := [key for key in alike if before.get(key, []) != alike[key]]:
+        raise SystemExit(f"{result} has runs with other {' and '.join(other)}: name another --result")
     entries, steps, timed_on, lock = before["entries"], before["steps"], before.get("machine", machine()), Lock()
 
     def save() -> None:
@@ -521,7 +525,7 @@ def main() -> None:
             f"{key.split('/')[0]}/{OTSU}": {**e, **NOT_TRAINED, **e["otsu"]} for key, e in found.items() if "otsu" in e
         }
         rows = [*(row for name in names for row in (name, name + IN_ONE_PIECE, name + BY_WINDOWS)), OTSU]
-        about = {"what": __doc__, "machine": timed_on, "minutes": given.minutes, "dataset": given.dataset}
+        about = {"what": __doc__, "machine": timed_on, **alike}
         kinds = {name: kind.split("_")[0] for name, kind in kinds_and_sizes(given.source).items()}
         table = table_of(rows, found | pieces, kinds, flat=given.table == "planes")
         write_result(result, {**about, "table": table, "steps": steps, "entries": entries})
