@@ -667,10 +667,10 @@ def test_train_and_test_folders_and_what_lacks_a_partner(tmp_path: Path) -> None
     assert {"Images without a mask (1): b.", "Masks without an image (1): z."} <= set(data.notes)
 
 
-def test_a_dataset_json_beside_pictures_is_told(tmp_path: Path) -> None:
+def test_a_dataset_json_beside_pictures_names_their_class(tmp_path: Path) -> None:
     tree_planar_folders(tmp_path)
     (tmp_path / "dataset.json").write_text('{"labels": {"background": 0, "tumour": 255}}', encoding="utf-8")
-    assert "dataset.json is not read for pictures; name the classes in [labels]." in planar(tmp_path).notes
+    assert planar(tmp_path).labels == {"tumour": 255}
 
 
 def test_pictures_beside_volumes_are_previews(tmp_path: Path) -> None:

@@ -137,6 +137,25 @@ def test_a_network_that_learns_places_is_warned_of_whole_pictures(
     assert len(warned) == (0 if scales else 1)
 
 
+def test_pictures_with_one_file_a_channel(tmp_path: Path) -> None:
+    data, new = write_discs(tmp_path / "data", colour=False), tmp_path / "new"
+    new.mkdir()
+    for file in sorted((data / "images").iterdir()):
+        grey = np.asarray(Image.open(file))
+        file.unlink()
+        for folder in (data / "images", new):
+            for number, values in enumerate((grey, 255 - grey)):
+                Image.fromarray(values).save(folder / f"{file.stem}_000{number}.png")
+    run(load_config(imported(tmp_path), CHANGES))
+    (new / "p0-1_0001.png").unlink()
+    found = predict_scans(tmp_path / "work" / "runs" / "default", new, tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.png")) == [
+        f"p{number // 2}-{number}.png" for number in (0, *range(2, 8))
+    ]
+    (lacking,) = [scan for scan in found if scan.mask is None]
+    assert lacking.case == "p0-1" and "lacks ['channel_1']" in (lacking.error or "")
+
+
 def test_pictures_of_a_camera_get_masks_as_png(pictures: Path, tmp_path: Path) -> None:
     generator, new = np.random.default_rng(5), tmp_path / "new"
     new.mkdir()

@@ -5,7 +5,8 @@ with such folders inside; test folders may also lie beside the others (``test_im
 folder for each patient; masks may lie beside their pictures (``p1.png``, ``p1_mask.png``), and a picture may have a
 folder of its own (``p1/images/``, ``p1/masks/``). A mask is one file, or a folder of the picture's name with one file
 an instance. Where any picture is in colour, all are taken as red, green and blue; a grey one then has the same values
-in each. Else there is one channel, "grey".
+in each. Else there is one channel, "grey", or one for each number behind the names (``p1_0000.png``, ``p1_0001.png``).
+A ``dataset.json`` names these and the classes or regions, as nnU-Net has it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import numpy as np
 from ...errors import InputError
 from ...io import COLOURS, read_volume, volumes_in
 from ..cases import Case
+from .dataset_json import Declared, channel_names, declared, read_dataset_json
 from .files import CHANNEL_SUFFIX, describe_some, endings_in_lower_case, images_in
 from .imported import ImportedData, ImportOptions
 from .left_out import convert_to, files_of_other_kinds, told_left_out, unused_folders
@@ -53,8 +55,8 @@ def planar_folders(root: Path, options: ImportOptions | None = None) -> Imported
     """Import pictures with masks.
 
     Raises:
-        InputError: no such folder, no picture in it, a file name that occurs twice, or masks whose values may be
-            classes or instances.
+        InputError: no such folder, no picture in it, a file name that occurs twice, a dataset.json that cannot be read,
+            or masks whose values may be classes or instances.
     """
     options = options or ImportOptions()
     parts = parts_of(root)
@@ -68,10 +70,12 @@ def planar_folders(root: Path, options: ImportOptions | None = None) -> Imported
             f"{describe_some(held_out)} {'has' if len(held_out) == 1 else 'have'} no masks and "
             f"{'was' if len(held_out) == 1 else 'were'} left out; predict with `neoseg predict`."
         )
+    described = read_dataset_json(root) or {}
+    channels = channel_names(described.get("channel_names", described.get("modality")))
     read = [part for part in parts if not _without_masks(part)]
     one_mask = all(len(_pictures_and_masks(part)[1]) <= 1 for part in read)
     for part in read:
-        cases += _of_one_picture(part, one_mask, merged) if part.case else _paired(part, merged, notes)
+        cases += _of_one_picture(part, one_mask, merged) if part.case else _paired(part, channels, merged, notes)
     if not any(case.images for case in cases):
         others = files_of_other_kinds(root, planar=True, deep=2)
         told = f" {told_left_out(others, root)}" if others else ""
@@ -84,13 +88,34 @@ def planar_folders(root: Path, options: ImportOptions | None = None) -> Imported
         raise InputError(f"{root}: {describe_some(twice)} have one name each; rename or remove one.")
     cases = _with_channels(cases, notes)
     meaning = options.masks or ("instances" if any(part.named_instances for part in parts) else None)
-    labels, instances = classes_of(root, cases, merged, meaning, notes)
+    named = declared(described) if meaning != "instances" and not merged else Declared()
+    notes += named.notes
+    labels, instances = (named.labels, False) if named.labels else classes_of(root, cases, merged, meaning, notes)
     if instances and options.masks is None and not merged:
         names = sorted({part.masks.name for part in parts if part.masks is not None})
         notes.append(f"By the name {', '.join(names)}/ the values number instances; each above 0 is the one class.")
     notes += _left_out(root, parts, {files[0].parent for files in merged.values()})
-    if (root / "dataset.json").is_file():
-        notes.append("dataset.json is not read for pictures; name the classes in [labels].")
+    notes += _unpaired(cases, merged)
+    if options.subject_pattern is None and all(case.subject == case.case for case in cases):
+        notes.append(
+            several_of_one([case.case for case in cases])
+            or "Each image counts as a subject of its own; where several are of one patient, say --subject-pattern, or "
+            "scores will be too good."
+        )
+    return ImportedData(
+        cases=sorted(cases, key=lambda case: case.case),
+        labels=labels,
+        channels=dict.fromkeys((channel for case in cases for channel in case.images), "mr"),
+        notes=notes,
+        instances=instances,
+        regions=named.regions,
+        merged=merged,
+    )
+
+
+def _unpaired(cases: Sequence[Case], merged: Mapping[str, Sequence[Path]]) -> list[str]:
+    """Return notes about pictures without a mask, and masks without a picture."""
+    notes = []
     if alone := [case.case for case in cases if case.label is None and case.case not in merged]:
         looked = (
             " Masks are looked for in masks/, labels/, segmentations/, annotations/ or ground_truth/ beside images/, "
@@ -100,21 +125,7 @@ def planar_folders(root: Path, options: ImportOptions | None = None) -> Imported
         notes.append(f"Images without a mask ({len(alone)}): {describe_some(alone)}.{looked if every else ''}")
     if alone := [case.case for case in cases if not case.images]:
         notes.append(f"Masks without an image ({len(alone)}): {describe_some(alone)}.")
-    if options.subject_pattern is None and all(case.subject == case.case for case in cases):
-        notes.append(
-            several_of_one([case.case for case in cases])
-            or "Each image counts as a subject of its own; where several are of one patient, say --subject-pattern, or "
-            "scores will be too good."
-        )
-    channels = dict.fromkeys((channel for case in cases for channel in case.images), "mr")
-    return ImportedData(
-        cases=sorted(cases, key=lambda case: case.case),
-        labels=labels,
-        channels=channels,
-        notes=notes,
-        instances=instances,
-        merged=merged,
-    )
+    return notes
 
 
 def _without_masks(part: Part) -> bool:
@@ -130,30 +141,42 @@ def _left_out(root: Path, parts: Sequence[Part], merged: set[Path]) -> list[str]
     return notes + unused_folders(root, [*used, *merged], planar=True)
 
 
-def _pictures_and_masks(part: Part) -> tuple[dict[str, Path], dict[str, Path]]:
-    """Return the files of a part by their names; those of nnU-Net's pictures without the number of their channel.
+def _pictures_and_masks(part: Part, names: Sequence[str] = ()) -> tuple[dict[str, dict[str, Path]], dict[str, Path]]:
+    """Return the pictures of a part, channel to file, and the masks, both by name.
+
+    Where all names end in the number of a channel, as nnU-Net's do, and the masks' do not, it is no part of the name.
+
+    Args:
+        part: the folders.
+        names: of the channels, where each picture has as many files.
 
     Raises:
-        InputError: two files have one name, or a picture has several files, one a channel.
+        InputError: two files have one name, or the channels are not numbered from 0.
     """
-    images = images_in(part.images, planar=True)
+    files = images_in(part.images, planar=True)
     if part.masks == part.images:
-        beside = masks_beside(images)
-        return {k: v for k, v in images.items() if k not in beside}, {k: v for k, v in images.items() if k in beside}
+        beside = masks_beside(files)
+        return {k: {GREY: v} for k, v in files.items() if k not in beside}, {k: files[k] for k in files if k in beside}
     masks = images_in(part.masks, planar=True) if part.masks is not None else {}
-    numbered = [CHANNEL_SUFFIX.match(name) for name in images]
+    whole = {name: {GREY: file} for name, file in files.items()}
+    numbered = {name: match for name in files if (match := CHANNEL_SUFFIX.match(name))}
     called = {stem.lower() for stem in masks}
-    if not all(numbered) or any((name + suffix).lower() in called for name in images for suffix in SUFFIXES):
-        return images, masks
-    found = [(match["case"], match["channel"]) for match in numbered if match]
-    if not any((case + suffix).lower() in called for case, _ in found for suffix in SUFFIXES):
-        return images, masks
-    if any(channel != "0000" for _, channel in found):
+    if len(numbered) < len(files) or any((name + suffix).lower() in called for name in files for suffix in SUFFIXES):
+        return whole, masks
+    if not any((match["case"] + suffix).lower() in called for match in numbered.values() for suffix in SUFFIXES):
+        return whole, masks
+    numbers = sorted({int(match["channel"]) for match in numbered.values()})
+    if numbers != list(range(len(numbers))):
         raise InputError(
-            f"{part.images}: these pictures have one file a channel ({describe_some(images)}), which is read for "
-            "volumes only; store the channels as one picture in colour, or as NIfTI."
+            f"{part.images}: the names of these pictures end in the numbers {describe_some(map(str, numbers))}, but "
+            "channels are counted from 0 (_0000, _0001); rename the files, or number the masks' names alike."
         )
-    return dict(zip((case for case, _ in found), images.values(), strict=True)), masks
+    own = names if len(names) == len(numbers) else [f"channel_{number}" for number in numbers]
+    found: dict[str, dict[str, Path]] = {}
+    for name, match in numbered.items():
+        channel = GREY if len(numbers) == 1 else own[int(match["channel"])]
+        found.setdefault(match["case"], {})[channel] = files[name]
+    return found, masks
 
 
 def _refuse_smeared(part: Part, masks: Mapping[str, Path]) -> None:
@@ -178,12 +201,12 @@ def _of_one_picture(part: Part, one_mask: bool, merged: dict[str, list[Path]]) -
         merged[part.case] = instances
     label = next(iter(masks.values()), None) if one_mask else None
     picture = next(iter(images.values()))
-    return [Case(case=part.case, subject=subject_in(part.case), images={GREY: picture}, label=label, split=part.split)]
+    return [Case(case=part.case, subject=subject_in(part.case), images=picture, label=label, split=part.split)]
 
 
-def _paired(part: Part, merged: dict[str, list[Path]], notes: list[str]) -> list[Case]:
+def _paired(part: Part, channels: Sequence[str], merged: dict[str, list[Path]], notes: list[str]) -> list[Case]:
     """Return the cases of a split; one whose mask is a folder of its own is entered in ``merged``."""
-    images, files = _pictures_and_masks(part)
+    images, files = _pictures_and_masks(part, channels)
     _refuse_smeared(part, files)
     folders: dict[str, Path] = {}
     for folder in sorted(part.masks.iterdir()) if part.masks not in (None, part.images) else []:
@@ -197,7 +220,7 @@ def _paired(part: Part, merged: dict[str, list[Path]], notes: list[str]) -> list
         found = [called[one] for one in own if called.get(one) in {*files, *folders}]
         alike = [files[one].name for one in found if one in files] + [f"{one}/" for one in found if one in folders]
         if len(alike) > 1:
-            raise InputError(f"{part.masks}: {' and '.join(alike)} are all masks of {images[name].name}; keep one.")
+            raise InputError(f"{part.masks}: {' and '.join(alike)} are all masks of {_file(images[name])}; keep one.")
         if found and found[0] in files:
             labels[name] = files.pop(found[0])
         elif found:
@@ -206,20 +229,25 @@ def _paired(part: Part, merged: dict[str, list[Path]], notes: list[str]) -> list
                 merged[_called(name, part)] = instances
             else:
                 notes.append(
-                    f"{folder}: this folder holds no mask, so {images[name].name} counts as not labelled; if there is "
-                    "nothing to be found on it, put a mask of its size with 0 throughout there."
+                    f"{folder}: this folder holds no mask, so {_file(images[name])} counts as not labelled; if there "
+                    "is nothing to be found on it, put a mask of its size with 0 throughout there."
                 )
     labels |= files
     return [
         Case(
             case=_called(name, part),
             subject=part.patient or subject_in(name),
-            images={GREY: images[name]} if name in images else {},
+            images=images.get(name, {}),
             label=labels.get(name),
             split=part.split,
         )
         for name in sorted({*images, *labels})
     ]
+
+
+def _file(picture: Mapping[str, Path]) -> str:
+    """Return the name of the first file of a picture."""
+    return next(iter(picture.values())).name
 
 
 def _called(name: str, part: Part) -> str:
@@ -244,7 +272,11 @@ def _instances(folder: Path) -> list[Path]:
 
 
 def _with_channels(cases: Sequence[Case], notes: list[str]) -> list[Case]:
-    """Give the cases red, green and blue where any picture is in colour."""
+    """Give the cases red, green and blue where any picture is in colour.
+
+    Raises:
+        InputError: one of several files of a picture is in colour.
+    """
     colour: dict[str, bool] = {}
     for case in cases:
         for file in case.images.values():
@@ -252,6 +284,12 @@ def _with_channels(cases: Sequence[Case], notes: list[str]) -> list[Case]:
                 colour[case.case] = _is_coloured(file)
             except InputError as error:
                 notes.append(f"An image could not be read: {error}")
+                continue
+            if colour[case.case] and len(case.images) > 1:
+                raise InputError(
+                    f"{file}: this is one of {len(case.images)} channels of a picture, and in colour; store red, green "
+                    "and blue as channels of their own, in grey."
+                )
     if not any(colour.values()):
         return list(cases)
     grey = [name for name, coloured in colour.items() if not coloured]
@@ -262,7 +300,9 @@ def _with_channels(cases: Sequence[Case], notes: list[str]) -> list[Case]:
         )
     index = {name: number for number, name in enumerate(COLOURS)}
     return [
-        replace(case, images=dict.fromkeys(COLOURS, case.images[GREY]), channel_index=index) if case.images else case
+        replace(case, images=dict.fromkeys(COLOURS, case.images[GREY]), channel_index=index)
+        if GREY in case.images
+        else case
         for case in cases
     ]
 
