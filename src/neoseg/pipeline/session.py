@@ -203,8 +203,25 @@ class Session:
 
     @property
     def store(self) -> CaseStore:
-        """The prepared cases that belong to the plan and configuration of now."""
-        key = digest(
+        """The prepared cases that belong to the plan and configuration of now.
+
+        Raises:
+            StateError: there is no plan yet.
+        """
+        path = self.workspace.plan
+        plan = path.read_bytes() if path.is_file() else b""
+        if plan not in self._stores:  # the hash takes longer than a look at the file, and loops over cases ask for it
+            self._stores[plan] = CaseStore(self.workspace.prepared(self._store_key))
+        return self._stores[plan]
+
+    @cached_property
+    def _stores(self) -> dict[bytes, CaseStore]:
+        return {}
+
+    @property
+    def _store_key(self) -> str:
+        """Hash of what all prepared cases depend on."""
+        return digest(
             [
                 self.config.prepare.model_dump(mode="json"),
                 self.config.atlas.model_dump(mode="json") if self.makes_zmap else None,
@@ -216,7 +233,6 @@ class Session:
                 __version__,
             ]
         )
-        return CaseStore(self.workspace.prepared(key))
 
     @cached_property
     def atlas_key(self) -> str | None:
