@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -97,45 +95,6 @@ def test_pictures_as_nnunet_has_them(tmp_path: Path) -> None:
     write(tmp_path, "imagesTr/p0_0000.png", "imagesTr/p1_0000.png")
     write(tmp_path, "labelsTr/p0.png", "labelsTr/p1.png", mask=True)
     assert pairs(import_data(tmp_path, "planar_folders")) == {"p0": ("p0", "p0.png"), "p1": ("p1", "p1.png")}
-    write(tmp_path, "imagesTr/p0_0001.png", "imagesTr/p1_0001.png")
-    data = import_data(tmp_path, "planar_folders")
-    assert pairs(data) == {"p0": ("p0", "p0.png"), "p1": ("p1", "p1.png")}
-    assert data.channels == {"channel_0": "mr", "channel_1": "mr"}
-    names = {channel: file.name for channel, file in data.cases[1].images.items()}
-    assert names == {"channel_0": "p1_0000.png", "channel_1": "p1_0001.png"}
-    red = np.zeros((*DISC.shape, 3), np.uint8)
-    red[..., 0] = 9
-    Image.fromarray(red).save(tmp_path / "imagesTr" / "p1_0001.png")
-    with pytest.raises(InputError, match=r"p1_0001\.png: this is one of 2 channels of a picture, and in colour"):
-        import_data(tmp_path, "planar_folders")
-    (tmp_path / "imagesTr" / "p0_0000.png").unlink()
-    (tmp_path / "imagesTr" / "p1_0000.png").unlink()
-    with pytest.raises(InputError, match=r"end in the numbers 1, but channels are counted from 0"):
-        import_data(tmp_path, "planar_folders")
-
-
-def test_a_description_names_channels_classes_and_regions_of_pictures(tmp_path: Path) -> None:
-    write(tmp_path, "imagesTr/p0_0000.png", "imagesTr/p1_0000.png", "imagesTr/p0_0001.png", "imagesTr/p1_0001.png")
-    for name in ("p0", "p1"):
-        path = tmp_path / "labelsTr" / f"{name}.png"
-        path.parent.mkdir(exist_ok=True)
-        Image.fromarray(DISC + (np.indices(DISC.shape)[0] > 15) * DISC).save(path)
-    assert import_data(tmp_path, "planar_folders").labels == {"label_1": 1, "label_2": 2}
-    about: dict[str, Any] = {
-        "channel_names": {"0": "DAPI", "1": "GFP"},
-        "labels": {"background": 0, "rim": 1, "core": 2},
-    }
-    (tmp_path / "dataset.json").write_text(json.dumps(about))
-    data = import_data(tmp_path, "planar_folders")
-    assert data.labels == {"rim": 1, "core": 2} and list(data.cases[0].images) == ["dapi", "gfp"]
-    about["labels"] = {"background": 0, "whole": [1, 2], "core": [2]}
-    (tmp_path / "dataset.json").write_text(json.dumps(about))
-    data = import_data(tmp_path, "planar_folders")
-    assert data.regions == {"whole": ("label_1", "core"), "core": ("core",)}
-    assert import_data(tmp_path, "planar_folders", ImportOptions(masks="instances")).regions == {}
-    (tmp_path / "dataset.json").write_text("{")
-    with pytest.raises(InputError, match=r"dataset\.json: this is not readable JSON"):
-        import_data(tmp_path, "planar_folders")
 
 
 def test_a_number_behind_the_name_is_part_of_it_where_the_masks_have_it(tmp_path: Path) -> None:

@@ -64,8 +64,20 @@ class Case:
 
 
 def channels_of(cases: Sequence[Case]) -> tuple[str, ...]:
-    """Return every channel that occurs, in order of first appearance."""
-    return tuple(dict.fromkeys(channel for case in cases for channel in case.images))
+    """Return every channel that occurs, in an order that none of the cases contradicts.
+
+    The first case may lack the first channel, and the numbers of nnU-Net's files count the channels in this order.
+    """
+    before: dict[str, set[str]] = {}
+    for case in cases:
+        names = list(case.images)
+        for place, name in enumerate(names):
+            before.setdefault(name, set()).update(names[:place])
+    order: list[str] = []
+    while len(order) < len(before):
+        rest = [name for name in before if name not in order]
+        order.append(next((name for name in rest if before[name] <= set(order)), rest[0]))
+    return tuple(order)
 
 
 def sound_name(name: str) -> str:

@@ -7,16 +7,22 @@ Sources: Antonelli et al. 2022, doi 10.1038/s41467-022-30695-9, and the dataset.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ...errors import InputError
+from ...io import stem_of
+from ..cases import NO_CHANNELS
 
-__all__ = ["Declared", "channel_names", "declared", "read_dataset_json"]
+__all__ = ["Declared", "Described", "channel_names", "declared", "described_beside", "read_dataset_json"]
 
 BACKGROUND, IGNORE = "background", "ignore"
+
+_UNFIT = re.compile(r"[^\w.+-]+")
+"""What stands in no name of a channel, since files and columns are called by it."""
 
 
 def read_dataset_json(root: Path) -> dict[str, Any] | None:
@@ -40,7 +46,8 @@ def read_dataset_json(root: Path) -> dict[str, Any] | None:
 def channel_names(given: Any) -> list[str]:
     """Return the channels in their order, in lower case; names that repeat get their number (``ct_0``, ``ct_1``).
 
-    In nnU-Net the name chooses the normalisation, so two channels may have one name.
+    In nnU-Net the name chooses the normalisation, so two channels may have one name. So do names of other columns of
+    ``cases.csv`` (``mask_1``); what cannot be part of a file's name becomes ``_``.
 
     Args:
         given: ``{"0": "CT", ...}``, or a list.
@@ -48,16 +55,16 @@ def channel_names(given: Any) -> list[str]:
     Returns:
         One name a channel; none where ``given`` names no channel.
     """
-    if isinstance(given, dict) and given and all(str(key).isdigit() for key in given):
-        names = [str(given[key]) for key in sorted(given, key=int)]
-    elif isinstance(given, list):
-        names = [str(name) for name in given]
+    if isinstance(given, dict) and all(str(key).isdecimal() for key in given):
+        names = [given[key] for key in sorted(given, key=int)]
     else:
+        names = given if isinstance(given, list) else []
+    if not all(isinstance(name, str) for name in names):
         return []
-    plain = [name.strip().lower().replace(" ", "_") for name in names]
+    plain = [_UNFIT.sub("_", name.strip().lower()).strip("_") for name in names]
     if len(set(plain)) < len(plain):
         plain = [f"{name or 'channel'}_{index}" for index, name in enumerate(plain)]
-    return [name or f"channel_{index}" for index, name in enumerate(plain)]
+    return [f"{name or 'channel'}_{i}" if name in ("", *NO_CHANNELS) else name for i, name in enumerate(plain)]
 
 
 @dataclass(frozen=True)
@@ -75,17 +82,65 @@ class Declared:
     notes: list[str] = field(default_factory=list)
 
 
-def declared(content: dict[str, Any]) -> Declared:
+@dataclass(frozen=True)
+class Described:
+    """What a ``dataset.json`` says.
+
+    Attributes:
+        channels: in their order; empty where it names none.
+        labels, regions: as in :class:`Declared`.
+    """
+
+    channels: tuple[str, ...] = ()
+    labels: dict[str, int | list[int]] = field(default_factory=dict)
+    regions: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+def described_beside(folders: Sequence[Path], notes: list[str]) -> Described:
+    """Return what the first ``dataset.json`` in some folders says; one of another program is named in a note.
+
+    Args:
+        folders: where it may lie.
+        notes: what a person should know is added here.
+    """
+    folder = next((folder for folder in folders if (folder / "dataset.json").is_file()), None)
+    if folder is None:
+        return Described()
+    try:
+        content = read_dataset_json(folder) or {}
+    except InputError as error:
+        notes.append(f"{error} It was not used.")
+        return Described()
+    given = content.get("channel_names", content.get("modality"))
+    channels = channel_names(given)
+    if given and not channels:
+        notes.append('The channels of dataset.json are not named by their numbers, as {"0": "x"}, and were not used.')
+    found = declared(content)
+    notes += found.notes
+    return Described(tuple(channels), found.labels, found.regions)
+
+
+def declared(content: Mapping[str, Any]) -> Declared:
     """Return the classes and regions of ``labels``: ``{"1": "x"}``, ``{"x": 1}``, or nnU-Net's ``{"whole": [1, 2]}``.
 
-    Stored values that lie in the same regions are one class: no region tells them apart.
+    Also a list of names, which counts from 0. Stored values that lie in the same regions are one class: no region tells
+    them apart.
     """
     given = content.get("labels")
+    if isinstance(given, list):
+        given = {str(value): name for value, name in enumerate(given)}
     if not isinstance(given, dict):
         return Declared()
-    numbered = all(str(key).isdigit() for key in given)
-    pairs = [(str(name), value) for value, name in given.items()] if numbered else list(given.items())
+    numbered = all(str(key).isdecimal() for key in given)
+    pairs = [(name, value) for value, name in given.items()] if numbered else list(given.items())
+    if not all(isinstance(name, str) and stem_of(name) is None for name, _ in pairs):
+        return Declared(
+            notes=[
+                "The labels of dataset.json are no names of classes with their numbers, so the masks were looked at."
+            ]
+        )
     notes: list[str] = []
+    names: dict[str, str] = {}
     values: dict[str, list[int]] = {}
     for name, value in pairs:
         try:
@@ -97,8 +152,13 @@ def declared(content: dict[str, Any]) -> Declared:
                 f"dataset.json declares {name!r} = {value}, voxels that no training looks at; neoseg has no such "
                 "label, so the value was not declared, and `neoseg check` names the files that hold it."
             )
-        elif name.lower() != BACKGROUND and found != [0]:
-            values.setdefault(_safe(name, notes), []).extend(found)
+        elif name.strip().lower() == BACKGROUND:
+            if found != [0]:
+                notes.append(f"dataset.json declares {name!r} = {value}, but background is 0 here; correct [labels].")
+        elif found == [0]:
+            notes.append(f"dataset.json declares {name!r} = 0; 0 is background here, so there is no such class.")
+        else:
+            values.setdefault(_safe(name, names, notes), []).extend(found)
     if numbered or all(len(found) == 1 for found in values.values()):
         return Declared({name: own[0] if len(own) == 1 else own for name, own in values.items()}, {}, notes)
     labels, regions = _classes_and_regions(values, content.get("regions_class_order"))
@@ -137,9 +197,17 @@ def _classes_and_regions(
     }
 
 
-def _safe(name: str, notes: list[str]) -> str:
-    """Return a class name that may be part of a file's name."""
+def _safe(name: str, names: dict[str, str], notes: list[str]) -> str:
+    """Return a class name that may be part of a file's name, and that no other class has.
+
+    Args:
+        name: as the file has it.
+        names: of the classes so far, with those of the file; this one is added.
+        notes: of what is called otherwise.
+    """
     safe = name.strip().replace("/", "_").replace("\\", "_")
+    while names.setdefault(safe, name) != name:
+        safe += "_"
     if safe != name:
         notes.append(f"The class {name!r} of dataset.json is called {safe!r}, since names become part of files' names.")
     return safe

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import InputError
-from ...io import strip_ending, volumes_in
+from ...io import is_planar, strip_ending, volumes_in
 from ..cases import Case
 from ..units import channel_kind
 from .dataset_json import channel_names, declared, read_dataset_json
@@ -31,7 +31,7 @@ def matches(root: Path) -> str | None:
         return None
     if content is None or not isinstance(content.get("training"), list) or "modality" not in content:
         return None
-    if _has_suffixes(root, content["training"]):
+    if _has_suffixes(root, content["training"]) or _lists_pictures(content["training"]):
         return None
     return "its dataset.json lists training images and modalities"
 
@@ -83,6 +83,11 @@ def _not_listed(root: Path, entries: Iterable[Any]) -> list[str]:
     return (
         [f"{len(shown)} files that dataset.json does not list were left out: {describe_some(shown)}."] if shown else []
     )
+
+
+def _lists_pictures(training: list[Any]) -> bool:
+    image = training[0].get("image") if training and isinstance(training[0], dict) else None
+    return isinstance(image, str) and is_planar(Path(image))
 
 
 def _has_suffixes(root: Path, training: list[Any]) -> bool:

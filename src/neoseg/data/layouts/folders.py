@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import InputError
-from ..cases import Case
+from ..cases import Case, channels_of
 from ..units import channel_kind
 from .dataset_json import Declared, channel_names, declared, read_dataset_json
 from .files import (
@@ -84,7 +84,7 @@ def folders(root: Path, options: ImportOptions | None = None) -> ImportedData:
             refuse_unclear(root, [value for value in classes.values() if isinstance(value, int)])
     notes += unused_folders(root, used, planar=False)
     notes += _unpaired_notes(cases)
-    channels = {channel: channel_kind(channel) for case in cases for channel in case.images}
+    channels = {channel: channel_kind(channel) for channel in channels_of(cases)}
     return ImportedData(
         cases=cases,
         labels=classes,

@@ -14,28 +14,40 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from ...errors import InputError
-from ...io import COLOURS, read_volume, volumes_in
-from ..cases import Case
-from .dataset_json import Declared, channel_names, declared, read_dataset_json
-from .files import CHANNEL_SUFFIX, describe_some, endings_in_lower_case, images_in
+from ..cases import Case, channels_of
+from .dataset_json import described_beside
+from .files import describe_some, endings_in_lower_case, images_in
 from .imported import ImportedData, ImportOptions
 from .left_out import convert_to, files_of_other_kinds, told_left_out, unused_folders
-from .planar_masks import classes_of
+from .planar_channels import GREY, Numbering, numbering_of, with_colours
+from .planar_masks import classes_of, unlike_the_masks
 from .planar_parts import LOOKS_FOR, SUFFIXES, Part, masks_beside, parts_of
 from .subject_names import several_of_one, subject_in
 
 __all__ = ["LOOKS_FOR", "matches", "planar_folders"]
 
-GREY = "grey"
-
 _SMEARED = (".jpg", ".jpeg")
 """Endings of files that hold pictures but no masks."""
+
+
+@dataclass(frozen=True)
+class _Files:
+    """What lies in the folders of a part, by name without ending.
+
+    Attributes:
+        part: the folders.
+        pictures, masks: files.
+        folders: of masks, one file an instance.
+    """
+
+    part: Part
+    pictures: dict[str, Path]
+    masks: dict[str, Path]
+    folders: dict[str, Path]
 
 
 def matches(root: Path) -> str | None:
@@ -43,7 +55,9 @@ def matches(root: Path) -> str | None:
     parts = [part for part in parts_of(root) if images_in(part.images, planar=True)]
     if not parts or any(images_in(part.images) for part in parts):
         return None
-    pictures = sum(len(_pictures_and_masks(part)[0]) for part in parts if not _without_masks(part))
+    read = [_files_of(part) for part in parts if not _without_masks(part)]
+    numbering = _numbering(root, read, ())
+    pictures = sum(len(_pictures(files, numbering, [])) for files in read)
     first = parts[0]
     where, masks = (f"{folder.relative_to(root)}/" if folder else "" for folder in (first.images, first.masks))
     told = f" and {masks}" if masks not in ("", where) else " with masks beside them" if masks else " (no masks)"
@@ -55,8 +69,8 @@ def planar_folders(root: Path, options: ImportOptions | None = None) -> Imported
     """Import pictures with masks.
 
     Raises:
-        InputError: no such folder, no picture in it, a file name that occurs twice, a dataset.json that cannot be read,
-            or masks whose values may be classes or instances.
+        InputError: no such folder, no picture in it, a file name that occurs twice, files of channels that are not
+            counted from 0, or masks whose values may be classes or instances.
     """
     options = options or ImportOptions()
     parts = parts_of(root)
@@ -70,27 +84,37 @@ def planar_folders(root: Path, options: ImportOptions | None = None) -> Imported
             f"{describe_some(held_out)} {'has' if len(held_out) == 1 else 'have'} no masks and "
             f"{'was' if len(held_out) == 1 else 'were'} left out; predict with `neoseg predict`."
         )
-    described = read_dataset_json(root) or {}
-    channels = channel_names(described.get("channel_names", described.get("modality")))
-    read = [part for part in parts if not _without_masks(part)]
-    one_mask = all(len(_pictures_and_masks(part)[1]) <= 1 for part in read)
-    for part in read:
-        cases += _of_one_picture(part, one_mask, merged) if part.case else _paired(part, channels, merged, notes)
+    described = described_beside((root, parts[0].images.parent), notes)
+    read = [_files_of(part) for part in parts if not _without_masks(part)]
+    one_mask = all(len(files.masks) <= 1 for files in read)
+    numbering = _numbering(root, read, described.channels)
+    for files in read:
+        cases += (
+            _of_one_picture(files, one_mask, merged) if files.part.case else _paired(files, numbering, merged, notes)
+        )
     if not any(case.images for case in cases):
         others = files_of_other_kinds(root, planar=True, deep=2)
         told = f" {told_left_out(others, root)}" if others else ""
         raise InputError(f"{root}: no picture was found; this layout needs {LOOKS_FOR}.{told}")
-    files: dict[str, list[str]] = {}
-    for case in cases:
-        first = next(iter(case.images.values()), case.label)
-        files.setdefault(case.case, []).append(str(first.relative_to(root)) if first is not None else case.case)
-    if twice := [" and ".join(named) for named in files.values() if len(named) > 1]:
-        raise InputError(f"{root}: {describe_some(twice)} have one name each; rename or remove one.")
-    cases = _with_channels(cases, notes)
+    _refuse_one_name(root, cases)
+    cases = with_colours(cases, notes)
+    channels = channels_of(cases)
+    if described.channels and len(described.channels) != len(channels):
+        notes.append(
+            f"dataset.json names {len(described.channels)} channels ({', '.join(described.channels)}), but the "
+            f"pictures have {len(channels)} ({', '.join(channels)}); its names were not used."
+        )
     meaning = options.masks or ("instances" if any(part.named_instances for part in parts) else None)
-    named = declared(described) if meaning != "instances" and not merged else Declared()
-    notes += named.notes
-    labels, instances = (named.labels, False) if named.labels else classes_of(root, cases, merged, meaning, notes)
+    if described.labels and meaning != "instances" and not merged:
+        labels, instances, regions = described.labels, False, described.regions
+        notes += unlike_the_masks(labels, cases)
+    else:
+        labels, instances = classes_of(root, cases, merged, meaning, notes)
+        regions = {}
+        if len(described.labels) == len(labels) == 1:
+            labels = dict(zip(described.labels, labels.values(), strict=True))
+        elif described.labels:
+            notes.append("The classes of dataset.json were not used, since the masks number instances of one class.")
     if instances and options.masks is None and not merged:
         names = sorted({part.masks.name for part in parts if part.masks is not None})
         notes.append(f"By the name {', '.join(names)}/ the values number instances; each above 0 is the one class.")
@@ -105,12 +129,26 @@ def planar_folders(root: Path, options: ImportOptions | None = None) -> Imported
     return ImportedData(
         cases=sorted(cases, key=lambda case: case.case),
         labels=labels,
-        channels=dict.fromkeys((channel for case in cases for channel in case.images), "mr"),
+        channels=dict.fromkeys(channels, "mr"),
         notes=notes,
         instances=instances,
-        regions=named.regions,
+        regions=regions,
         merged=merged,
     )
+
+
+def _refuse_one_name(root: Path, cases: Sequence[Case]) -> None:
+    """Refuse cases that are called alike.
+
+    Raises:
+        InputError: naming their files.
+    """
+    files: dict[str, list[str]] = {}
+    for case in cases:
+        first = next(iter(case.images.values()), case.label)
+        files.setdefault(case.case, []).append(str(first.relative_to(root)) if first is not None else case.case)
+    if twice := [" and ".join(named) for named in files.values() if len(named) > 1]:
+        raise InputError(f"{root}: {describe_some(twice)} have one name each; rename or remove one.")
 
 
 def _unpaired(cases: Sequence[Case], merged: Mapping[str, Sequence[Path]]) -> list[str]:
@@ -130,7 +168,10 @@ def _unpaired(cases: Sequence[Case], merged: Mapping[str, Sequence[Path]]) -> li
 
 def _without_masks(part: Part) -> bool:
     """Tell whether the pictures are held out, and none of them can be scored."""
-    return part.split == "test" and part.masks is None
+    if part.split != "test" or part.masks in (None, part.images):
+        return part.split == "test" and part.masks is None
+    files = _files_of(part)
+    return not files.masks and not any(_instances(folder) for folder in files.folders.values())
 
 
 def _left_out(root: Path, parts: Sequence[Part], merged: set[Path]) -> list[str]:
@@ -141,42 +182,39 @@ def _left_out(root: Path, parts: Sequence[Part], merged: set[Path]) -> list[str]
     return notes + unused_folders(root, [*used, *merged], planar=True)
 
 
-def _pictures_and_masks(part: Part, names: Sequence[str] = ()) -> tuple[dict[str, dict[str, Path]], dict[str, Path]]:
-    """Return the pictures of a part, channel to file, and the masks, both by name.
-
-    Where all names end in the number of a channel, as nnU-Net's do, and the masks' do not, it is no part of the name.
-
-    Args:
-        part: the folders.
-        names: of the channels, where each picture has as many files.
+def _files_of(part: Part) -> _Files:
+    """Return the files of a part.
 
     Raises:
-        InputError: two files have one name, or the channels are not numbered from 0.
+        InputError: two files have one name.
     """
-    files = images_in(part.images, planar=True)
+    pictures, masks, folders = images_in(part.images, planar=True), dict[str, Path](), dict[str, Path]()
     if part.masks == part.images:
-        beside = masks_beside(files)
-        return {k: {GREY: v} for k, v in files.items() if k not in beside}, {k: files[k] for k in files if k in beside}
-    masks = images_in(part.masks, planar=True) if part.masks is not None else {}
-    whole = {name: {GREY: file} for name, file in files.items()}
-    numbered = {name: match for name in files if (match := CHANNEL_SUFFIX.match(name))}
-    called = {stem.lower() for stem in masks}
-    if len(numbered) < len(files) or any((name + suffix).lower() in called for name in files for suffix in SUFFIXES):
-        return whole, masks
-    if not any((match["case"] + suffix).lower() in called for match in numbered.values() for suffix in SUFFIXES):
-        return whole, masks
-    numbers = sorted({int(match["channel"]) for match in numbered.values()})
-    if numbers != list(range(len(numbers))):
-        raise InputError(
-            f"{part.images}: the names of these pictures end in the numbers {describe_some(map(str, numbers))}, but "
-            "channels are counted from 0 (_0000, _0001); rename the files, or number the masks' names alike."
+        masks = {name: pictures.pop(name) for name in sorted(masks_beside(pictures))}
+    elif part.masks is not None:
+        masks = images_in(part.masks, planar=True)
+        inside = sorted(folder for folder in part.masks.iterdir() if folder.is_dir())
+        folders = {unicodedata.normalize("NFC", folder.name): folder for folder in inside}
+    return _Files(part, pictures, masks, folders)
+
+
+def _numbering(root: Path, read: Sequence[_Files], names: Sequence[str]) -> Numbering:
+    """Return what the numbers behind the names of pictures are; a folder of one picture pairs nothing by name."""
+    by_name = [files for files in read if files.part.case is None and files.part.masks != files.part.images]
+    return numbering_of([(f.pictures, {*f.masks, *f.folders}) for f in by_name], names, root)
+
+
+def _pictures(files: _Files, numbering: Numbering, notes: list[str]) -> dict[str, dict[str, Path]]:
+    """Return the pictures of a part by name, channel to file."""
+    if files.part.case is not None or files.part.masks == files.part.images:
+        return {name: {GREY: file} for name, file in files.pictures.items()}
+    found, alone = numbering.pictures(files.pictures, {*files.masks, *files.folders})
+    if alone:
+        notes.append(
+            f"Pictures with neither the number of a channel nor a mask were left out: "
+            f"{describe_some(file.name for file in alone)}."
         )
-    own = names if len(names) == len(numbers) else [f"channel_{number}" for number in numbers]
-    found: dict[str, dict[str, Path]] = {}
-    for name, match in numbered.items():
-        channel = GREY if len(numbers) == 1 else own[int(match["channel"])]
-        found.setdefault(match["case"], {})[channel] = files[name]
-    return found, masks
+    return found
 
 
 def _refuse_smeared(part: Part, masks: Mapping[str, Path]) -> None:
@@ -192,26 +230,23 @@ def _refuse_smeared(part: Part, masks: Mapping[str, Path]) -> None:
         )
 
 
-def _of_one_picture(part: Part, one_mask: bool, merged: dict[str, list[Path]]) -> list[Case]:
+def _of_one_picture(files: _Files, one_mask: bool, merged: dict[str, list[Path]]) -> list[Case]:
     """Return the case of a folder of its own; the mask is one file or, where any has several, one file an instance."""
+    part = files.part
     assert part.case is not None
-    images, masks = _pictures_and_masks(part)
-    _refuse_smeared(part, masks)
+    _refuse_smeared(part, files.masks)
     if not one_mask and part.masks is not None and (instances := _instances(part.masks)):
         merged[part.case] = instances
-    label = next(iter(masks.values()), None) if one_mask else None
-    picture = next(iter(images.values()))
-    return [Case(case=part.case, subject=subject_in(part.case), images=picture, label=label, split=part.split)]
+    label = next(iter(files.masks.values()), None) if one_mask else None
+    images = {GREY: next(iter(files.pictures.values()))}
+    return [Case(case=part.case, subject=subject_in(part.case), images=images, label=label, split=part.split)]
 
 
-def _paired(part: Part, channels: Sequence[str], merged: dict[str, list[Path]], notes: list[str]) -> list[Case]:
+def _paired(content: _Files, numbering: Numbering, merged: dict[str, list[Path]], notes: list[str]) -> list[Case]:
     """Return the cases of a split; one whose mask is a folder of its own is entered in ``merged``."""
-    images, files = _pictures_and_masks(part, channels)
+    part, files, folders = content.part, dict(content.masks), dict(content.folders)
+    images = _pictures(content, numbering, notes)
     _refuse_smeared(part, files)
-    folders: dict[str, Path] = {}
-    for folder in sorted(part.masks.iterdir()) if part.masks not in (None, part.images) else []:
-        if folder.is_dir():
-            folders[unicodedata.normalize("NFC", folder.name)] = folder
     labels: dict[str, Path] = {}
     called = endings_in_lower_case([*files, *folders], SUFFIXES, images)
     for name in images:
@@ -269,46 +304,3 @@ def _instances(folder: Path) -> list[Path]:
             f"the mask of the picture would lack it; convert it to {convert_to(others[:1])}."
         )
     return list(images_in(folder, planar=True).values())
-
-
-def _with_channels(cases: Sequence[Case], notes: list[str]) -> list[Case]:
-    """Give the cases red, green and blue where any picture is in colour.
-
-    Raises:
-        InputError: one of several files of a picture is in colour.
-    """
-    colour: dict[str, bool] = {}
-    for case in cases:
-        for file in case.images.values():
-            try:
-                colour[case.case] = _is_coloured(file)
-            except InputError as error:
-                notes.append(f"An image could not be read: {error}")
-                continue
-            if colour[case.case] and len(case.images) > 1:
-                raise InputError(
-                    f"{file}: this is one of {len(case.images)} channels of a picture, and in colour; store red, green "
-                    "and blue as channels of their own, in grey."
-                )
-    if not any(colour.values()):
-        return list(cases)
-    grey = [name for name, coloured in colour.items() if not coloured]
-    if grey:
-        notes.append(
-            f"{len(grey)} of {len(colour)} images are grey; since the others are in colour, their grey stands for red, "
-            "green and blue alike."
-        )
-    index = {name: number for number, name in enumerate(COLOURS)}
-    return [
-        replace(case, images=dict.fromkeys(COLOURS, case.images[GREY]), channel_index=index)
-        if GREY in case.images
-        else case
-        for case in cases
-    ]
-
-
-def _is_coloured(file: Path) -> bool:
-    if volumes_in(file) == 1:
-        return False
-    red, green, blue = (read_volume(file, volume_index=i).array for i in range(len(COLOURS)))
-    return not (np.array_equal(red, green) and np.array_equal(red, blue))

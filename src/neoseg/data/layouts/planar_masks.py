@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from ..cases import Case
 from .files import FULL, LARGEST_LABEL, describe_some, refuse_unclear, two_codings
 from .imported import Meaning
 
-__all__ = ["MERGED", "classes_of", "has_grey_edges"]
+__all__ = ["MERGED", "classes_of", "has_grey_edges", "unlike_the_masks"]
 
 MERGED = FULL
 """What a mask that is merged from one file an instance holds where there is one; white in every viewer."""
@@ -85,6 +85,21 @@ def classes_of(
             )
         notes.append("Each value is taken as a class; say --masks instances if they number the instances of one class.")
     return {f"label_{value}": value for value in sorted(every)}, False
+
+
+def unlike_the_masks(labels: Mapping[str, int | list[int]], cases: Sequence[Case]) -> list[str]:
+    """Return notes about values that a ``dataset.json`` declares and no mask holds, and the other way round."""
+    notes: list[str] = []
+    held, _, _ = _values([case.label for case in cases if case.label is not None], notes)
+    every = {value for found in held.values() for value in found}
+    declared = {name: value if isinstance(value, list) else [value] for name, value in labels.items()}
+    for name, values in declared.items():
+        if every and not every & set(values):
+            notes.append(f"dataset.json declares {name} = {labels[name]}, which no mask holds.")
+    if others := every - {value for values in declared.values() for value in values}:
+        shown = describe_some(f"{value:5d}" for value in others)
+        notes.append(f"Masks hold values that dataset.json does not declare: {' '.join(shown.split())}; see [labels].")
+    return notes
 
 
 def has_grey_edges(mask: NDArray[Any]) -> bool:
