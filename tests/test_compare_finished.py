@@ -306,7 +306,7 @@ def test_a_class_by_its_name_and_the_mean_over_classes(neoseg: Neoseg, first: Pa
     assert "--label nothing" in refused(neoseg, first, second, "--label", "nothing")
     edit(second / "config.json", lambda record: record["labels"].update(core=3))
     assert "only runs with the same labels" in refused(neoseg, first, second)
-    assert "only runs with the same labels" in refused(neoseg, first, second, "--label", "core")
+    assert "'core' does not mean the same in both" in refused(neoseg, first, second, "--label", "core")
     assert compared(neoseg, first, second, "--label", name)["label"] == name
 
 
@@ -332,6 +332,46 @@ def test_other_folds_and_machines_are_said(neoseg: Neoseg, first: Path, second: 
     notes = compared(neoseg, first, second)["notes"]
     assert any("folds of the runs differ" in note for note in notes)
     assert any("different machines" in note and "another" in note for note in notes)
+
+
+def test_other_shares_of_a_machine_are_said(neoseg: Neoseg, first: Path, second: Path) -> None:
+    def notes() -> str:
+        return " ".join(compared(neoseg, first, second)["notes"])
+
+    (second / "environment.json").unlink()
+    assert "not known on which machine second ran" in notes() and "different machines" not in notes()
+    records = sorted((second / "stages").glob("train.fold*.json"))
+    for record in records:
+        edit(record, lambda record: record.update(span=[0.0, 9.0], processes=2))
+    assert "do not compare: " in notes()
+    assert "2 processes, of which one tells its memory, 2 folds at a time" in notes()
+    records[1].unlink()
+    (second / "stages" / "train.foldx.json").write_text("{}")
+    assert "The seconds of training of second are of 1 of 2 folds." in notes()
+    (second / "folds.json").unlink()
+    assert "The folds of second are not known" in notes() and "folds of the runs differ" not in notes()
+
+
+def test_values_that_number_instances_in_one_run_are_told(neoseg: Neoseg, first: Path, second: Path) -> None:
+    edit(second / "config.json", lambda record: record.update(label_instances=True))
+    told = refused(neoseg, first, second)
+    assert "values being instances" in told and "only runs with the same labels" in told
+
+
+def test_one_mask_of_all_runs_tells_what_an_empty_truth_is(neoseg: Neoseg, first: Path, second: Path) -> None:
+    for run in (first, second):
+        rewrite(run, lambda row: {**row, "value": "1.0"} if row["metric"] in ("dice", "sensitivity") else row)
+    shutil.rmtree(second / "predictions")
+    for order in ((first, second), (second, first)):
+        assert len(compared(neoseg, *order)["cases"]) > 0
+    shutil.rmtree(first / "predictions")
+    assert "copy the masks too" in refused(neoseg, first, second)
+
+
+def test_a_damaged_record_of_a_prediction_is_told(neoseg: Neoseg, first: Path, second: Path) -> None:
+    record = next(second.rglob("probabilities/cv/*.json"))
+    edit(record, lambda content: content.update(seconds="x"))
+    assert "this record is damaged (seconds is 'x')" in refused(neoseg, first, second)
 
 
 def test_a_run_alone_twice_or_unfinished_is_refused(neoseg: Neoseg, first: Path, second: Path) -> None:
@@ -410,6 +450,8 @@ def test_other_truths_cases_and_tolerances_are_refused(neoseg: Neoseg, first: Pa
     assert "different tolerances" in refused(neoseg, first, second, "--metric", "nsd")
     assert compared(neoseg, first, second)["metric"] == "dice"
     edit(second / "manifest.json", other_truth)
+    assert "made against another label of scan4 than the run has now" in refused(neoseg, first, second)
+    edit(scored, lambda record: record.pop("truth"))
     assert "label file of scan4 is not the same" in refused(neoseg, first, second)
     rewrite(second, lambda row: {**row, "case": f"other_{row['case']}"})
     assert "no case is among" in refused(neoseg, first, second)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -140,6 +141,19 @@ def test_a_class_is_scored_in_every_case_also_where_the_reference_lacks_it(tmp_p
     empty = evaluate_folders(truth, truth, progress=Silent())["cases"]["none"]["dice.1"]  # by the rule for empty masks
     assert dice == {"both": [1.0, 1.0, empty], "one": [1.0, 0.0, empty], "none": [empty, empty, 0.0]}
     assert [note for note in table["notes"] if "[3.0]" in note and "count as false" in note]
+    held = {key: row.get("where_held", {}) for key, row in table["summary"].items()}
+    assert [held[f"dice.{value}"]["n"] for value in (1, 2, 3)] == [2, 1, 0]
+    assert [held[f"dice.{value}"]["mean"] for value in (1, 2, 3)] == [1.0, 1.0, None]
+    assert not held["volume_difference.1"] and "dice.1" in table["summary"]
+    whole = evaluate_folders(*(masked(tmp_path / part, "both") for part in ("truth", "prediction")))
+    assert "where_held" not in whole["summary"]["dice.1"]
+
+
+def masked(folder: Path, name: str) -> Path:
+    """Return a folder with one of the masks of another."""
+    (one := folder.with_name(f"{folder.name}_{name}")).mkdir()
+    shutil.copy(folder / f"{name}.mha", one)
+    return one
 
 
 def test_one_class_may_be_written_as_255_where_a_reference_is_empty(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from neoseg.errors import InputError
 from neoseg.report.charts import forest
 from neoseg.report.compare import RunScores, holm, permutation_p, standings
-from neoseg.report.comparison_table import Comparison, RunCost, tables, write_comparison
+from neoseg.report.comparison_table import Comparison, RunCost, _large, tables, write_comparison
 from neoseg.report.summary import paired_difference, summarise
 
 
@@ -192,8 +192,14 @@ def test_cells_of_both_tables() -> None:
     assert second[1] == "3 (1 undefined)" and second[3] == "5.33"
     assert second[4].startswith("+3.33 (+1.00 to +7.00)")
     assert costs.rows[0] == ("one", "UNETR++", "43 M", "47.9 G", "64×128×128", "3.25 GiB", "1234 s", "0.50 s")
-    assert costs.rows[1][2:] == ("1 M", "0.001 G", "8×8", "-", "-", "-")
+    assert costs.rows[1][2:] == ("1 M", "1 M", "8×8", "-", "-", "-")
     assert tables(comparison_of(empty_cases=("e", "f")))[0].rows[1][-1] == "1 of 2"
+
+
+@pytest.mark.parametrize(("count", "told"), [(7, "7"), (999, "999"), (32_312, "32.3 k"), (999_600, "1 M"),
+                                             (2_373_800_000_000, "2.37 T"), (3 * 10**15, "3000 T")])  # fmt: skip
+def test_large_counts_are_told_in_three_digits(count: int, told: str) -> None:
+    assert _large(count) == told
 
 
 def test_files_hold_the_same_and_are_whole(tmp_path: Path) -> None:
@@ -215,6 +221,9 @@ def test_files_hold_the_same_and_are_whole(tmp_path: Path) -> None:
     ]
     assert rows[0]["p"] == rows[1]["peak_gib"] == ""
     assert rows[0]["patch"] == "64x128x128"
+    about = comparison_of()
+    assert (rows[0]["metric"], rows[0]["unit"], rows[0]["split"]) == (about.metric, about.unit, about.split)
+    assert whole["title"] == rows[1]["title"] == about.title
     text = written[2].read_text(encoding="utf-8")
     assert "two\\|x" in text and "- Second." in text
     assert {line.replace("\\|", "").count("|") for line in text.splitlines() if line.startswith("| ")} == {8, 9}
@@ -226,8 +235,8 @@ def test_the_figure_has_a_place_for_each_run_and_the_same_bytes_each_time() -> N
 
     draw = seeded(6)
     few, many = (standings([run_of(f"${i}", list(draw.random(5))) for i in range(n)], better="higher") for n in (2, 9))
-    small, large = forest(few, "Dice"), forest(many, "Dice")
-    assert small == forest(few, "Dice")
+    small, large = forest(few, "Dice", "of 5 cases"), forest(many, "Dice", "of 5 cases")
+    assert small == forest(few, "Dice", "of 5 cases")
     heights = [imread(io.BytesIO(p)).shape[0] for p in (small, large)]
     assert heights[1] > 2 * heights[0]
     assert math.isfinite(float(imread(io.BytesIO(large)).std())) and imread(io.BytesIO(large)).std() > 0.01

@@ -87,7 +87,8 @@ class Run:
 
     def fold_records(self) -> dict[int, dict[str, Any]]:
         """Return the records of the trained folds by their index, in order."""
-        indices = sorted(int(p.stem.removeprefix("train.fold")) for p in self.stages.glob("train.fold*.json"))
+        names = [path.stem.removeprefix("train.fold") for path in self.stages.glob("train.fold*.json")]
+        indices = sorted(int(name) for name in names if name.isdecimal())
         return {index: _stage_of(self.stage(f"train.fold{index}")) for index in indices}
 
     def record_fold(self, index: int, key: str, summary: dict[str, Any], **facts: Any) -> None:
@@ -98,7 +99,7 @@ class Run:
             key: of the stage.
             summary: as in ``finished.json``.
             facts: what else is known of it; ``warnings`` are sentences that the report shows, ``span`` are start and
-                end of the last attempt in seconds since 1970.
+                end of the last attempt in seconds since 1970, ``processes`` share each batch.
         """
         record = {"stage": "train", "key": key, "seconds": summary["seconds"], "summary": summary, **facts}
         write_if_changed(self.stage(f"train.fold{index}"), record)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -80,11 +81,17 @@ def evaluate(
         print_json(table)
         return
     for name, row in table["summary"].items():
-        mean, worst = row["mean"], row["mean_worst"]
-        shown = "undefined" if mean is None else f"{mean:.4f}"
-        if row["interval"]:
-            low, high = row["interval"]
-            shown += f" ({low:.4f} to {high:.4f})"
-        with_worst = "" if worst is None or worst == mean else f", with the worst value put in {worst:.4f}"
-        print_lines([f"{name:<28} {shown} {row['unit']}  (n {row['n']}, undefined {row['n_undefined']}{with_worst})"])
+        print_lines([f"{name:<28} {_told(row, row['unit'])}"])
+        if "where_held" in row:
+            print_lines([f"{'  where the reference has it':<28} {_told(row['where_held'], row['unit'])}"])
     print_lines([f"note: {note}" for note in table["notes"]])
+
+
+def _told(row: Mapping[str, Any], unit: str) -> str:
+    mean, worst = row["mean"], row["mean_worst"]
+    shown = "undefined" if mean is None else f"{mean:.4f}"
+    if row["interval"]:
+        low, high = row["interval"]
+        shown += f" ({low:.4f} to {high:.4f})"
+    with_worst = "" if worst is None or worst == mean else f", with the worst value put in {worst:.4f}"
+    return f"{shown} {unit}  (n {row['n']}, undefined {row['n_undefined']}{with_worst})"

@@ -93,7 +93,7 @@ def compare_finished(
         empty_cases=tuple(empty),
         folders=tuple(runs[name].run.folder for name in order),
         notes=(
-            *_about_cases(runs, part, shared),
+            *_about_cases(runs, part, shared, len(cases)),
             *_about_empty(empty, labels, amount=amount),
             *about_subjects,
             *_about_test(cases, subjects, found[0].name, len(runs)),
@@ -116,19 +116,30 @@ class _View:
 def _labels(runs: Mapping[str, FinishedRun], label: str | None) -> list[str]:
     """Return the classes or regions to score, after making sure that they mean the same in all runs."""
     (first, one), *others = runs.items()
-    meant, tolerance = _meaning(one), one.config.label_set.tolerance
+    meant, coding = _meaning(one), _coding(one)
     if label is not None and label not in meant:
         raise ConfigError(f"--label {label}: {first} has no such class{nearest(label, meant)}.")
     wanted = list(one.config.targets.names) if label is None else [label]
     for name, run in others:
         theirs, asked = _meaning(run), set(run.config.targets.names)
         same = (theirs == meant and asked == set(wanted)) if label is None else theirs.get(label) == meant[label]
-        if not same or run.config.label_set.tolerance != tolerance:
+        if not same or _coding(run) != coding:
+            way_out = (
+                "only runs with the same labels can be compared, or one class that means the same in all, given with "
+                "--label"
+                if label is None
+                else f"{label!r} does not mean the same in both, so it cannot be compared"
+            )
             raise InputError(
-                f"compare: {first} has the labels {_told_labels(one)} and {name} has {_told_labels(run)}; only runs "
-                "with the same labels can be compared, or one class that means the same in all, given with --label."
+                f"compare: {first} has the labels {_told_labels(one)} and {name} has {_told_labels(run)}; {way_out}."
             )
     return wanted
+
+
+def _coding(run: FinishedRun) -> tuple[float, bool]:
+    """Return what else decides what stored values mean: their tolerance, and whether they number instances."""
+    labels = run.config.label_set
+    return labels.tolerance, labels.instances
 
 
 def _meaning(run: FinishedRun) -> dict[str, set[float]]:
@@ -142,6 +153,7 @@ def _told_labels(run: FinishedRun) -> str:
     labels, targets = run.config.label_set, run.config.targets
     told = ", ".join(f"{n} = {list(v)}" for n, v in zip(labels.names, labels.values, strict=True))
     told = f"{told} with {targets.told}" if targets.overlapping else told
+    told = f"{told}, values being instances" if labels.instances else told
     return f"{told} (tolerance {labels.tolerance:g})" if labels.tolerance else told
 
 
@@ -188,12 +200,18 @@ def _holds(runs: Iterable[FinishedRun], split: str, case: str, label: str) -> bo
     Sensitivity is undefined when something was found in an empty truth. A Dice of 1 says that mask and truth are the
     same, so the mask is looked at.
     """
+    masks = []
     for run in runs:
         if not run.value(split, (case, label, "sensitivity")).defined:
             return False
         if run.value(split, (case, label, "dice")).value < 1:
             return True
-    return not run.predicts_nothing(split, case, label)
+        masks.append((run, run.mask(split, case)))
+    for run, path in masks:
+        if path is not None:
+            return not run.predicts_nothing(path, label)
+    folders = " or ".join(str(run.run.predictions(split)) for run, _ in masks)
+    raise InputError(f"{folders}: the mask of {case} is not there; run `neoseg predict`, or copy the masks too.")
 
 
 def _alarm(run: FinishedRun, split: str, case: str, labels: Iterable[str]) -> bool:
@@ -261,14 +279,13 @@ def _subjects(runs: Mapping[str, FinishedRun], cases: Sequence[str]) -> tuple[di
     return subjects, notes
 
 
-def _about_cases(runs: Mapping[str, FinishedRun], split: str, shared: Sequence[str]) -> list[str]:
+def _about_cases(runs: Mapping[str, FinishedRun], split: str, shared: Sequence[str], compared: int) -> list[str]:
     notes = []
     left = {name: [case for case in run.cases(split) if case not in shared] for name, run in runs.items()}
     if any(left.values()):
         told = "; ".join(f"of {name} {_listed(cases)}" for name, cases in left.items() if cases)
-        notes.append(
-            f"Only the {len(shared)} {_called(split)} that all runs have scored are compared; left out are {told}."
-        )
+        of_them = f", of which {compared} hold what is compared" if compared < len(shared) else ""
+        notes.append(f"All runs have scored {len(shared)} {_called(split)}{of_them}; left out are {told}.")
     everywhere = {case for run in runs.values() for case in run.cases(split)}
     nowhere = set.intersection(*(set(run.failed) for run in runs.values())) - everywhere
     if nowhere:
@@ -316,10 +333,14 @@ def _about_starts(runs: Mapping[str, FinishedRun]) -> list[str]:
 def _about_folds(runs: Mapping[str, FinishedRun], split: str) -> list[str]:
     if split != CV:
         return []
-    folds = [_folds_of(run.run.folder / "folds.json") for run in runs.values()]
-    if all(fold == folds[0] for fold in folds):
-        return []
-    return ["The folds of the runs differ, so a case was predicted by networks trained on other cases."]
+    folds = {name: _folds_of(run.run.folder / "folds.json") for name, run in runs.items()}
+    known = {name: fold for name, fold in folds.items() if fold is not None}
+    without = [name for name in folds if name not in known]
+    first = next(iter(known.values()), None)
+    notes = [f"The folds of {_listed(without)} are not known, since folds.json is not there."] if without else []
+    if any(fold != first for fold in known.values()):
+        notes.append("The folds of the runs differ, so a case was predicted by networks trained on other cases.")
+    return notes
 
 
 def _folds_of(path: Path) -> Any:
@@ -344,10 +365,26 @@ def _about_costs(
         known = len(runs[name].prediction_seconds(split, cases))
         if 0 < known < len(cases):
             notes.append(f"The seconds of prediction of {name} are recorded for {known} of {len(cases)} cases.")
-    machines = {name: run.machine() for name, run in runs.items()}
-    if len(set(machines.values())) > 1:
-        told = "; ".join(f"{name} on {machine}" for name, machine in machines.items())
+        for what, count in zip(("seconds", "memory"), runs[name].recorded_folds(), strict=True):
+            if 0 < count < runs[name].folds:
+                notes.append(f"The {what} of training of {name} are of {count} of {runs[name].folds} folds.")
+    return notes + _about_machines(runs)
+
+
+def _about_machines(runs: Mapping[str, FinishedRun]) -> list[str]:
+    machines, manners = (
+        {n: told(run) for n, run in runs.items()} for told in (FinishedRun.machine, FinishedRun.manner)
+    )
+    notes = []
+    if unknown := [name for name, machine in machines.items() if machine is None]:
+        notes.append(f"It is not known on which machine {_listed(unknown)} ran, so seconds and memory may not compare.")
+    known = {name: machine for name, machine in machines.items() if machine is not None}
+    if len(set(known.values())) > 1:
+        told = "; ".join(f"{name} on {machine}" for name, machine in known.items())
         notes.append(f"Memory and seconds are from different machines: {told}.")
+    if len(set(manners.values())) > 1:
+        told = "; ".join(f"{name} with {manner or 'one fold at a time'}" for name, manner in manners.items())
+        notes.append(f"The folds had different shares of a machine, so their seconds do not compare: {told}.")
     return notes
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,8 @@ def evaluate_folders(
 
     Returns:
         ``cases`` (a mapping of scores each), ``summary`` by metric, ``notes``. Where there are several classes a
-        metric is called with the value of its class, as "dice.2".
+        metric is called with the value of its class, as "dice.2". Where some references lack a class, what compares
+        two masks has the same numbers ``where_held`` over the others, as the report of a run and comparisons have them.
 
     Raises:
         ConfigError: there is no such preset, or it was given together with a tolerance or with ``masks``; the
@@ -78,6 +79,7 @@ def evaluate_folders(
     subjects = dict(zip(pairs, [*pairs] if pattern is None else subjects_named([*pairs], pattern), strict=True))
     classes = _classes(pairs, notes, options.masks) if chosen is None else []
     rows: list[Score] = []
+    held: set[tuple[str, str]] = set()
     worst: dict[tuple[str, str], float] = {}
     with (progress or Silent()).track("Scoring", len(pairs)) as advance:
         for name, (truth_file, prediction_file) in pairs.items():
@@ -95,6 +97,8 @@ def evaluate_folders(
             else:
                 tolerance = TOLERANCE_MM if tolerance_mm is None else tolerance_mm
                 rows += _scores(name, reference, found, classes, prediction_file, tolerance)
+                there = np.unique(reference.array)
+                held |= {(name, f"{value:g}") for value in classes if value in there}
             for metric in {row.metric for row in rows[first:]}:
                 least = worst_value(metric, reference.grid.shape, reference.grid.spacing)
                 worst[name, metric] = in_units_of(reference.grid, least, metric_named(metric).unit)[0]
@@ -107,7 +111,8 @@ def evaluate_folders(
         notes.append(f"The {len(pairs)} cases are of {of}; intervals draw subjects.")
     if chosen is not None:
         notes.append(f"Preset {chosen.name}: {chosen.text}")
-    return {"cases": _by_case(rows), "summary": _summary(rows, worst, subjects), "notes": notes}
+    summary = _summary(rows, worst, subjects, held if chosen is None else None)
+    return {"cases": _by_case(rows), "summary": summary, "notes": notes}
 
 
 def pair_masks(truth: Path, prediction: Path) -> tuple[dict[str, tuple[Path, Path]], list[str]]:
@@ -265,8 +270,25 @@ def _by_case(rows: Sequence[Score]) -> dict[str, dict[str, float | None]]:
 
 
 def _summary(
-    rows: Sequence[Score], worst: Mapping[tuple[str, str], float], subjects: Mapping[str, str]
+    rows: Sequence[Score],
+    worst: Mapping[tuple[str, str], float],
+    subjects: Mapping[str, str],
+    held: Collection[tuple[str, str]] | None,
 ) -> dict[str, Any]:
+    """Summarise scores by metric and class.
+
+    Args:
+        rows: the scores.
+        worst: by case and metric.
+        subjects: whose a case is.
+        held: cases and classes that the references have; None where a preset decides what an empty mask counts.
+    """
+
+    def of(group: Sequence[Score]) -> dict[str, Any]:
+        values = [r.value if np.isfinite(r.value) else None for r in group]
+        whose, least = [subjects[r.case] for r in group], [worst[r.case, r.metric] for r in group]
+        return summarise(values, least, generator=np.random.default_rng(0), subjects=whose).to_json()
+
     groups: dict[str, list[Score]] = {}
     several = _several(rows)
     for row in rows:
@@ -274,15 +296,15 @@ def _summary(
         groups.setdefault(key, []).append(row)
     result = {}
     for key, group in groups.items():
-        values = [r.value if np.isfinite(r.value) else None for r in group]
-        whose = [subjects[r.case] for r in group]
-        least = [worst[r.case, r.metric] for r in group]
-        numbers = summarise(values, least, generator=np.random.default_rng(0), subjects=whose)
+        metric = metric_named(group[0].metric)
         result[key] = {
             "unit": "" if group[0].unit == "ratio" else group[0].unit,
-            "direction": metric_named(group[0].metric).direction,
-            **numbers.to_json(),
+            "direction": metric.direction,
+            **of(group),
         }
+        own = [row for row in group if held is not None and (row.case, row.label) in held]
+        if held is not None and len(own) < len(group) and metric.empty.truth is not None:
+            result[key]["where_held"] = of(own)
     return result
 
 

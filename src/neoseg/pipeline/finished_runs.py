@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..atomic import read_record
 from ..config import RunConfig
@@ -56,7 +56,8 @@ class FinishedRun:
         run: its paths.
         config, plan: what it was made with.
         scores: of its network, by split.
-        truth: hash of the file of the label, by case.
+        truth: hash of the file of the label that was scored against, by case.
+        folds: how many networks predicted.
         failed: why a case could not be prepared.
         subjects: of the cases, as far as manifest.json tells them.
         tolerance_mm: of NSD, that the scores were made with.
@@ -70,6 +71,7 @@ class FinishedRun:
     failed: Mapping[str, str]
     subjects: Mapping[str, str]
     tolerance_mm: float
+    folds: int
 
     def cases(self, split: str) -> list[str]:
         """Return the scored cases of a split, in the order of the scores."""
@@ -89,16 +91,17 @@ class FinishedRun:
             )
         return found
 
-    def predicts_nothing(self, split: str, case: str, label: str) -> bool:
-        """Tell whether the mask of a case holds no voxel of a class or region.
+    def mask(self, split: str, case: str) -> Path | None:
+        """Return the predicted mask of a case, where it is still there."""
+        files = sorted(self.run.predictions(split).glob("*"))
+        return next((path for path in files if strip_ending(path.name) == case), None)
+
+    def predicts_nothing(self, path: Path, label: str) -> bool:
+        """Tell whether a predicted mask holds no voxel of a class or region.
 
         Raises:
-            InputError: the mask is gone, or cannot be read.
+            InputError: the mask cannot be read.
         """
-        folder = self.run.predictions(split)
-        path = next((p for p in sorted(folder.glob("*")) if strip_ending(p.name) == case), None)
-        if path is None:
-            raise InputError(f"{folder}: the mask of {case} is not there; run `neoseg predict`, or copy the masks too.")
         labels = self.config.label_set
         classes = labels.encode(read_volume(path).array[0], str(path))
         return not inside(classes, self.config.targets.structures[label]).any()
@@ -146,24 +149,50 @@ class FinishedRun:
             StateError: a record is damaged.
         """
         files = [self.run.probabilities(split) / f"{case}.json" for case in cases]
-        records = [read_record(p, "delete it and run `neoseg predict`") for p in files if p.is_file()]
-        return [float(record["seconds"]) for record in records if "seconds" in record]
+        again = "delete it and run `neoseg predict`"
+        found = {path: read_record(path, again).get("seconds") for path in files if path.is_file()}
+        for path, seconds in found.items():
+            if not isinstance(seconds, int | float | None):
+                raise StateError(f"{path}: this record is damaged (seconds is {seconds!r}); {again}.")
+        return [float(seconds) for seconds in found.values() if seconds is not None]
 
-    def machine(self) -> str:
-        """Return on what the run was trained, in words.
+    def recorded_folds(self) -> tuple[int, int]:
+        """Return of how many folds the seconds of training are known, and the memory.
 
         Raises:
             StateError: a record is damaged.
         """
-        known: dict[str, Any] = {}
-        if self.run.environment.is_file():
-            known = read_record(self.run.environment, "copy it back from where the run was made")
-        folds = self.run.fold_records().values()
-        devices = sorted({str(record["summary"].get("device")) for record in folds})
-        threads = sorted({record["threads"] for record in folds if "threads" in record})
-        if any(device != "cpu" for device in devices):
-            return f"{', '.join(devices)}, {known.get('gpu') or 'a GPU whose name is not known'}"
-        return f"{known.get('cpu') or 'a CPU whose name is not known'}, {' or '.join(map(str, threads))} threads"
+        folds = self.run.fold_records()
+        logs = [read_log(self.run.fold(index) / "log.jsonl") for index in folds]
+        return len(folds), sum(any(line.get("peak_gib") is not None for line in log) for log in logs)
+
+    def machine(self) -> str | None:
+        """Return the processor that the run was trained on; None where it is not known.
+
+        Raises:
+            StateError: a record is damaged.
+        """
+        if not self.run.environment.is_file():
+            return None
+        known = read_record(self.run.environment, "copy it back from where the run was made")
+        devices = {str(record["summary"].get("device")) for record in self.run.fold_records().values()}
+        return known.get("cpu") if devices <= {"cpu"} else known.get("gpu")
+
+    def manner(self) -> str:
+        """Return with what share of the machine each fold was trained, in words.
+
+        Raises:
+            StateError: a record is damaged.
+        """
+        folds = list(self.run.fold_records().values())
+        on_cpu = all(record["summary"].get("device") == "cpu" for record in folds)
+        threads = sorted({record["threads"] for record in folds if on_cpu and "threads" in record})
+        told = [f"{' or '.join(map(str, threads))} thread{'' if threads == [1] else 's'}"] if threads else []
+        processes = max((int(record.get("processes", 1)) for record in folds), default=1)
+        told += [f"{processes} processes, of which one tells its memory"] if processes > 1 else []
+        spans = [record["span"] for record in folds if "span" in record]
+        beside = max((sum(a < end <= b for a, b in spans) for _, end in spans), default=1)
+        return ", ".join([*told, *([f"{beside} folds at a time"] if beside > 1 else [])])
 
 
 def read_finished(folder: Path) -> FinishedRun:
@@ -200,16 +229,24 @@ def read_finished(folder: Path) -> FinishedRun:
             scores.setdefault(row.split, {})[row.case, row.label, row.metric] = Value(row.value, row.worst, row.unit)
     known = read_manifest(run)["cases"]
     files = {name: facts.get("files", {}) for name, facts in known.items()}
+    labels = {name: hashes["label"] for name, hashes in files.items() if "label" in hashes}
+    truth = record.get("truth", labels)  # scores of former versions do not say it
+    if changed := sorted(name for name in labels if truth.get(name, labels[name]) != labels[name]):
+        raise StateError(
+            f"{run.scores}: these scores were made against another label of {changed[0]} than the run has now; run "
+            "`neoseg evaluate` (or `neoseg run`) first."
+        )
     config = config_of(run)
     return FinishedRun(
         run=run,
         config=config,
         plan=plan_of(run),
         scores=scores,
-        truth={name: hashes["label"] for name, hashes in files.items() if "label" in hashes},
+        truth=truth,
         failed=dict((run.stage_record("prepare") or {}).get("failed", {})),
         subjects={name: str(facts["subject"]) for name, facts in known.items() if facts.get("subject")},
         tolerance_mm=float(record.get("tolerance_mm", config.evaluate.tolerance_mm)),
+        folds=max(len(scored_with), len(run.fold_records())),
     )
 
 

@@ -118,7 +118,11 @@ def _done(session: Session, stage: str, failed: Mapping[str, str]) -> dict[str, 
             )
             return predict(session, failed=tuple(failed)) | {"weights": weights_of(session.run)}
         case "evaluate":
-            made_of = {"weights": weights_of(session.run), "predicted": session.run.need("predict")["key"]}
+            made_of = {
+                "weights": weights_of(session.run),
+                "predicted": session.run.need("predict")["key"],
+                "truth": {c.case: session.digests(c)["files"]["label"] for c in session.used if c.label is not None},
+            }
             return evaluate(session, failed=tuple(failed)) | made_of
         case _:
             raise ValueError(stage)

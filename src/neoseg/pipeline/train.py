@@ -262,7 +262,8 @@ def _train_fold(index: int, slot: int, progress: Progress, *, work: _FoldWork, r
     if where.ranks.leads:
         warnings = [] if start is None else start.warnings
         span = (round(begin, 3), round(time.time(), 3))
-        run.record_fold(index, work.key, asdict(result), threads=work.threads, span=span, warnings=warnings)
+        made = {"threads": work.threads, "processes": where.ranks.world, "span": span}
+        run.record_fold(index, work.key, asdict(result), **made, warnings=warnings)
 
 
 def _train_together(

@@ -107,7 +107,7 @@ def bland_altman(
         return _svg(figure)
 
 
-def forest(standings: Sequence[Standing], metric: str) -> bytes:
+def forest(standings: Sequence[Standing], metric: str, title: str) -> bytes:
     """Draw the mean of each run with its interval, the best one on top, and beside it its distance to the best, as PNG.
 
     A hollow marker is the mean with the worst value put in, where that is another. The line on the right is the best.
@@ -115,9 +115,12 @@ def forest(standings: Sequence[Standing], metric: str) -> bytes:
     Args:
         standings: best first.
         metric: what the axis is called.
+        title: what is compared.
     """
+    filled = any(standing.summary.n_undefined for standing in standings)
     with plain_style():
-        figure, (left, right) = _figure(9.6, 1.3 + 0.42 * len(standings), 2)
+        figure, (left, right) = _figure(9.6, 1.8 + 0.42 * len(standings), 2)
+        figure.suptitle(title, fontsize="medium")
         for number, standing in enumerate(standings):
             summary, gap = standing.summary, standing.difference
             style = {"color": _turn(COLOURS, number), "linewidth": 1.6}
@@ -127,6 +130,8 @@ def forest(standings: Sequence[Standing], metric: str) -> bytes:
             if summary.mean is not None:
                 left.plot(summary.mean, number, **marker)
             if summary.mean_worst != summary.mean:
+                if summary.interval_worst is not None:
+                    left.plot(summary.interval_worst, [number] * 2, **style | {"linewidth": 0.8, "linestyle": ":"})
                 left.plot(summary.mean_worst, number, **marker, markerfacecolor="white", zorder=1)
             if gap is not None and gap.interval is not None:
                 right.plot(gap.interval, [number] * 2, **style)
@@ -139,8 +144,11 @@ def forest(standings: Sequence[Standing], metric: str) -> bytes:
             axis.set_ylim(len(standings) - 0.5, -0.5)
             axis.tick_params(axis="y", length=0)
             axis.locator_params(axis="x", nbins=6)
-        left.set(xlabel=f"{metric}, mean and 95 % interval")
-        right.set(xlabel="minus the best run, paired, 95 % interval")
+        left.set(
+            xlabel=f"{metric}, mean and 95 % interval" + ("\nhollow: undefined ones taken as worst" if filled else "")
+        )
+        put_in = "\nundefined ones taken as worst" if filled else ""
+        right.set(xlabel=f"minus the best run, paired, 95 % interval{put_in}")
         stream = io.BytesIO()
         figure.savefig(stream, format="png", dpi=150, metadata={"Software": None})
         return stream.getvalue()

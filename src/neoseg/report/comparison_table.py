@@ -92,6 +92,7 @@ class Comparison:
         """Return everything as JSON values; what is not known is null."""
         return {
             "metric": self.metric,
+            "title": self.title,
             "unit": self.unit,
             "better": self.better,
             "label": self.label,
@@ -151,8 +152,8 @@ def tables(comparison: Comparison) -> tuple[Table, Table]:
         (
             standing.name,
             cost.title,
-            f"{cost.parameters / 1e6:.3g} M",
-            f"{cost.multiply_adds / 1e9:.3g} G",
+            _large(cost.parameters),
+            _large(cost.multiply_adds),
             "×".join(map(str, cost.patch)),
             _number(cost.peak_gib, " GiB", 2),
             _number(cost.training_seconds, " s", 0 if (cost.training_seconds or 0) >= 100 else 1),
@@ -180,7 +181,9 @@ def write_comparison(comparison: Comparison, base: Path) -> list[Path]:
     """
     files = {ending: base.with_name(base.name + ending) for ending in ENDINGS}
     with replacing(files[".csv"]) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
-        rows = [_flat(run) for run in comparison.to_json()["runs"]]
+        found = comparison.to_json()
+        about = {key: found[key] for key in ("metric", "title", "unit", "better", "label", "split")}
+        rows = [_flat(run) | about for run in found["runs"]]
         writer = csv.DictWriter(stream, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
@@ -188,7 +191,7 @@ def write_comparison(comparison: Comparison, base: Path) -> list[Path]:
     with replacing(files[".md"]) as temporary:
         temporary.write_text(_markdown(comparison), encoding="utf-8")
     with replacing(files[".png"]) as temporary:
-        temporary.write_bytes(forest(comparison.standings, _axis_of(comparison)))
+        temporary.write_bytes(forest(comparison.standings, _axis_of(comparison), comparison.heading))
     return list(files.values())
 
 
@@ -234,6 +237,12 @@ def _with_interval(mean: float | None, interval: Interval | None, digits: int, *
 
 def _chance(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _large(count: int) -> str:
+    """Return a count in three digits with k, M, G or T."""
+    power = min(4, max(0, (len(f"{float(f'{count:.2e}'):.0f}") - 1) // 3))
+    return f"{float(f'{count / 1000**power:.3g}'):g} {' kMGT'[power]}".strip()
 
 
 def _number(value: float | None, unit: str, digits: int) -> str:
