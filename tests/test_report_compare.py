@@ -223,7 +223,7 @@ def test_files_hold_the_same_and_are_whole(tmp_path: Path) -> None:
     assert rows[0]["patch"] == "64x128x128"
     about = comparison_of()
     assert (rows[0]["metric"], rows[0]["unit"], rows[0]["split"]) == (about.metric, about.unit, about.split)
-    assert whole["title"] == rows[1]["title"] == about.title
+    assert whole["title"] == rows[1]["metric_title"] == about.title and rows[1]["title"] == about.costs[1].title
     text = written[2].read_text(encoding="utf-8")
     assert "two\\|x" in text and "- Second." in text
     assert {line.replace("\\|", "").count("|") for line in text.splitlines() if line.startswith("| ")} == {8, 9}

@@ -182,8 +182,8 @@ def write_comparison(comparison: Comparison, base: Path) -> list[Path]:
     files = {ending: base.with_name(base.name + ending) for ending in ENDINGS}
     with replacing(files[".csv"]) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
         found = comparison.to_json()
-        about = {key: found[key] for key in ("metric", "title", "unit", "better", "label", "split")}
-        rows = [_flat(run) | about for run in found["runs"]]
+        about = {key: found[key] for key in ("metric", "unit", "better", "label", "split")}
+        rows = [_flat(run) | about | {"metric_title": found["title"]} for run in found["runs"]]
         writer = csv.DictWriter(stream, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
