@@ -277,6 +277,14 @@ def test_each_of_several_classes_is_called_by_its_value(tmp_path: Path) -> None:
     assert "dice" not in found["summary"]
 
 
+def test_a_preset_scores_volumes(tmp_path: Path) -> None:
+    for part in ("truth", "prediction"):
+        (tmp_path / part).mkdir()
+        Image.fromarray(np.eye(9, dtype=np.uint8)).save(tmp_path / part / "a.png")
+    with pytest.raises(ConfigError, match=r"a\.png is a picture, and presets score volumes"):
+        evaluate_folders(tmp_path / "truth", tmp_path / "prediction", preset="bonbid")
+
+
 def test_pictures_beside_volumes_are_told(tmp_path: Path) -> None:
     mask = np.zeros((20, 24, 12), np.uint8)
     mask[:4, :4, :4] = 1

@@ -59,8 +59,8 @@ def evaluate_folders(
         two masks has the same numbers ``where_held`` over the others, as the report of a run and comparisons have them.
 
     Raises:
-        ConfigError: there is no such preset, or it was given together with a tolerance or with ``masks``; the
-            pattern finds no subject.
+        ConfigError: there is no such preset, it was given together with a tolerance, with ``masks`` or for pictures;
+            the pattern finds no subject.
         InputError: a prediction is missing, a mask holds values that are not whole, references and predictions have no
             class in common, some references hold only 1 and the others only 255, or there are so many values, or so
             many more in the predictions than in the references, that they may number instances.
@@ -87,6 +87,10 @@ def evaluate_folders(
             if options.masks == "instances":
                 reference, found = (replace(mask, array=mask.array != 0) for mask in (reference, found))
             if chosen is not None:
+                if reference.grid.ndim == 2:
+                    raise ConfigError(
+                        f"--preset {preset}: {truth_file} is a picture, and presets score volumes; leave it out."
+                    )
                 _note_geometry(notes, name, reference, found)
                 spacing = _stored_spacing(reference.grid)
                 try:
