@@ -130,3 +130,34 @@ def test_many_values_may_be_instances_so_a_person_is_asked(tmp_path: Path) -> No
 def test_more_classes_than_indices_are_refused() -> None:
     with pytest.raises(ConfigError, match="256 classes were given, at most 255"):
         LabelSet.of({f"label_{value}": value for value in range(1, 257)})
+
+
+def test_numbers_of_channels_begin_at_0_and_have_no_gap(tmp_path: Path) -> None:
+    for numbers in ((0, 2), (1,)):
+        root = tmp_path / f"{len(numbers)}"
+        for case in ("a", "b"):
+            for folder, name in (("labelsTr", case), *(("imagesTr", f"{case}_000{n}") for n in numbers)):
+                label(root / folder / f"{name}.nii.gz")
+        with pytest.raises(InputError, match=r"imagesTr: .*channels are counted from 0 without a gap"):
+            import_data(root, "folders")
+
+
+def test_the_one_channel_has_its_name_also_without_a_number(tmp_path: Path) -> None:
+    for folder in ("images", "mask"):
+        for case in ("a", "b"):
+            name = f"{case}.seg.nii.gz" if folder == "mask" else f"{case}.nii.gz"
+            label(tmp_path / folder / name)
+    (tmp_path / "dataset.json").write_text('{"channel_names": {"CT": 0}, "labels": {"background": 0, "x": 1}}')
+    data = import_data(tmp_path, "folders")
+    assert data.channels == {"ct": "ct"} and all(case.label for case in data.cases)
+    (tmp_path / "dataset.json").write_text('{"channel_names": {"0": "CT", "1": "PET"}, "labels": {"x": 1}}')
+    data = import_data(tmp_path, "folders")
+    assert list(data.channels) == ["image"]
+    assert any("names 2 channels (ct, pet), but the images have 1 (image)" in note for note in data.notes)
+
+
+def test_a_folder_called_mask_is_no_channel(tmp_path: Path) -> None:
+    for folder in ("images/t1", "images/mask", "labels"):
+        label(tmp_path / folder / "a.nii.gz")
+    with pytest.raises(InputError, match=r"images/mask: no channel can be called 'mask'"):
+        import_data(tmp_path, "folders")

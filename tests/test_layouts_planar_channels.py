@@ -153,7 +153,7 @@ def test_a_description_names_classes_and_regions_of_pictures(tmp_path: Path) -> 
     assert not data.regions and any("classes of dataset.json were not used" in note for note in data.notes)
     describe(tmp_path, channel_names={"0": "a"}, labels={"background": 0, "rim": 1})
     told = " ".join(planar(tmp_path).notes)
-    assert "names 1 channels (a), but the pictures have 2 (channel_0, channel_1)" in told
+    assert "names 1 channels (a), but the images have 2 (channel_0, channel_1)" in told
     assert "Masks hold values that dataset.json does not declare: 2;" in told
 
 
@@ -171,7 +171,7 @@ def test_a_description_of_something_else_is_told_and_not_used(tmp_path: Path, co
 def test_names_of_channels_may_be_parts_of_names_of_files_and_columns() -> None:
     assert channel_names({"0": "a/b", "1": "x,y #1"}) == ["a_b", "x_y_1"]
     assert channel_names({"0": "grey", "1": "Mask"}) == ["grey", "mask_1"]
-    assert channel_names({"\u00b2": "a"}) == []
+    assert channel_names({"\u00b2": "a"}) == [] and channel_names({"CT": 0, "PET": 1}) == ["ct", "pet"]
 
 
 def test_classes_with_alike_names_stay_two_and_a_class_of_0_is_told() -> None:

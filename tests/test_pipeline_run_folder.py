@@ -98,7 +98,7 @@ def test_a_refused_training_leaves_the_records_of_the_finished_one(tmp_path: Pat
     session = open_session(load_config(tmp_path / "neoseg.toml"))
     for stage in ("plan", "prepare"):
         run_stage(session, stage)
-    with pytest.raises(StateError, match="holds a training with other values of inputs, train"):
+    with pytest.raises(StateError, match=r"was trained on other data: images, labels.*another `name`"):
         run_stage(session, "train")
     assert {path.name: path.read_bytes() for path in run.folder.glob("*.json")} == before
 

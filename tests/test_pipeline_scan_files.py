@@ -55,6 +55,27 @@ def test_a_run_on_colours_takes_any_picture_and_a_run_on_volumes_none(tmp_path: 
     assert [s.case for s in scans_in(tmp_path, ("t1",)).scans] == ["volume"]
 
 
+def test_two_files_of_one_scan_lose_no_other(tmp_path: Path) -> None:
+    write(tmp_path, "a.nii.gz", "a.nii", "b.nii.gz")
+    found = scans_in(tmp_path, ("t1",))
+    assert [scan.case for scan in found.scans] == ["b"]
+    assert [one.case for one in found.incomplete] == ["a"]
+    assert found.incomplete[0].why.endswith("a.nii and a.nii.gz are both the scan 'a'; keep one of them.")
+
+
+def test_a_folder_for_each_channel_is_read_as_by_the_import(tmp_path: Path) -> None:
+    for name in ("FLAIR", "t1", "notes"):
+        (tmp_path / name).mkdir()
+        write(tmp_path / name, "a.nii.gz", *(["b.nii.gz"] if name == "t1" else []))
+    found = scans_in(tmp_path, TWO)
+    assert [(s.case, {c: p.parent.name for c, p in s.images.items()}) for s in found.scans] == [
+        ("a", {"flair": "FLAIR", "t1": "t1"})
+    ]
+    assert [one.case for one in found.incomplete] == ["b"] and list(found.left_out) == ["notes/"]
+    write(tmp_path, "c_flair.nii.gz", "c_t1.nii.gz")
+    assert [scan.case for scan in scans_in(tmp_path, TWO).scans] == ["c"]
+
+
 def test_accents_in_two_spellings_are_one_scan(tmp_path: Path) -> None:
     write(tmp_path, "e\u0301_flair.nii.gz", "\u00e9_t1.nii.gz")
     assert [s.case for s in scans_in(tmp_path, TWO).scans] == ["\u00e9"]
@@ -105,11 +126,11 @@ def test_one_channel_out_of_4d_files(tmp_path: Path) -> None:
 
 def test_one_place_is_claimed_once(tmp_path: Path) -> None:
     write(tmp_path, "a_flair.nii.gz", "a_0000.nii.gz", "a_t1.nii.gz")
-    with pytest.raises(InputError, match="'flair' of 'a' too"):
+    with pytest.raises(InputError, match="both the channel 'flair' of the scan 'a'; keep one of them"):
         scans_in(tmp_path, TWO)
     (tmp_path / "one").mkdir()
     write(tmp_path / "one", "a.nii.gz", "a.nii")
-    with pytest.raises(InputError, match="of 'a' too"):
+    with pytest.raises(InputError, match="are both the scan 'a'; keep one of them"):
         scans_in(tmp_path / "one", ("adc",))
 
 

@@ -353,7 +353,7 @@ def test_no_file_beside_the_scans_is_replaced(place: Path) -> None:
     renamed = first.rename(first.with_name("p_0000.nii.gz"))
     shutil.copy(renamed, source / "p.nii.gz")  # somebody's label
     before = (source / "p.nii.gz").read_bytes()
-    with pytest.raises(InputError, match=r"p\.nii\.gz: there is such a file beside the scans"):
+    with pytest.raises(InputError, match=r"p\.nii\.gz: there is such a file, and no prediction"):
         predict_scans(place / "run", renamed, source, device="cpu")
     assert (source / "p.nii.gz").read_bytes() == before
     (source / "p.nii.gz").unlink()
@@ -361,6 +361,60 @@ def test_no_file_beside_the_scans_is_replaced(place: Path) -> None:
         assert predict_scans(place / "run", renamed, source, device="cpu")[0].error is None
     (place / "run" / "postprocess.json").write_text("null")
     assert predict_scans(place / "run", renamed, source, device="cpu")[0].error is None
+
+
+def test_masks_of_others_are_not_replaced_unless_asked_for(place: Path) -> None:
+    out = place / "out"
+    out.mkdir()
+    (out / "b.nii.gz").write_bytes(b"somebody's mask")
+    with pytest.raises(InputError, match=r"b\.nii\.gz: there is such a file, and no prediction.*--overwrite"):
+        again(place, Listener())
+    assert [path.name for path in out.iterdir()] == ["b.nii.gz"]
+    heard = Listener()
+    assert not any(scan.error for scan in again(place, heard, options=PredictOptions(overwrite=True)))
+    assert heard.predicted == list(NAMES) and (out / "b.nii.gz").read_bytes() != b"somebody's mask"
+    heard = Listener()
+    again(place, heard, options=PredictOptions(overwrite=True))
+    assert heard.predicted == list(NAMES)
+    heard = Listener()
+    again(place, heard)
+    assert not heard.predicted
+
+
+def test_what_was_being_written_when_it_was_killed_is_its_own(place: Path) -> None:
+    scan = sorted((place / "in").iterdir())[0]
+    renamed = scan.rename(scan.with_name("p_0000.nii.gz"))
+    write_json(place / "in" / "predictions.json", {"scans": {}, "begun": {"p": ["p.nii.gz"]}})
+    (place / "in" / "p.nii.gz").write_bytes(b"the mask of a prediction that was killed before it told of it")
+    (found,) = predict_scans(place / "run", renamed, place / "in", device="cpu")
+    assert found.error is None and not read_json(place / "in" / "predictions.json")["begun"]
+
+
+def test_nothing_of_an_earlier_scan_of_the_name_stays_beside_the_new_mask(place: Path) -> None:
+    again(place, Listener(), options=PredictOptions(uncertainty=True))
+    assert (place / "out" / "a_entropy.nii.gz").is_file()
+    (place / "out" / "b_entropy.nii.gz").write_bytes(b"edited since")
+    shutil.copy(place / "in" / "c.nii.gz", place / "in" / "a.nii.gz")
+    shutil.copy(place / "in" / "c.nii.gz", place / "in" / "b.nii.gz")
+    again(place, Listener(), probabilities=False)
+    kept = {path.name for path in (place / "out").glob("[ab]*")}
+    assert kept == {"a.nii.gz", "b.nii.gz", "b_entropy.nii.gz"}
+    (place / "in" / "a.nii.gz").write_bytes(b"cut off")
+    failed = again(place, Listener(), probabilities=False)[0]
+    assert "Results of an earlier file of this name are still in" in str(failed.error)
+
+
+def test_a_scan_that_shows_nothing_is_refused_and_a_single_slice_is_told(place: Path) -> None:
+    import nibabel as nib
+
+    image = nib.load(place / "in" / "a.nii.gz")
+    values = np.asarray(image.dataobj)
+    nib.save(nib.Nifti1Image(np.full_like(values, 7), image.affine), place / "in" / "a.nii.gz")
+    nib.save(nib.Nifti1Image(values[..., values.shape[2] // 2, None], image.affine), place / "in" / "b.nii.gz")
+    found = {scan.case: scan for scan in again(place, Listener())}
+    assert "every voxel is 7, so it shows nothing" in str(found["a"].error)
+    assert any("single slice" in text for text in found["b"].warnings)
+    assert not any("single slice" in text for text in found["c"].warnings)
 
 
 def test_two_results_of_one_name_are_refused(place: Path) -> None:

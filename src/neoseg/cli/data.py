@@ -56,7 +56,14 @@ def import_(
     told = f"{len(data.cases)} cases of {subjects} subjects, {labelled} with a label"
     print_lines([f"{told}; channels {data.channels}; labels {done.labels}"])
     print_lines([f"note: {note}" for note in data.notes])
-    print_lines([f"Written: {done.cases} and {done.config}", f"Next: neoseg run {done.config}"])
+    following = f"Next: neoseg run {done.config}"
+    if not labelled and not data.merged:
+        following = (
+            "Nothing can be trained: no label was found. Put labels where the layout looks for them, or in cases.csv."
+        )
+    elif not done.labels:
+        following = f"Next: name the classes below [labels] in {done.config}"
+    print_lines([f"Written: {done.cases} and {done.config}", following])
 
 
 def check(

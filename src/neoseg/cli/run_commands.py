@@ -208,6 +208,9 @@ def predict(
             "network, and the fastest. Default: the whole one.",
         ),
     ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Predict new scans again, and replace files that are in the way.")
+    ] = False,
     workspace: WorkspaceFolder = None,
     changes: Changes = None,
     device: Device = None,
@@ -219,10 +222,10 @@ def predict(
 
     if source is None and output is None:
         given = (brain_masks, jobs, folds, prune)
-        if probabilities or uncertainty or any(option is not None for option in given):
+        if probabilities or uncertainty or overwrite or any(option is not None for option in given):
             raise ConfigError(
-                "predict: --mask, --probabilities, --uncertainty, --jobs, --folds and --prune are for new scans, given "
-                "with --input."
+                "predict: --mask, --probabilities, --uncertainty, --jobs, --folds, --prune and --overwrite are for new "
+                "scans, given with --input."
             )
         more = [*(changes or []), *([f'window.max_memory="{max_memory}"'] if max_memory else [])]
         result = _stage(target, workspace, more, device, "predict", quiet=quiet)
@@ -254,6 +257,7 @@ def predict(
             jobs=jobs or 0,
             folds=None if wanted is None else tuple(wanted),
             prune=prune,
+            overwrite=overwrite,
         ),
         progress=progress_for(quiet),
     )

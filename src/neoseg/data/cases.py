@@ -212,6 +212,7 @@ def _case_of(path: Path, number: int, row: dict[str, str | None], columns: list[
 def _shown(file: Path, base: Path, index: int | None) -> str:
     absolute = Path(os.path.abspath(file))
     text = (absolute.relative_to(base) if absolute.is_relative_to(base) else absolute).as_posix()
+    text = f"./{text}" if text != text.lstrip() else text  # reading takes blanks around a cell away
     return text if index is None else f"{text}#{index}"
 
 

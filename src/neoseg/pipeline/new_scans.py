@@ -25,7 +25,7 @@ from ..workspace import Run
 from .ahead import ReadyScan, ready_scans
 from .disk_space import require_writable
 from .forecast import forecast_new_scans
-from .kept_predictions import KeptPredictions, KeptScan, scan_key
+from .kept_predictions import RECORD, KeptPredictions, KeptScan, scan_key
 from .load_run import COPY, load_run
 from .manifest import channels_of_table
 from .networks import FoldNetworks
@@ -81,6 +81,7 @@ class PredictOptions:
             says so.
         prune: levels of a UNet++ with deep supervision that predict, of 1 for the smallest network; ``None``: the
             whole network. The post-processing remains what was chosen with the whole network.
+        overwrite: predict every scan anew, and replace files of the results' names that no prediction wrote.
     """
 
     uncertainty: bool = False
@@ -89,6 +90,7 @@ class PredictOptions:
     jobs: int = 0
     folds: tuple[int, ...] | None = None
     prune: int | None = None
+    overwrite: bool = False
 
 
 def predict_scans(
@@ -130,8 +132,8 @@ def predict_scans(
     loaded = load_run(folder, device, options.folds, options.prune)
     predictor, channels = loaded.predictor, loaded.channels
     wanted = Wanted(probabilities=probabilities, uncertainty=options.uncertainty)
-    if told := other_versions(Run(folder)):
-        progress.say(told)
+    if versions := other_versions(Run(folder)):
+        progress.say(versions)
     stacked = Run(folder).stacked
     axes = len(predictor.ensemble.plan.spacing_mm)
     table = channels_of_table(Run(folder))
@@ -156,18 +158,26 @@ def predict_scans(
         files = with_masks(files, options.brain_masks, channels)
     scans = files.scans
     inputs = {p.resolve() for scan in scans for p in (*scan.images.values(), *([scan.mask] if scan.mask else []))}
-    inputs |= {(source / name).resolve() for name in files.left_out}
     inputs |= {path.resolve() for one in files.incomplete for path in one.images}
     masks = {scan.case: output / f"{scan.case}{_ending(scan)}" for scan in scans}
     names = predictor.ensemble.targets.names
-    _require_free([p for scan in scans for p in _results(masks[scan.case], scan, names, wanted)], inputs, kept.written)
+    results_of = {scan.case: _results(masks[scan.case], scan, names, wanted) for scan in scans}
+    results = [path for found in results_of.values() for path in found]
+    _refuse_inputs(results, inputs)
+    if not options.overwrite:
+        # a folder with a record is one of masks, and what lies there is taken for such
+        guarded = {path.parent for path in inputs} | (set() if kept.known else {output.resolve()})
+        _refuse_others([path for path in results if path.resolve().parent in guarded], kept.written)
     if output.resolve() in {path.parent for path in inputs} and any(is_planar(mask) for mask in masks.values()):
         raise InputError(f"{output}: masks there would be taken for pictures the next time; give another --output.")
     if len(channels) == 1 and source.is_dir() and source.resolve() == output.resolve():
         raise InputError(f"{output}: masks here would be taken for scans the next time; give another --output.")
-    results = [PredictedScan(name, None, {}, (why,)) for name, why in files.left_out.items()]
+    told = [PredictedScan(name, None, {}, (why,)) for name, why in files.left_out.items()]
     keys = {scan.case: scan_key(loaded.made_with, wanted, scan) for scan in scans}
-    earlier = {scan.case: kept.find(scan.case, keys[scan.case], masks[scan.case]) for scan in scans}
+    earlier = {
+        scan.case: None if options.overwrite else kept.find(scan.case, keys[scan.case], masks[scan.case])
+        for scan in scans
+    }
     done = {case: _of_kept(case, found, output) for case, found in earlier.items() if found is not None}
     todo = [scan for scan in scans if scan.case not in done]
     if done:
@@ -183,14 +193,18 @@ def predict_scans(
             ready = ready_scans(predictor.steps, todo, channels, options.jobs, usual=loaded.usual)
             for scan, use in zip(todo, uses, strict=True):
                 # nothing of one scan is left in memory when the next one is prepared
+                kept.begin(scan.case, results_of[scan.case])
                 one, written = _predict_one(predictor, next(ready), scan, masks[scan.case], wanted=wanted, use=use)
+                if one.error is not None and kept.holds_other(scan.case):
+                    still = f"{one.error} Results of an earlier file of this name are still in {output}."
+                    one = replace(one, error=still)
                 done[scan.case] = one
                 if (key := keys[scan.case]) is not None and written:
                     kept.keep(scan.case, _to_keep(one, key), written)
                 advance(1, scan.case)
     done |= {one.case: PredictedScan(one.case, None, {}, (), one.why) for one in files.incomplete}
-    results += [done[case] for case in sorted(done)]
-    return results if options.brain_masks is None else [_without_mask(one, scans) for one in results]
+    found = [*told, *(done[case] for case in sorted(done))]
+    return found if options.brain_masks is None else [_without_mask(one, scans) for one in found]
 
 
 def _stacked(path: Path) -> Stacked:
@@ -253,6 +267,8 @@ def _written(
     volumes = {n: float(sum(voxels[i - 1] for i in own) * to_ml) for n, own in targets.structures.items()}
     doubt = orientation_doubt(found.label.grid)
     warnings = (*([doubt] if doubt else []), *notes, *found.warnings)
+    if found.label.grid.ndim == 3 and min(found.label.grid.shape) == 1 < min(predictor.ensemble.plan.patch):
+        warnings += ("This scan is a single slice, and the network learned from volumes.",)
     if found.uncertainty is not None and found.uncertainty.spread is None:
         warnings += ("One fold predicts, so there is no spread between folds and no range of volumes.",)
     ranges = dict(found.uncertainty.ranges_ml) if found.uncertainty is not None else {}
@@ -260,28 +276,39 @@ def _written(
     return PredictedScan(scan.case, mask, volumes, warnings, ranges_ml=ranges, unit=unit), written
 
 
-def _require_free(results: Sequence[Path], inputs: Collection[Path], written: Collection[str]) -> None:
-    """Refuse results that would replace a file that is not theirs.
+def _refuse_inputs(results: Sequence[Path], inputs: Collection[Path]) -> None:
+    """Refuse results that would replace what is read, or each other.
 
     Args:
         results: the files.
         inputs: the files that are read, resolved.
-        written: names of results of earlier predictions into the folder.
 
     Raises:
-        InputError: they would replace an input, another file beside the inputs, or each other.
+        InputError: naming one.
     """
-    folders = {path.parent for path in inputs}
     for path in results:
         if path.resolve() in inputs:
             raise InputError(f"{path}: the mask would replace the input image; give another --output.")
-        if path.exists() and path.resolve().parent in folders and path.name not in written:
-            raise InputError(
-                f"{path}: there is such a file beside the scans, and no finished prediction wrote it; give another "
-                "--output, or move the file."
-            )
     if twice := [path for path, count in Counter(results).items() if count > 1]:
         raise InputError(f"{twice[0]}: the results of two scans would have this name; rename one of them.")
+
+
+def _refuse_others(results: Sequence[Path], written: Collection[str]) -> None:
+    """Refuse results that would replace files that no prediction wrote.
+
+    Args:
+        results: the files.
+        written: names of results of earlier predictions into the folder.
+
+    Raises:
+        InputError: naming one.
+    """
+    for path in results:
+        if path.exists() and path.name not in written:
+            raise InputError(
+                f"{path}: there is such a file, and no prediction that {RECORD} tells of wrote it; give another "
+                "--output, move the file, or replace it by --overwrite."
+            )
 
 
 def _map_file(mask: Path, scan: Case, name: str) -> Path:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..data.cases import Case
-from ..data.layouts.files import image_files, require_text
+from ..data.layouts.files import find_folder, image_files, images_in, require_text
 from ..data.layouts.left_out import convert_to, files_of_other_kinds
 from ..errors import InputError
 from ..io import endings, is_planar, stem_of, volumes_in
@@ -40,12 +40,12 @@ class Stacked:
 
 @dataclass(frozen=True)
 class Incomplete:
-    """A scan that lacks a channel.
+    """A scan that lacks a channel, or has one twice.
 
     Attributes:
         case: its name.
         images: the files that are there.
-        why: the sentence that says what is missing.
+        why: the sentence that says what is missing, or twice there.
     """
 
     case: str
@@ -83,8 +83,9 @@ def scans_in(
     For one channel every image is a scan, called as the file; where all files end in nnU-Net's ``_0000``, without that,
     as :func:`neoseg.import_folder` calls the cases of such a folder. For several channels a scan is one file a channel,
     whose stems end in ``_<channel>`` (``baby1_adc.nii.gz``, ``baby1_zadc.nii.gz``) or in nnU-Net's ``_0000``,
-    ``_0001``, which count the channels of the data set, also of those that the run leaves out. Where the training had
-    4-D files, a 4-D file of as many volumes is a scan too, with the channels at the same places.
+    ``_0001``, which count the channels of the data set, also of those that the run leaves out; or each channel has a
+    folder of its name, with files of one name a scan. Where the training had 4-D files, a 4-D file of as many volumes
+    is a scan too, with the channels at the same places.
 
     Args:
         source: the file or folder.
@@ -94,15 +95,18 @@ def scans_in(
         axes: of the images of the training; pictures in a folder of volumes are previews, and left alone.
 
     Raises:
-        InputError: nothing is there, no image is among it or belongs to a scan, every scan lacks a channel, or two
-            files claim one place.
+        InputError: nothing is there, no image is among it or belongs to a scan, or no scan is complete.
     """
     source, scans = Path(source), dict[str, Case]()
     table = (*table, *(c for c in channels if c not in table))
     named: dict[str, dict[str, Path]] = {}
+    twice: dict[str, str] = {}
     left_out: dict[str, str] = {}
     others = _of_other_kinds(source, axes) | _in_folders(source, axes)
-    for path in _images(source, axes, others):
+    if inside := _in_channel_folders(source, channels, axes):
+        named, read = inside, {channel.lower() for channel in channels}
+        others = {name: why for name, why in others.items() if name.lower().removesuffix("/") not in read}
+    for path in _images(source, axes, others) if not inside else []:
         place, other_channel = _place(path, channels, table)
         count = _volumes(path) if stacked is not None or place is None else None
         if stacked is not None and (stacked.fits(path, count) or (count is None and place is None)):
@@ -116,13 +120,18 @@ def scans_in(
             scan, channel = place
             first = named.setdefault(scan, {}).setdefault(channel, path)
             if first != path:
-                raise InputError(f"{path}: {first.name} is the channel {channel!r} of {scan!r} too; keep one of them.")
+                both = f"{first.name} and {path.name} are both" + (
+                    f" the channel {channel!r} of" if len(table) > 1 else ""
+                )
+                twice[scan] = f"{source}: {both} the scan {scan!r}; keep one of them."
     incomplete = []
     for scan, images in sorted(named.items()):
         if scan in scans:
             raise InputError(f"{source}: two scans are called {scan!r}, one of them a 4-D file; rename one of them.")
         missing = [c for c in channels if c not in images]
-        if missing:
+        if scan in twice:
+            incomplete.append(Incomplete(scan, tuple(images.values()), twice[scan]))
+        elif missing:
             why = f"{source}: the scan {scan!r} lacks {missing}; add {scan}_{missing[0]} with its ending."
             incomplete.append(Incomplete(scan, tuple(images.values()), why))
         else:
@@ -178,6 +187,19 @@ def _in_folders(source: Path, axes: int) -> dict[str, str]:
         and os.access(folder, os.R_OK | os.X_OK)
         and any(image_files(folder, planar=axes == 2))
     }
+
+
+def _in_channel_folders(source: Path, channels: Sequence[str], axes: int) -> dict[str, dict[str, Path]]:
+    """Return scan to channel to file where each of several channels has a folder and no image lies beside them."""
+    folders = {channel: find_folder(source, [channel]) for channel in channels}
+    if len(channels) < 2 or None in folders.values() or any(image_files(source, planar=axes == 2)):
+        return {}
+    found: dict[str, dict[str, Path]] = {}
+    for channel, folder in folders.items():
+        assert folder is not None
+        for name, path in images_in(folder, planar=axes == 2).items():
+            found.setdefault(name, {})[channel] = path
+    return found
 
 
 def _images(source: Path, axes: int, others: dict[str, str]) -> list[Path]:

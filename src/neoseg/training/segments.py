@@ -154,11 +154,21 @@ def require_same(folder: Path, parts: Mapping[str, Any]) -> None:
         _refuse(folder, [key for key, value in parts.items() if there and there.get(key) != value])
 
 
+_DATA = {"inputs", "train", "validation"}
+"""What of the identity of a training follows from files, whose names say nothing to who changed one."""
+
+
 def _refuse(folder: Path, changed: Sequence[str]) -> None:
+    if _DATA & set(changed):
+        raise StateError(
+            f"{folder}: this fold was trained on other data: images, labels, the cases of the fold, the loss or the "
+            "first weights have changed since; give the run another `name`, such as by --set name=second, or delete "
+            f"{folder.parent} to train anew."
+        )
     if changed:
         raise StateError(
             f"{folder / RECORD}: this folder holds a training with other values of {', '.join(sorted(changed))}; give "
-            "the values of then to go on with it, or another folder to train anew."
+            "the values of then to go on with it, or give the run another `name` to train anew."
         )
 
 

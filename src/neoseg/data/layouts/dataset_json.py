@@ -17,7 +17,8 @@ from ...errors import InputError
 from ...io import stem_of
 from ..cases import NO_CHANNELS
 
-__all__ = ["Declared", "Described", "channel_names", "declared", "described_beside", "read_dataset_json"]
+__all__ = ["Declared", "Described", "channel_names", "declared", "described_beside", "not_these_channels",
+           "read_dataset_json"]  # fmt: skip
 
 BACKGROUND, IGNORE = "background", "ignore"
 
@@ -50,12 +51,14 @@ def channel_names(given: Any) -> list[str]:
     ``cases.csv`` (``mask_1``); what cannot be part of a file's name becomes ``_``.
 
     Args:
-        given: ``{"0": "CT", ...}``, or a list.
+        given: ``{"0": "CT", ...}``, ``{"CT": 0, ...}``, or a list.
 
     Returns:
         One name a channel; none where ``given`` names no channel.
     """
-    if isinstance(given, dict) and all(str(key).isdecimal() for key in given):
+    if isinstance(given, dict) and [*given.values()] == list(range(len(given))):
+        names = list(given)
+    elif isinstance(given, dict) and all(str(key).isdecimal() for key in given):
         names = [given[key] for key in sorted(given, key=int)]
     else:
         names = given if isinstance(given, list) else []
@@ -80,6 +83,16 @@ class Declared:
     labels: dict[str, int | list[int]] = field(default_factory=dict)
     regions: dict[str, tuple[str, ...]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+
+
+def not_these_channels(named: Sequence[str], found: Sequence[str]) -> list[str]:
+    """Return a note where a ``dataset.json`` names another number of channels than the images have."""
+    if not named or len(named) == len(found):
+        return []
+    return [
+        f"dataset.json names {len(named)} channels ({', '.join(named)}), but the images have {len(found)} "
+        f"({', '.join(found)}); its names were not used."
+    ]
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import InputError
-from ..cases import Case, channels_of
+from ..cases import NO_CHANNELS, Case, channels_of
 from ..units import channel_kind
-from .dataset_json import Declared, channel_names, declared, read_dataset_json
+from .dataset_json import Declared, channel_names, declared, not_these_channels, read_dataset_json
 from .files import (
     CHANNEL_SUFFIX,
     describe_some,
@@ -32,10 +32,11 @@ __all__ = ["LOOKS_FOR", "folders", "matches"]
 LOOKS_FOR = "a folder images/ (or imagesTr/) with .nii.gz, .nii, .mha, .mhd, .nrrd or .nhdr files"
 _IMAGES = {"train": ("images", "imagesTr", "image"), "test": ("imagesTs",)}
 _LABELS = {
-    "train": ("labels", "labelsTr", "label", "masks", "segmentations"),
+    "train": ("labels", "labelsTr", "label", "masks", "segmentations", "mask", "segmentation", "seg"),
     "test": ("labelsTs",),
 }
-_LABEL_SUFFIXES = ("", "_label", "_labels", "_seg", "_mask", "_lesion", "_gt", "-label", "-seg", "-mask")
+_LABEL_SUFFIXES = ("", *(mark + word for mark in "_-." for word in ("label", "seg", "mask")),
+                   "_labels", "_lesion", "_gt", "_segmentation")  # fmt: skip
 
 
 def matches(root: Path) -> str | None:
@@ -85,6 +86,7 @@ def folders(root: Path, options: ImportOptions | None = None) -> ImportedData:
     notes += unused_folders(root, used, planar=False)
     notes += _unpaired_notes(cases)
     channels = {channel: channel_kind(channel) for channel in channels_of(cases)}
+    notes += not_these_channels(channel_names(described.get("channel_names", described.get("modality"))), [*channels])
     return ImportedData(
         cases=cases,
         labels=classes,
@@ -149,10 +151,15 @@ def _by_case(images: Path, labels: set[str], described: dict[str, Any]) -> dict[
     suffixed = suffixed and not any(stem + suffix in labels for stem in files for suffix in _LABEL_SUFFIXES)
     if suffixed and not labels:
         suffixed = all(f"{m['case']}_0000" in files for m in split_names.values() if m)
-    if not suffixed:
-        return {stem: {"image": file} for stem, file in files.items()}
-    numbers = sorted({m["channel"] for m in split_names.values() if m})
     given = channel_names(described.get("channel_names", described.get("modality")))
+    if not suffixed:
+        return {stem: {given[0] if len(given) == 1 else "image": file} for stem, file in files.items()}
+    numbers = sorted({m["channel"] for m in split_names.values() if m})
+    if [int(number) for number in numbers] != list(range(len(numbers))):
+        raise InputError(
+            f"{images}: the names of the images end in the numbers {describe_some(numbers)}, but channels are counted "
+            "from 0 without a gap (_0000, _0001); rename the files, here and of new scans."
+        )
     if len(given) != len(numbers):  # a description of other files
         given = ["image"] if len(numbers) == 1 else [f"channel_{int(number)}" for number in numbers]
     names = dict(zip(numbers, given, strict=True))
@@ -166,9 +173,11 @@ def _channel_folders(images: Path) -> dict[str, Path]:
     """Return the folders of one channel each.
 
     Raises:
-        InputError: there are images beside them, so that either would be lost.
+        InputError: there are images beside them, so that either would be lost, or a name that no channel may have.
     """
     found = {f.name: f for f in sorted(images.iterdir()) if f.is_dir() and images_in(f)}
+    if unfit := [name for name in found if name in NO_CHANNELS]:
+        raise InputError(f"{images / unfit[0]}: no channel can be called {unfit[0]!r}; rename the folder, or move it.")
     if found and (beside := images_in(images)):
         raise InputError(
             f"{images}: images ({describe_some(file.name for file in beside.values())}) lie beside folders of images "

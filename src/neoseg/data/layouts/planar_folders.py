@@ -19,7 +19,7 @@ from pathlib import Path
 
 from ...errors import InputError
 from ..cases import Case, channels_of
-from .dataset_json import described_beside
+from .dataset_json import described_beside, not_these_channels
 from .files import describe_some, endings_in_lower_case, images_in
 from .imported import ImportedData, ImportOptions
 from .left_out import convert_to, files_of_other_kinds, told_left_out, unused_folders
@@ -99,11 +99,7 @@ def planar_folders(root: Path, options: ImportOptions | None = None) -> Imported
     _refuse_one_name(root, cases)
     cases = with_colours(cases, notes)
     channels = channels_of(cases)
-    if described.channels and len(described.channels) != len(channels):
-        notes.append(
-            f"dataset.json names {len(described.channels)} channels ({', '.join(described.channels)}), but the "
-            f"pictures have {len(channels)} ({', '.join(channels)}); its names were not used."
-        )
+    notes += not_these_channels(described.channels, channels)
     meaning = options.masks or ("instances" if any(part.named_instances for part in parts) else None)
     if described.labels and meaning != "instances" and not merged:
         labels, instances, regions = described.labels, False, described.regions
