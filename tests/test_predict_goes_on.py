@@ -20,6 +20,7 @@ from assembled_run import SHAPE, assembled, draw_weights, predicted, save, with_
 from neoseg.atomic import read_json, write_json
 from neoseg.errors import InputError, StateError
 from neoseg.pipeline import load_run
+from neoseg.pipeline.kept_predictions import KeptPredictions
 from neoseg.pipeline.load_run import load_predictor
 from neoseg.pipeline.new_scans import PredictedScan, PredictOptions, predict_scans
 from neoseg.pipeline.session import Session
@@ -388,6 +389,19 @@ def test_what_was_being_written_when_it_was_killed_is_its_own(place: Path) -> No
     (place / "in" / "p.nii.gz").write_bytes(b"the mask of a prediction that was killed before it told of it")
     (found,) = predict_scans(place / "run", renamed, place / "in", device="cpu")
     assert found.error is None and not read_json(place / "in" / "predictions.json")["begun"]
+
+
+def test_a_prediction_killed_behind_its_first_mask_goes_on(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*_: Any) -> None:
+        raise StoppedError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(KeptPredictions, "keep", killed)
+        with pytest.raises(StoppedError):
+            again(place, Listener())
+    assert (place / "out" / "a.nii.gz").is_file()
+    heard = Listener()
+    assert len(again(place, heard)) == 3 and heard.predicted == list(NAMES)
 
 
 def test_nothing_of_an_earlier_scan_of_the_name_stays_beside_the_new_mask(place: Path) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -193,8 +194,10 @@ def predict_scans(
             ready = ready_scans(predictor.steps, todo, channels, options.jobs, usual=loaded.usual)
             for scan, use in zip(todo, uses, strict=True):
                 # nothing of one scan is left in memory when the next one is prepared
-                kept.begin(scan.case, results_of[scan.case])
-                one, written = _predict_one(predictor, next(ready), scan, masks[scan.case], wanted=wanted, use=use)
+                begin = partial(kept.begin, scan.case, results_of[scan.case])
+                one, written = _predict_one(
+                    predictor, next(ready), scan, masks[scan.case], wanted=wanted, use=use, begin=begin
+                )
                 if one.error is not None and kept.holds_other(scan.case):
                     still = f"{one.error} Results of an earlier file of this name are still in {output}."
                     one = replace(one, error=still)
@@ -238,15 +241,23 @@ def _ending(scan: Case) -> str:
 
 
 def _predict_one(
-    predictor: Predictor, outcome: Outcome[ReadyScan], scan: Case, mask: Path, *, wanted: Wanted, use: MemoryUse
+    predictor: Predictor,
+    outcome: Outcome[ReadyScan],
+    scan: Case,
+    mask: Path,
+    *,
+    wanted: Wanted,
+    use: MemoryUse,
+    begin: Callable[[], None],
 ) -> tuple[PredictedScan, list[Path]]:
-    """Return what became of a scan, and the files that were written."""
+    """Return what became of a scan, and the files that were written; before the first one `begin` is called."""
     try:
         if outcome.value is None:
             return PredictedScan(scan.case, None, {}, (), outcome.error), []
         scratch = Scratch(mask.parent if use.on_disk else None)
         with predicting_in_memory(predictor.ensemble.plan, predictor.ensemble.device):
             found = predictor.segment(outcome.value.ready, wanted=wanted, use=use, scratch=scratch)
+        begin()
         return _written(predictor, found, scan, mask, outcome.value.notes)
     except InputError as error:  # what is wrong with the run, the machine, or a signal ends the work on all scans
         return PredictedScan(scan.case, None, {}, (), str(error)), []
