@@ -18,13 +18,17 @@ import pytest
 
 from assembled_run import SHAPE, assembled, draw_weights, predicted, save, with_one_fold
 from neoseg.atomic import read_json, write_json
+from neoseg.data.cases import Case
+from neoseg.data.loading import LoadedImages
 from neoseg.errors import InputError, StateError
 from neoseg.pipeline import load_run
+from neoseg.pipeline.ahead import _showing_nothing
 from neoseg.pipeline.kept_predictions import KeptPredictions
 from neoseg.pipeline.load_run import load_predictor
 from neoseg.pipeline.new_scans import PredictedScan, PredictOptions, predict_scans
 from neoseg.pipeline.session import Session
 from neoseg.progress import Advance
+from neoseg.volume import Grid, Volume
 from neoseg.workspace import Run
 
 NAMES = ("a", "b", "c")
@@ -426,9 +430,17 @@ def test_a_scan_that_shows_nothing_is_refused_and_a_single_slice_is_told(place: 
     nib.save(nib.Nifti1Image(np.full_like(values, 7), image.affine), place / "in" / "a.nii.gz")
     nib.save(nib.Nifti1Image(values[..., values.shape[2] // 2, None], image.affine), place / "in" / "b.nii.gz")
     found = {scan.case: scan for scan in again(place, Listener())}
-    assert "every voxel is 7, so it shows nothing" in str(found["a"].error)
+    assert "every voxel has one value, so it shows nothing" in str(found["a"].error)
     assert any("single slice" in text for text in found["b"].warnings)
     assert not any("single slice" in text for text in found["c"].warnings)
+
+
+def test_a_channel_that_shows_nothing_is_told() -> None:
+    scan = Case(case="s", subject="s", images={"t1": Path("s_t1.nii.gz"), "t2": Path("s_t2.nii.gz")})
+    array = np.zeros((2, *SHAPE), np.float32)
+    array[0, 1] = 1
+    loaded = LoadedImages(Volume(array, Grid(SHAPE, np.eye(4))), ("t1", "t2"), ())
+    assert _showing_nothing(scan, loaded) == ["s_t2.nii.gz: every voxel has one value, so t2 shows nothing."]
 
 
 def test_two_results_of_one_name_are_refused(place: Path) -> None:

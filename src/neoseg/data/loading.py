@@ -62,9 +62,8 @@ def load_images(case: Case, channels: Sequence[str], *, usual: Mapping[str, str]
             channel called ADC; where they tell none, it is the one of training.
 
     Raises:
-        InputError: a channel or the mask is missing or unreadable, an image holds NaN or infinity, the only channel of
-            a volume has one value throughout, the mask is empty, no brain can be told from an ADC map, or of a channel
-            in ``usual`` no unit is known.
+        InputError: a channel or the mask is missing or unreadable, an image holds NaN or infinity, the mask is empty,
+            no brain can be told from an ADC map, or of a channel in ``usual`` no unit is known.
         GeometryError: two channels, or a channel and the mask, lie on different grids, or a volume has a size that no
             scan has.
     """
@@ -89,12 +88,6 @@ def load_images(case: Case, channels: Sequence[str], *, usual: Mapping[str, str]
             raise InputError(
                 f"{path}: {int((~np.isfinite(values)).sum())} voxels are NaN or infinite; set them to a number first."
             )
-        if volume.grid.ndim == 3 and values.min() == values.max():
-            if len(channels) == 1 and values.max() != 0:  # of 0 the search for the foreground tells
-                raise InputError(
-                    f"{path}: every voxel is {values.min():g}, so it shows nothing; export the scan again."
-                )
-            notes.append(f"{path.name}: every voxel is {values.min():g}, so this channel shows nothing.")
         if volumes and not same_grid(volume.grid, volumes[0].grid):
             raise GeometryError(
                 f"case {case.case}: {path.name} has the grid {_shown(volume)}, but {case.images[channels[0]].name} "

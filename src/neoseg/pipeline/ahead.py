@@ -9,10 +9,12 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
 
+import numpy as np
+
 from ..cluster.local import Outcome
 from ..cluster.main_guard import require_main_guard
 from ..data.cases import Case
-from ..data.loading import load_images
+from ..data.loading import LoadedImages, load_images
 from ..errors import InputError, MachineError, UserError
 from ..inference.heap import give_back
 from ..inference.predictor import Ready, Steps
@@ -96,15 +98,34 @@ def _remembered(scan: Case) -> Outcome[ReadyScan]:
     return _ready(steps, scan, channels, usual)
 
 
+def _showing_nothing(scan: Case, loaded: LoadedImages) -> list[str]:
+    """Return a sentence for each channel of a volume that has one value throughout.
+
+    Raises:
+        InputError: none has more, so that anything might be found. Of 0 throughout the preparation tells.
+    """
+    image = loaded.image
+    if image.grid.ndim != 3:
+        return []
+    least, most = (found(image.array.reshape(len(image.array), -1), axis=1) for found in (np.min, np.max))
+    empty = [channel for channel, low, high in zip(loaded.channels, least, most, strict=True) if low == high]
+    if len(empty) == len(loaded.channels) and most.any():
+        raise InputError(
+            f"{scan.images[empty[0]]}: every voxel has one value, so it shows nothing; export the scan again."
+        )
+    return [f"{scan.images[channel].name}: every voxel has one value, so {channel} shows nothing." for channel in empty]
+
+
 def _ready(steps: Steps, scan: Case, channels: Sequence[str], usual: Mapping[str, str]) -> Outcome[ReadyScan]:
     try:
         loaded = load_images(scan, channels, usual=usual)
+        notes = (*loaded.notes, *_showing_nothing(scan, loaded))
         try:
             ready = steps.ready(loaded.image, loaded.channels, loaded.origin, loaded.mask)
         except UserError as error:  # of the arrays, whose files the steps do not know
             files = ", ".join(dict.fromkeys(str(path) for path in scan.images.values()))
             raise InputError(f"{files}: {error}") from error
-        return Outcome(ReadyScan(ready, loaded.notes), None)
+        return Outcome(ReadyScan(ready, notes), None)
     except UserError as error:
         return Outcome(None, str(error), user_error=True)
     except MachineError as error:  # an image that is larger than the memory says nothing about the next one
