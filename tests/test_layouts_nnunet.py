@@ -138,7 +138,9 @@ def test_numbers_of_channels_begin_at_0_and_have_no_gap(tmp_path: Path) -> None:
         for case in ("a", "b"):
             for folder, name in (("labelsTr", case), *(("imagesTr", f"{case}_000{n}") for n in numbers)):
                 label(root / folder / f"{name}.nii.gz")
-        with pytest.raises(InputError, match=r"imagesTr: .*channels are counted from 0 without a gap"):
+        with pytest.raises(
+            InputError, match=r"the names of images end in the numbers .*channels are counted from 0 without a gap"
+        ):
             import_data(root, "folders")
 
 

@@ -7,15 +7,15 @@ suffix ``_0000, _0001, ...`` of the images or as one sub-folder a channel; a ``d
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from ...errors import InputError
 from ..cases import NO_CHANNELS, Case, channels_of
 from ..units import channel_kind
-from .dataset_json import Declared, channel_names, declared, not_these_channels, read_dataset_json
+from .channel_numbers import Numbering, Pairing, numbering_of, told_unnumbered
+from .dataset_json import described_beside, not_these_channels
 from .files import (
-    CHANNEL_SUFFIX,
     describe_some,
     endings_in_lower_case,
     find_folder,
@@ -57,9 +57,10 @@ def folders(root: Path, options: ImportOptions | None = None) -> ImportedData:
     masks = None if options is None else options.masks
     if find_folder(root, _IMAGES["train"]) is None:
         raise InputError(f"{root}: this layout needs {LOOKS_FOR}, but there is no such folder.")
-    described = read_dataset_json(root) or {}
     cases: list[Case] = []
     notes: list[str] = []
+    described = described_beside((root,), notes)
+    read: list[tuple[str, Path, Path | None]] = []
     used: list[Path] = []
     others: list[Path] = []
     for split in ("train", "test"):
@@ -70,14 +71,17 @@ def folders(root: Path, options: ImportOptions | None = None) -> ImportedData:
         if images is not None and split == "test" and labels is None:
             notes.append(f"{images.name}/ has no labels and was left out; predict it with `neoseg predict`.")
         elif images is not None:
-            cases += _paired(images, labels, split, described)
+            read.append((split, images, labels))
             used += _channel_folders(images).values()
+    numbering = _numbering(root, [(images, labels) for _, images, labels in read], described.channels)
+    for split, images, labels in read:
+        cases += _paired(images, labels, split, numbering, notes)
     notes += [told_left_out(others, root, "NIfTI")] if others else []
     if not any(case.images for case in cases):
         raise InputError(f"{root}: no image was found; this layout needs {LOOKS_FOR}. {' '.join(notes)}".rstrip())
-    meaning = Declared({"foreground": 1}) if masks == "instances" else declared(described)
-    notes += meaning.notes
-    classes = meaning.labels
+    classes, regions = described.labels, described.regions
+    if masks == "instances":
+        classes, regions = {"foreground": 1}, {}
     if not classes:
         classes, more = scan_labels(case.label for case in cases if case.label is not None)
         notes += more
@@ -86,14 +90,14 @@ def folders(root: Path, options: ImportOptions | None = None) -> ImportedData:
     notes += unused_folders(root, used, planar=False)
     notes += _unpaired_notes(cases)
     channels = {channel: channel_kind(channel) for channel in channels_of(cases)}
-    notes += not_these_channels(channel_names(described.get("channel_names", described.get("modality"))), [*channels])
+    notes += not_these_channels(described.channels, [*channels])
     return ImportedData(
         cases=cases,
         labels=classes,
         channels=channels,
         notes=notes,
         instances=masks == "instances",
-        regions=meaning.regions,
+        regions=regions,
     )
 
 
@@ -112,10 +116,24 @@ def _of_other_kinds(images: Path | None, labels: Path | None) -> list[Path]:
     return [*found, *pictures.values(), *files_of_other_kinds(labels, planar=not images_in(labels), deep=1)]
 
 
-def _paired(images: Path, labels: Path | None, split: str, described: dict[str, Any]) -> list[Case]:
+def _numbering(root: Path, folders: Sequence[tuple[Path, Path | None]], names: Sequence[str]) -> Numbering:
+    """Return what the numbers behind the names of images are; folders of one channel each have none."""
+    pairing = Pairing(_LABEL_SUFFIXES, names[0] if len(names) == 1 else "image")
+    read = [(images_in(images), images_in(labels) if labels is not None else ()) for images, labels in folders]
+    return numbering_of(read, names, root, pairing)
+
+
+def _paired(images: Path, labels: Path | None, split: str, numbering: Numbering, notes: list[str]) -> list[Case]:
     label_files = images_in(labels) if labels is not None else {}
     called = endings_in_lower_case(label_files, _LABEL_SUFFIXES, images_in(images))
-    by_case = _by_case(images, set(called), described)
+    if channel_folders := _channel_folders(images):
+        by_case: dict[str, dict[str, Path]] = {}
+        for channel, folder in channel_folders.items():
+            for name, file in images_in(folder).items():
+                by_case.setdefault(name, {})[channel] = file
+    else:
+        by_case, alone = numbering.by_name(images_in(images), called)
+        notes += told_unnumbered(alone)
     used: dict[str, Path] = {}
     for name in by_case:
         # a label that bears the name of an image is of that image
@@ -134,39 +152,6 @@ def _paired(images: Path, labels: Path | None, split: str, described: dict[str, 
         )
         for name in sorted(by_case | used)
     ]
-
-
-def _by_case(images: Path, labels: set[str], described: dict[str, Any]) -> dict[str, dict[str, Path]]:
-    """Return case to channel to file."""
-    found: dict[str, dict[str, Path]] = {}
-    if channel_folders := _channel_folders(images):
-        for channel, folder in channel_folders.items():
-            for name, file in images_in(folder).items():
-                found.setdefault(name, {})[channel] = file
-        return found
-    files = images_in(images)
-    split_names = {stem: CHANNEL_SUFFIX.match(stem) for stem in files}
-    # A four-digit ending is a channel only when the labels lack it: case_0001 may simply be the first case.
-    suffixed = files and all(split_names.values())
-    suffixed = suffixed and not any(stem + suffix in labels for stem in files for suffix in _LABEL_SUFFIXES)
-    if suffixed and not labels:
-        suffixed = all(f"{m['case']}_0000" in files for m in split_names.values() if m)
-    given = channel_names(described.get("channel_names", described.get("modality")))
-    if not suffixed:
-        return {stem: {given[0] if len(given) == 1 else "image": file} for stem, file in files.items()}
-    numbers = sorted({m["channel"] for m in split_names.values() if m})
-    if [int(number) for number in numbers] != list(range(len(numbers))):
-        raise InputError(
-            f"{images}: the names of the images end in the numbers {describe_some(numbers)}, but channels are counted "
-            "from 0 without a gap (_0000, _0001); rename the files, here and of new scans."
-        )
-    if len(given) != len(numbers):  # a description of other files
-        given = ["image"] if len(numbers) == 1 else [f"channel_{int(number)}" for number in numbers]
-    names = dict(zip(numbers, given, strict=True))
-    for stem, match in split_names.items():
-        if match:
-            found.setdefault(match["case"], {})[names[match["channel"]]] = files[stem]
-    return found
 
 
 def _channel_folders(images: Path) -> dict[str, Path]:

@@ -19,11 +19,12 @@ from pathlib import Path
 
 from ...errors import InputError
 from ..cases import Case, channels_of
-from .dataset_json import described_beside, not_these_channels
+from .channel_numbers import Numbering, Pairing, numbering_of, told_unnumbered
+from .dataset_json import Declared, Described, described_beside, not_these_channels
 from .files import describe_some, endings_in_lower_case, images_in
-from .imported import ImportedData, ImportOptions
+from .imported import ImportedData, ImportOptions, Meaning
 from .left_out import convert_to, files_of_other_kinds, told_left_out, unused_folders
-from .planar_channels import GREY, Numbering, numbering_of, with_colours
+from .planar_colours import GREY, with_colours
 from .planar_masks import classes_of, unlike_the_masks
 from .planar_parts import LOOKS_FOR, SUFFIXES, Part, masks_beside, parts_of
 from .subject_names import several_of_one, subject_in
@@ -32,6 +33,8 @@ __all__ = ["LOOKS_FOR", "matches", "planar_folders"]
 
 _SMEARED = (".jpg", ".jpeg")
 """Endings of files that hold pictures but no masks."""
+
+_PAIRING = Pairing(SUFFIXES, GREY, any_number=True)
 
 
 @dataclass(frozen=True)
@@ -101,16 +104,7 @@ def planar_folders(root: Path, options: ImportOptions | None = None) -> Imported
     channels = channels_of(cases)
     notes += not_these_channels(described.channels, channels)
     meaning = options.masks or ("instances" if any(part.named_instances for part in parts) else None)
-    if described.labels and meaning != "instances" and not merged:
-        labels, instances, regions = described.labels, False, described.regions
-        notes += unlike_the_masks(labels, cases)
-    else:
-        labels, instances = classes_of(root, cases, merged, meaning, notes)
-        regions = {}
-        if len(described.labels) == len(labels) == 1:
-            labels = dict(zip(described.labels, labels.values(), strict=True))
-        elif described.labels:
-            notes.append("The classes of dataset.json were not used, since the masks number instances of one class.")
+    classes, instances = _classes(root, cases, merged, meaning, described, notes)
     if instances and options.masks is None and not merged:
         names = sorted({part.masks.name for part in parts if part.masks is not None})
         notes.append(f"By the name {', '.join(names)}/ the values number instances; each above 0 is the one class.")
@@ -124,13 +118,33 @@ def planar_folders(root: Path, options: ImportOptions | None = None) -> Imported
         )
     return ImportedData(
         cases=sorted(cases, key=lambda case: case.case),
-        labels=labels,
+        labels=classes.labels,
         channels=dict.fromkeys(channels, "mr"),
         notes=notes,
         instances=instances,
-        regions=regions,
+        regions=classes.regions,
         merged=merged,
     )
+
+
+def _classes(
+    root: Path,
+    cases: Sequence[Case],
+    merged: dict[str, list[Path]],
+    meaning: Meaning | None,
+    described: Described,
+    notes: list[str],
+) -> tuple[Declared, bool]:
+    """Return classes and regions, those of ``dataset.json`` where masks hold them, and whether masks hold instances."""
+    if described.labels and meaning != "instances" and not merged:
+        notes += unlike_the_masks(described.labels, cases)
+        return Declared(described.labels, described.regions), False
+    labels, instances = classes_of(root, cases, merged, meaning, notes)
+    if len(described.labels) == len(labels) == 1:
+        labels = dict(zip(described.labels, labels.values(), strict=True))
+    elif described.labels:
+        notes.append("The classes of dataset.json were not used, since the masks number instances of one class.")
+    return Declared(labels), instances
 
 
 def _refuse_one_name(root: Path, cases: Sequence[Case]) -> None:
@@ -197,19 +211,15 @@ def _files_of(part: Part) -> _Files:
 def _numbering(root: Path, read: Sequence[_Files], names: Sequence[str]) -> Numbering:
     """Return what the numbers behind the names of pictures are; a folder of one picture pairs nothing by name."""
     by_name = [files for files in read if files.part.case is None and files.part.masks != files.part.images]
-    return numbering_of([(f.pictures, {*f.masks, *f.folders}) for f in by_name], names, root)
+    return numbering_of([(f.pictures, {*f.masks, *f.folders}) for f in by_name], names, root, _PAIRING)
 
 
 def _pictures(files: _Files, numbering: Numbering, notes: list[str]) -> dict[str, dict[str, Path]]:
     """Return the pictures of a part by name, channel to file."""
     if files.part.case is not None or files.part.masks == files.part.images:
         return {name: {GREY: file} for name, file in files.pictures.items()}
-    found, alone = numbering.pictures(files.pictures, {*files.masks, *files.folders})
-    if alone:
-        notes.append(
-            f"Pictures with neither the number of a channel nor a mask were left out: "
-            f"{describe_some(file.name for file in alone)}."
-        )
+    found, alone = numbering.by_name(files.pictures, {*files.masks, *files.folders})
+    notes += told_unnumbered(alone)
     return found
 
 

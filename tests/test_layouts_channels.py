@@ -1,4 +1,4 @@
-"""Channels of pictures, one file each, and what a dataset.json beside pictures says."""
+"""Channels, one file each, told by the numbers behind names, and what a dataset.json beside pictures says."""
 
 from __future__ import annotations
 
@@ -189,3 +189,23 @@ def test_a_list_of_pictures_is_no_task_of_the_decathlon(tmp_path: Path) -> None:
     describe(tmp_path, modality={"0": "RGB"}, labels={"0": "background", "1": "skin"}, training=listed)
     assert guess_layout(tmp_path)[0] == "planar_folders"
     assert planar(tmp_path).labels == {"skin": 1}
+
+
+def test_a_stray_volume_does_not_make_numbers_part_of_the_names(tmp_path: Path) -> None:
+    import nibabel as nib
+
+    for name in (*(f"imagesTr/p{i}_000{n}" for i in range(3) for n in range(2)), *(f"labelsTr/p{i}" for i in range(3)),
+                 "imagesTr/template"):  # fmt: skip
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        nib.save(nib.Nifti1Image(np.ones((4, 4, 4), np.uint8), np.eye(4)), tmp_path / f"{name}.nii.gz")
+    describe(tmp_path, **TWO)
+    data = import_data(tmp_path, "folders")
+    assert channels(data) == {f"p{i}": ["dapi", "fitc"] for i in range(3)}
+    assert "Images with neither the number of a channel nor a mask were left out: template.nii.gz." in data.notes
+
+
+def test_without_masks_numbers_are_channels_where_each_of_several_images_begins_with_0(tmp_path: Path) -> None:
+    write(tmp_path, *(f"images/film_000{i}.png" for i in range(4)))
+    assert len(planar(tmp_path).cases) == 4
+    two_channels(tmp_path / "several", "p0", "p1", masks=None)
+    assert channels(planar(tmp_path / "several")) == {f"p{i}": ["channel_0", "channel_1"] for i in range(2)}
