@@ -203,6 +203,22 @@ def test_a_nrrd_in_other_units_of_length_is_refused(tmp_path: Path, line: str, r
                 reader(path)
 
 
+@pytest.mark.parametrize(("sizes", "spacings", "read"), [
+    ("2 3 4", "nan nan nan", False), ("2 3 4", "1 1 NaN", False), ("2 3 4", "1 1 1", True),
+    ("2 2 3 2", "NaN 1 1 1", True), ("2 2 3 2", "nan 1 1 nan", False),
+])  # fmt: skip
+def test_a_nrrd_with_axes_without_a_length_is_refused(tmp_path: Path, sizes: str, spacings: str, read: bool) -> None:
+    path = tmp_path / "a.nrrd"
+    head = f"NRRD0004\ntype: uint8\ndimension: {len(sizes.split())}\nsizes: {sizes}\nspacings: {spacings}\n"
+    kinds = "kinds: vector domain domain domain\n" if len(sizes) > 5 else ""
+    path.write_bytes(f"{head}{kinds}encoding: raw\n\n".encode() + bytes(24))
+    if read:
+        assert read_grid(path).spacing == (1, 1, 1)
+    else:
+        with pytest.raises(InputError, match=r"spacings: .*, but a length in mm is wanted for each axis"):
+            read_grid(path)
+
+
 def test_a_packed_nrrd_of_several_members_is_whole(tmp_path: Path) -> None:
     raw = np.arange(24, dtype=np.int16).tobytes()
     head = b"NRRD0004\ntype: int16\ndimension: 3\nsizes: 2 3 4\nendian: little\nencoding: gzip\n\n"

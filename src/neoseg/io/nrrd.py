@@ -35,12 +35,19 @@ _MOST_LINES = 10_000
 
 
 def check_units(path: Path) -> None:
-    """Look whether the axes have a unit of length that ITK leaves out.
+    """Look whether the axes have a unit of length, or a length, that ITK leaves out.
 
     Raises:
-        InputError: one has another than mm.
+        InputError: one has another unit than mm, or fewer than two or three axes have a spacing.
     """
     fields, _ = _fields(path)
+    given = fields.get("spacings", "").lower().split()
+    # an axis of channels has none, and an image has two or three others
+    if given.count("nan") > max(0, len(given) - 3):
+        raise InputError(
+            f"{path}: the header has spacings: {fields['spacings'][:60]}, but a length in mm is wanted for each axis "
+            "of the image; export it again."
+        )
     for key in ("space units", "units"):
         if found := _OTHER_LENGTHS.search(fields.get(key, "")):
             raise InputError(f"{path}: the header has {key}: {found.group()}, but mm are read; export the image again.")
