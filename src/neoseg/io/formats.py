@@ -232,6 +232,8 @@ def _reading(path: Path, read: Callable[[FileFormat], _T]) -> _T:
     chosen = _format_of(path)
     if path.is_symlink() and not path.exists():
         raise InputError(f"{path}: this is a link to a file that is not there; fetch the file first.")
+    if path.is_dir():
+        raise InputError(f"{path}: this is a folder, but a file is wanted; name the image in it.")
     if not path.is_file():
         raise InputError(f"{path}: this file does not exist; correct the path.")
     try:
