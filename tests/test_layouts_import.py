@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 
+from fault_scene import Done
 from neoseg.config import load_config
 from neoseg.data.cases import read_cases, write_cases
 from neoseg.data.layouts import LAYOUTS, ImportedData, ImportOptions, guess_layout, import_data
@@ -917,3 +919,12 @@ def test_arrays_packed_files_and_dicom_without_an_ending_are_told(tmp_path: Path
     (tmp_path / "images" / "IM0001").write_bytes(bytes(128) + b"DICM" + bytes(20))
     told = "3 files of kinds that are not read here were left out (images/IM0001, images/b.npy, images/c.nii.bz2)"
     assert any(note.startswith(told) for note in import_data(tmp_path, "folders").notes)
+
+
+def test_an_import_without_a_label_says_that_nothing_can_be_trained(
+    tmp_path: Path, neoseg: Callable[..., Done]
+) -> None:
+    image(tmp_path / "data" / "images" / "p1.nii.gz")
+    done = neoseg("import", str(tmp_path / "data"), "--workspace", str(tmp_path / "work"))
+    assert done.code == 0 and "Nothing can be trained: no label was found." in done.out
+    assert "Next: neoseg run" not in done.out

@@ -155,6 +155,17 @@ def test_a_stage_that_is_reused_keeps_its_record(prepared: Path, short: tuple[st
         assert again.model_dump(mode="json") == json.loads((prepared / "plan.json").read_text())
 
 
+def test_prepared_cases_follow_the_plan_that_is_written(prepared: Path, short: tuple[str, ...]) -> None:
+    session = session_of(prepared, *short)
+    before, plan = session.store, session.workspace.plan
+    assert session.store is before
+    written = plan.read_text(encoding="utf-8")
+    plan.write_text(json.dumps(json.loads(written) | {"spacing_mm": [9.0, 9.0, 9.0]}), encoding="utf-8")
+    assert session.store.folder != before.folder
+    plan.write_text(written, encoding="utf-8")
+    assert session.store is before
+
+
 def test_a_forecast_is_said_before_long_work(prepared: Path, short: tuple[str, ...]) -> None:
     shutil.rmtree(next((prepared / "prepared").iterdir()) / "scan3")
     heard = Listener()
