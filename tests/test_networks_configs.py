@@ -39,7 +39,7 @@ def test_the_nearest_patch_is_named(patch: tuple[int, ...], right: str) -> None:
         ({"dims": (30, 60, 120, 240)}, "use 28"),
         ({"dims": (32, 48, 96, 192)}, "not a multiple of dims"),
         ({"heads": 1, "dims": (3, 6, 12, 24)}, "odd"),
-        ({"stem": (4, 4)}, "at least 3"),
+        ({"stem": (4, 4)}, "give it 3, or set spatial_dims = 2 for pictures"),
         ({"attention_dropout": 1.0}, "less than 1"),
         ({"widths": 3}, "Extra inputs"),
         ({"kind": "unet"}, "unetr_pp"),

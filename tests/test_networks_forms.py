@@ -184,6 +184,7 @@ def test_recomputing_keeps_less() -> None:
         ({"native_orientation": "SSP"}, "one of R or L"),
         ({"native_orientation": "SPL", "spatial_dims": 2}, "for volumes"),
         ({"spatial_dims": 2, "stem": (2, 2, 2)}, "stem has 3 entries: with spatial_dims = 2"),
+        ({"stem": (4, 4)}, "give it 3, or set spatial_dims = 2 for pictures"),
         ({"spatial_dims": 1}, "2 or 3"),
         ({"checkpointing": "some"}, "checkpointing"),
     ],

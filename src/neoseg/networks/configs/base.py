@@ -17,6 +17,7 @@ __all__ = [
     "Positive",
     "Share",
     "Widths",
+    "axes_wanted",
     "check_lowest",
     "check_patch",
     "longer",
@@ -67,6 +68,12 @@ class NetworkBase(BaseModel, ABC, frozen=True, extra="forbid"):
     def lowest_voxels(self) -> int:
         """How many voxels a patch has to leave at the lowest level, so that they can be normalised."""
         return 1
+
+
+def axes_wanted(entries: int, spatial_dims: int) -> str:
+    """Return in words how many entries a field of one an axis needs, where it has another number."""
+    wanted = f"with spatial_dims = {spatial_dims} give it {spatial_dims}"
+    return f"{wanted}, or set spatial_dims = 2 for pictures" if entries == 2 else wanted
 
 
 def lowest_voxels_of(norm: str, *, one_a_group: bool = False) -> int:

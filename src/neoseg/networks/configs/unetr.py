@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from neoseg.errors import ConfigError
 
-from .base import NetworkBase, Positive, Share, times
+from .base import NetworkBase, Positive, Share, axes_wanted, times
 
 __all__ = ["STAGES", "UnetrConfig", "step_sizes"]
 
@@ -109,10 +109,8 @@ class UnetrConfig(NetworkBase, frozen=True, extra="forbid"):
         if self.patch_size is None:
             return self
         if len(self.patch_size) != self.spatial_dims:
-            raise ValueError(
-                f"patch_size has {len(self.patch_size)} entries: with spatial_dims = {self.spatial_dims} give it "
-                f"{self.spatial_dims}"
-            )
+            wanted = axes_wanted(len(self.patch_size), self.spatial_dims)
+            raise ValueError(f"patch_size has {len(self.patch_size)} entries: {wanted}")
         if any(size & (size - 1) for size in self.patch_size) or max(self.patch_size) == 1:
             raise ValueError(
                 f"patch_size is {list(self.patch_size)}, but every size has to be a power of two, and one of them more "

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from neoseg.errors import ConfigError
 
-from .base import NetworkBase, Norm, Positive, Share, check_patch, lowest_voxels_of, times
+from .base import NetworkBase, Norm, Positive, Share, axes_wanted, check_patch, lowest_voxels_of, times
 
 __all__ = ["UnetrPPConfig", "axes_of", "check_orientation", "token_grids"]
 
@@ -172,11 +172,7 @@ class UnetrPPConfig(NetworkBase, frozen=True, extra="forbid"):
     def _fields_agree(self) -> Self:
         """Refuse fields that exclude each other, and those that would be read by nothing."""
         if self.stem is not None and len(self.stem) != self.spatial_dims:
-            bound = "at least" if len(self.stem) < self.spatial_dims else "at most"
-            raise ValueError(
-                f"stem has {len(self.stem)} entries: with spatial_dims = {self.spatial_dims} give it {bound} "
-                f"{self.spatial_dims}"
-            )
+            raise ValueError(f"stem has {len(self.stem)} entries: {axes_wanted(len(self.stem), self.spatial_dims)}")
         if self.size != "native" and self.layout == "legacy":
             raise ValueError(
                 f"size = {self.size!r} and layout = 'legacy' exclude each other, since that order of axes has a "

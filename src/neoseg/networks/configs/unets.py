@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from neoseg.errors import ConfigError
 
-from .base import NetworkBase, Norm, Positive, Share, Widths, lowest_voxels_of
+from .base import NetworkBase, Norm, Positive, Share, Widths, axes_wanted, lowest_voxels_of
 from .light import LIGHT_ENCODERS, LightEncoder, LightName
 
 __all__ = [
@@ -141,10 +141,7 @@ class ConvUNet(NetworkBase, frozen=True, extra="forbid"):
                 )
             wrong = [entry for entry in value if len(entry) != self.spatial_dims]
             if wrong:
-                raise ValueError(
-                    f"{name} holds {list(wrong[0])}, but with spatial_dims = {self.spatial_dims} each entry needs "
-                    f"{self.spatial_dims} numbers"
-                )
+                raise ValueError(f"{name} holds {list(wrong[0])}: {axes_wanted(len(wrong[0]), self.spatial_dims)}")
         if self.strides is not None and max(self.strides[0]) > 1:
             raise ValueError(
                 f"strides begins with {list(self.strides[0])}, but the first level has full resolution: begin with ones"
