@@ -267,6 +267,12 @@ def all_zero(c: Cases) -> None:
     put(c[2], "t1", np.zeros(GRID.shape, np.float32))
 
 
+def spike(c: Cases) -> None:
+    array = adc(20)
+    array[3, 3, 2] = 1e30
+    put(c[2], "t1", array)
+
+
 def label_255(c: Cases) -> None:
     save(c[2].label, lesion() * 255)
 
@@ -404,6 +410,7 @@ BREAKAGES: list[tuple[str, str, str, Callable[[Cases], None]]] = [
     ("not_finite", "error", "2 voxels are NaN and 1 are infinite", with_nan),
     ("constant_images", "error", "Every voxel is 7", constant),
     ("constant_images", "error", "Every voxel is 0", all_zero),
+    ("extreme_values", "warning", "a few voxels reach 1e+30, while the others lie between", spike),
     ("colours", "warning", "2 of 8 images are grey (c0, c1), the others in colour", grey_among_colours),
     ("not_finite", "error", "1 are infinite or beyond 3.4e38", too_large),
     ("shared_files", "error", "the same file as an image of case c2", label_is_image),

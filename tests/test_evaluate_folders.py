@@ -293,3 +293,14 @@ def test_pictures_beside_volumes_are_told(tmp_path: Path) -> None:
     Image.fromarray(mask[..., 0]).save(tmp_path / "truth" / "view.png")
     notes = evaluate_folders(tmp_path / "truth", tmp_path / "prediction")["notes"]
     assert [note for note in notes if "1 picture beside volumes such as a.mha not scored" in note]
+
+
+@pytest.mark.parametrize("name", ["truth/MGHNICU_010-VISIT_01_lesion.mha", "new.nii.gz", "cases.csv"])
+def test_scores_replace_nothing_but_scores(folders: tuple[Path, Path], tmp_path: Path, name: str) -> None:
+    (tmp_path / "cases.csv").write_text("case,label\na,b\n", encoding="utf-8")
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    with pytest.raises(InputError, match=r"end it in \.csv|holds no scores is there"):
+        evaluate_folders(*folders, output=tmp_path / name)
+    assert before == {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    for _ in range(2):
+        evaluate_folders(*folders, output=tmp_path / "scores.csv")

@@ -272,6 +272,24 @@ def test_the_ripples_of_a_resampled_image_are_no_content_and_an_empty_image_is_b
     assert not sizes and (empty[0] == 1).all() and not empty[1].any()
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("place", [(0, 0, 0), (5, 5, 5)])
+@pytest.mark.parametrize("skips", [True, False])
+def test_an_image_that_is_not_finite_is_refused_wherever_it_is_not(value, place, skips):
+    image = np.ones((1, 8, 8, 8), dtype=np.float32)
+    image[(0, *place)] = value
+    config = FLOAT32.model_copy(update={"skip_background": skips})
+    with pytest.raises(InputError, match="NaN or infinite voxels"):
+        predict_probabilities(lambda x: (x.new_zeros(len(x), 2, 4, 4, 4),), image, patch=(4, 4, 4), targets=TWO,
+                              config=config)  # fmt: skip
+
+
+@pytest.mark.parametrize("patch", [(4, 4), (4, 4, 0), (-4, 4, 4), (4, 4, 2.5)])
+def test_a_patch_has_a_whole_number_of_voxels_an_axis(patch):
+    with pytest.raises(GeometryError, match="one whole number of voxels for each axis"):
+        predict_probabilities(lambda x: (x,), np.ones((1, 8, 8, 8), np.float32), patch=patch, targets=TWO)
+
+
 def test_the_black_of_a_picture_is_computed_and_that_around_a_head_is_not():
     def answer(batch):
         return (torch.stack([torch.zeros_like(batch[:, 0]), torch.full_like(batch[:, 0], 3.0)], dim=1),)

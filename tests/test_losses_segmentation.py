@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from neoseg.errors import GeometryError
 from neoseg.losses.build import build_loss
 from neoseg.losses.configs import LossConfig, SoftDiceConfig
 from neoseg.losses.cross_entropy import cross_entropy_loss
@@ -143,6 +144,19 @@ def test_lower_heads_of_a_padded_image_meet_the_truth_at_their_voxels(size: int)
         found = resample_target(truth, own, steps)[0, :, 0]
         centres = torch.arange(len(found)) * 2**level + 2**level // 2
         assert torch.equal(found, centres.clamp(max=size - 1)), level
+
+
+@pytest.mark.parametrize("shape", [(1, 12, 16, 8), (1, 32, 32, 16), (1, 8, 16, 16), (1, 1, 16, 16, 8), (2, 16, 16, 8)])
+def test_a_target_of_another_size_is_refused(shape: tuple[int, ...]) -> None:
+    logits = (torch.zeros(1, 2, 16, 16, 8), torch.zeros(1, 2, 8, 8, 4))
+    with pytest.raises(GeometryError, match=r"but \(1, 16, 16, 8\) is wanted"):
+        build_loss(LossConfig())(logits, torch.zeros(shape, dtype=torch.int64))
+
+
+def test_masks_may_be_of_any_whole_number_type() -> None:
+    logits, masks = (torch.randn(1, 3, 8, 8),), torch.randint(0, 3, (1, 8, 8))
+    loss = build_loss(LossConfig())
+    assert loss(logits, masks.to(torch.uint8)) == loss(logits, masks)
 
 
 def test_each_head_meets_its_own_target() -> None:

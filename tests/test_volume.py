@@ -72,6 +72,12 @@ def test_planes_go_through_too(seed: int) -> None:
     assert volume.grid.ndim == 2
 
 
+@pytest.mark.parametrize("columns", [(0.0, 1.5, 3.0), (1.0, 0.0)])
+def test_an_axis_without_length_is_refused(columns: tuple[float, ...]) -> None:
+    with pytest.raises(GeometryError, match="axes of some length"):
+        Grid.of_spacing((4, 5, 6)[: len(columns)], columns)
+
+
 def test_las_storage_becomes_ras() -> None:
     array = np.arange(24).reshape(1, 2, 3, 4)
     affine = np.diag([-1.5, 2.0, 3.0, 1.0])

@@ -93,6 +93,10 @@ class Grid:
         affine = np.array(self.affine, dtype=np.float64)
         if affine.shape != (d + 1, d + 1) or not np.isfinite(affine).all():
             raise GeometryError(f"A {d}-D grid needs a finite {d + 1} x {d + 1} affine, but it is {affine.tolist()}.")
+        if not np.linalg.det(affine[:-1, :-1]):
+            raise GeometryError(
+                f"A grid needs axes of some length in different directions, but its affine is {affine.tolist()}."
+            )
         affine.setflags(write=False)
         object.__setattr__(self, "affine", affine)
         object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))

@@ -95,6 +95,7 @@ def load_images(case: Case, channels: Sequence[str], *, usual: Mapping[str, str]
             )
         unit = unit_of(case, channel, values, told=channel in usual)
         recognised = bool(unit)
+        given = case.units.get(channel)
         if not unit and channel in usual:
             unit = _usual_unit(path, channel, usual[channel])
             notes.append(f"{path.name}: its values are those of no known unit of ADC; as in training, {unit} is taken.")
@@ -106,7 +107,11 @@ def load_images(case: Case, channels: Sequence[str], *, usual: Mapping[str, str]
             notes.append(f"{path.name}: its values are those of no known unit of ADC; they are taken as they are.")
         factor = factor_to_micro(unit) if unit in UNITS_OF_ADC else 1.0
         if factor != 1.0 and recognised:
-            notes.append(f"{path.name}: ADC recognised in {unit} and converted to 1e-6 mm2/s.")
+            notes.append(
+                f"{path.name}: ADC {'given' if given else 'recognised'} in {unit} and converted to 1e-6 mm2/s."
+            )
+        if given in UNITS_OF_ADC and (likely := adc_unit(head_levels(values[0])[0])) not in ("", given):
+            notes.append(f"{path.name}: the unit {given} is given, but its values are those of an ADC map in {likely}.")
         if channel_kind(channel) == "adc" and (doubt := size_doubt(volume.grid)) is not None:
             notes.append(f"{path.name}: {doubt}")
         units.append(MICRO if unit in UNITS_OF_ADC else unit)

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.brain_mask import Origin
+from ..data.field_of_view import unlikely_size
 from ..data.foreground import bounding_box
 from ..data.loading import LoadedImages
-from ..errors import InputError
+from ..errors import GeometryError, InputError
 from ..labels import LabelSet
 from ..prepare.atlas import Atlas
 from ..prepare.case import Physical, Prepared, physical_maps, prepared_array
@@ -123,7 +124,10 @@ class Steps:
 
         Raises:
             InputError: a channel is missing, or the image is empty.
+            GeometryError: the image has a size that no scan has.
         """
+        if (told := unlikely_size(image.grid)) is not None:
+            raise GeometryError(f"the image: {told}")
         want = self.settings.channels
         missing = [c for c in want if c not in channels and not (c == ZADC and self.atlas)]
         if missing or len(channels) != image.array.shape[0]:

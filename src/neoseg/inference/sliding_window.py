@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..data.patches import clamped_start, cut
-from ..errors import InputError, StateError
+from ..errors import GeometryError, InputError, StateError
 from ..targets import Targets
 from .configs import WindowConfig
 from .precision import autocast, resolve_precision
@@ -79,10 +79,16 @@ def predict_probabilities(
         ``(channels, x, y, z)`` float32 on the device, 0..1; of classes the sum over them is 1.
 
     Raises:
-        StateError, InputError: as :func:`finite_logits`.
+        GeometryError: the patch does not have one whole number above 0 for each axis of the image.
+        StateError, InputError: as :func:`finite_logits`; InputError too where the image is not finite.
     """
     config = config or WindowConfig()
     values = image.detach().cpu().numpy() if isinstance(image, Tensor) else image
+    if len(patch) != values.ndim - 1 or not all(int(n) == n and n > 0 for n in patch):
+        raise GeometryError(
+            f"A patch {tuple(patch)} was given for an image of shape {values.shape}: give one whole number of voxels "
+            "for each axis after that of the channels."
+        )
     answer, logits = answer_of(call, config, targets), config.average == "logits"
     result = torch.empty((targets.channels, *values.shape[1:]), device=device)
     outside = targets.background(logits=logits)
@@ -265,8 +271,13 @@ def zero_level(image: NDArray[Any]) -> float:
     """Return up to which magnitude a value counts as 0: the rounding of the largest value (1.2e-7 of it).
 
     Resampling by splines leaves ripples around what was 0.
+
+    Raises:
+        InputError: the image holds NaN or infinity.
     """
-    largest = max((float(np.abs(plane).max(initial=0.0)) for channel in image for plane in channel), default=0.0)
+    largest = float(np.max([np.abs(plane).max(initial=0.0) for channel in image for plane in channel], initial=0.0))
+    if not np.isfinite(largest):
+        raise InputError("The image holds NaN or infinite voxels; set them to a number first.")
     return largest * float(np.finfo(np.float32).eps)
 
 

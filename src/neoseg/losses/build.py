@@ -21,9 +21,9 @@ Loss = Callable[[Sequence[Tensor], Tensor], Tensor]
 def build_loss(config: LossConfig, targets: Targets | None = None) -> Loss:
     """Return the weighted sum of soft Dice, cross-entropy and further terms, of a network's outputs and the truth.
 
-    The function takes logits (B, K, ...), full size first, as a network returns them, and class indices int64
-    (B, ...) of full size, and returns a scalar; its sums are in float32 under autocast too. A term of weight 0 is not
-    computed.
+    The function takes logits (B, K, ...), full size first, as a network returns them, and class indices (whole
+    numbers of any type) (B, ...) of full size, and returns a scalar; its sums are in float32 under autocast too. A term
+    of weight 0 is not computed.
 
     Args:
         config: the terms with their weights, and how overlap is measured.
@@ -48,6 +48,6 @@ def build_loss(config: LossConfig, targets: Targets | None = None) -> Loss:
         return total
 
     def loss(logits: Sequence[Tensor], target: Tensor) -> Tensor:
-        return supervise(one_head, logits, target)
+        return supervise(one_head, logits, target.long())
 
     return loss

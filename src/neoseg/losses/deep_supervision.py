@@ -8,6 +8,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from neoseg.errors import GeometryError
+
 __all__ = ["head_weights", "resample_target", "step_between", "steps_of", "supervise"]
 
 
@@ -60,8 +62,17 @@ def steps_of(sizes: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
 
 
 def supervise(loss: Callable[[Tensor, Tensor], Tensor], logits: Sequence[Tensor], target: Tensor) -> Tensor:
-    """Return the weighted sum of a loss over heads (B, K, ...), full size first, each with its own target."""
+    """Return the weighted sum of a loss over heads (B, K, ...), full size first, each with its own target.
+
+    Raises:
+        GeometryError: the target does not have the size of the first head.
+    """
     sizes = [tuple(head.shape[2:]) for head in logits]
+    if (wanted := (len(logits[0]), *sizes[0])) != tuple(target.shape):
+        raise GeometryError(
+            f"The target has the shape {tuple(target.shape)}, but {wanted} is wanted, one class a voxel of the first "
+            "output; give it without an axis of channels, in the order of the image's axes."
+        )
     terms = [
         weight * loss(head, resample_target(target, size, steps))
         for weight, head, size, steps in zip(head_weights(len(logits)), logits, sizes, steps_of(sizes), strict=True)

@@ -119,9 +119,12 @@ def read_rows(path: Path) -> list[ScoredRow]:
     """
     try:
         with path.open(newline="", encoding="utf-8") as stream:
+            reader = csv.DictReader(stream)
+            if list(reader.fieldnames or ()) != (wanted := [f.name for f in fields(ScoredRow)]):
+                raise ValueError(f"its columns are {', '.join(reader.fieldnames or ())}, not {', '.join(wanted)}")
             return [
                 ScoredRow(**{**row, "value": float(row["value"]), "worst": float(row["worst"])})  # type: ignore[arg-type]
-                for row in csv.DictReader(stream)
+                for row in reader
             ]
     except (OSError, ValueError, TypeError, KeyError, csv.Error) as error:
         raise InputError(f"{path}: the scores are damaged ({error}); delete them and run `neoseg evaluate`.") from error

@@ -15,7 +15,17 @@ from ..data.layouts.imported import ImportOptions, Meaning
 from ..data.layouts.subject_names import subjects_named
 from ..errors import ConfigError, GeometryError, InputError
 from ..io import endings, is_planar, read_label, stem_of
-from ..metrics import METRICS, Score, in_units_of, metric_named, preset_named, score_case, worst_value, write_scores
+from ..metrics import (
+    METRICS,
+    Score,
+    in_units_of,
+    metric_named,
+    preset_named,
+    read_scores,
+    score_case,
+    worst_value,
+    write_scores,
+)
 from ..progress import Progress, Silent
 from ..report.summary import summarise
 from ..volume import Grid, Volume, same_grid, to_stored
@@ -47,7 +57,7 @@ def evaluate_folders(
         truth, prediction: folders of masks, paired by file name (without ending and a trailing "_lesion", "_seg"...).
         preset: a name in ``neoseg.metrics.PRESETS``.
         tolerance_mm: tolerance of NSD; by default 2 mm, or that of the preset, which takes no other.
-        output: where to write the scores as CSV.
+        output: where to write the scores as CSV; earlier scores there are replaced.
         options: ``subject_pattern`` finds in the name of a case whose it is, and intervals draw subjects, each with all
             of its cases; by default each case is of another. Where ``masks`` are "instances", the one class is wherever
             a mask is not 0; by default values are classes, and more than 16 of them are refused.
@@ -64,8 +74,11 @@ def evaluate_folders(
         InputError: a prediction is missing, a mask holds values that are not whole, references and predictions have no
             class in common, some references hold only 1 and the others only 255, or there are so many values, or so
             many more in the predictions than in the references, that they may number instances.
+        InputError: another file than scores lies at ``output``, or it has the ending of an image.
         GeometryError: the grids of a pair differ, with a preset their shapes.
     """
+    if output is not None:
+        _require_free(Path(output))
     options = options or ImportOptions()
     chosen = preset_named(preset) if preset else None
     if chosen is not None and tolerance_mm is not None:
@@ -117,6 +130,21 @@ def evaluate_folders(
         notes.append(f"Preset {chosen.name}: {chosen.text}")
     summary = _summary(rows, worst, subjects, held if chosen is None else None)
     return {"cases": _by_case(rows), "summary": summary, "notes": notes}
+
+
+def _require_free(output: Path) -> None:
+    """Refuse to write scores over what is none.
+
+    Raises:
+        InputError: naming it.
+    """
+    if stem_of(output.name) is not None:
+        raise InputError(f"{output}: the scores are a table, but this is the name of an image; end it in .csv.")
+    if output.is_file():
+        try:
+            read_scores(output)
+        except InputError:
+            raise InputError(f"{output}: a file that holds no scores is there already; choose another name.") from None
 
 
 def pair_masks(truth: Path, prediction: Path) -> tuple[dict[str, tuple[Path, Path]], list[str]]:

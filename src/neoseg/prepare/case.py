@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.brain_mask import brain_mask
+from ..data.extreme_voxels import extreme_voxels
 from ..data.foreground import bounding_box, foreground_mask
 from ..data.loading import LoadedImages
 from ..data.units import channel_kind
@@ -184,11 +185,15 @@ def prepared_array(
     start, shape = bounding_box(physical.mask, margin=1)
     box = tuple(slice(a, a + n) for a, n in zip(start, shape, strict=True))
     cropped, mask = physical.image.grid.cropped(start, shape), physical.mask[box]
-    channels = []
+    channels, extreme = [], []
     for index, name in enumerate(physical.channels):
         rule = config.normalise.get(name, NormaliseConfig())
+        native = physical.image.array[index][box]
+        # the other rules are not measured on the image itself, or do without its ends
+        if settings.rules[name] == "case" and (told := extreme_voxels(native[mask] if mask.any() else native)):
+            extreme.append(f"{name}: {told}, so the network sees the others with little contrast; check the image.")
         values = normalise(
-            physical.image.array[index][box],
+            native,
             mask,
             rule,
             rule=settings.rules[name],
@@ -207,4 +212,4 @@ def prepared_array(
     if label is not None:
         classes = space.label(Volume(label.array[(slice(None), *box)], cropped))
     found = physical.registration.transform if physical.registration is not None else None
-    return Prepared(image, space, classes, space.transform or found, warnings)
+    return Prepared(image, space, classes, space.transform or found, (*extreme, *warnings))

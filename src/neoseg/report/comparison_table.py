@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..atomic import replacing, write_json
+from ..atomic import read_json, replacing, write_json
+from ..errors import InputError, StateError
 from .charts import forest
 from .compare import Standing
 from .summary import Interval
@@ -177,9 +178,16 @@ def write_comparison(comparison: Comparison, base: Path) -> list[Path]:
     """Write ``base`` with the endings .csv, .json, .md and .png, each file whole or not at all, and return them.
 
     Raises:
+        InputError: files of these names are there that no comparison wrote.
         InputError, MachineError: a file cannot be written.
     """
     files = {ending: base.with_name(base.name + ending) for ending in ENDINGS}
+    there = [path for path in files.values() if path.exists()]
+    if there and not _holds_comparison(files[".json"]):
+        raise InputError(
+            f"{there[0]}: this file is there already, and {files['.json'].name} beside it is no comparison that could "
+            "be replaced; choose another name, or remove it."
+        )
     with replacing(files[".csv"]) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
         found = comparison.to_json()
         about = {key: found[key] for key in ("metric", "unit", "better", "label", "split")}
@@ -193,6 +201,13 @@ def write_comparison(comparison: Comparison, base: Path) -> list[Path]:
     with replacing(files[".png"]) as temporary:
         temporary.write_bytes(forest(comparison.standings, _axis_of(comparison), comparison.heading))
     return list(files.values())
+
+
+def _holds_comparison(path: Path) -> bool:
+    try:
+        return {"metric", "split", "better", "runs"} <= set(read_json(path))
+    except (StateError, OSError):
+        return False
 
 
 def _axis_of(comparison: Comparison) -> str:

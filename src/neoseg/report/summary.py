@@ -171,6 +171,7 @@ def summarise(
     whose = subject_numbers(subjects, found.size)
     defined = np.isfinite(found)
     kept, filled = found[defined], np.where(defined, found, worst)
+    interval = _interval(kept, whose[defined], generator, resamples)
     return Summary(
         n=found.size,
         n_undefined=int((~defined).sum()),
@@ -178,8 +179,9 @@ def summarise(
         mean_worst=_mean(filled),
         median=float(np.median(kept)) if kept.size else None,
         sd=float(np.std(kept, ddof=1)) if kept.size > 1 else None,
-        interval=_interval(kept, whose[defined], generator, resamples),
-        interval_worst=_interval(filled, whose, generator, resamples),
+        interval=interval,
+        # of the same values: another draw would show two intervals of one mean
+        interval_worst=interval if defined.all() else _interval(filled, whose, generator, resamples),
     )
 
 

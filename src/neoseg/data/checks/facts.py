@@ -17,6 +17,7 @@ from ...labels import LabelSet
 from ...progress import Progress
 from ...volume import Grid
 from ..cases import Case
+from ..extreme_voxels import extreme_voxels
 from ..folds import Fold
 from ..foreground import head_levels
 
@@ -38,6 +39,7 @@ class FileFacts:
         level, upper: median and 90th percentile in the middle of the head without its background, which say the same
             of a skull-stripped scan and of an unstripped one; NaN for a label and for an image without content.
         zeros: share of the voxels that are exactly 0.
+        extreme: what a few voxels of an image reach, where they lie far from all others that are not 0, or "".
         values: for a label, the distinct values (at most 1000); empty for an image.
         digest: SHA-256 of shape, type and voxels in canonical order.
     """
@@ -54,6 +56,7 @@ class FileFacts:
     level: float = float("nan")
     upper: float = float("nan")
     zeros: float = 0.0
+    extreme: str = ""
     values: tuple[float, ...] = ()
     digest: str = ""
 
@@ -139,9 +142,16 @@ def _facts(path: Path, index: int | None, *, label: bool) -> FileFacts:
         level=level,
         upper=upper,
         zeros=float((array == 0).mean()),
+        extreme="" if label else _extreme(finite),
         values=tuple(float(v) for v in np.unique(array)[:_MOST_VALUES]) if label else (),
         digest=_digest(array),
     )
+
+
+def _extreme(finite: NDArray[Any]) -> str:
+    """Return what a few voxels reach; zeros may be surroundings, and what float32 cannot hold is told as infinite."""
+    held = np.abs(finite) <= float(np.finfo(np.float32).max)
+    return extreme_voxels(finite[held & (finite != 0)]) or ""
 
 
 def _infinite(array: NDArray[Any], *, label: bool) -> int:

@@ -17,6 +17,7 @@ from .constant_images import constant_images
 from .duplicate_content import duplicate_content
 from .duplicate_ids import duplicate_ids
 from .empty_labels import empty_labels
+from .extreme_values import extreme_values
 from .facts import DataFacts, gather
 from .grids import grids
 from .kinds_of_images import kinds_of_images
@@ -58,6 +59,7 @@ CHECKS: tuple[Check, ...] = (
     Check("kinds_of_images", kinds_of_images),
     Check("sizes", sizes),
     Check("single_slices", single_slices),
+    Check("extreme_values", extreme_values),
     Check("not_finite", not_finite),
     Check("constant_images", constant_images),
     Check("colours", colours),

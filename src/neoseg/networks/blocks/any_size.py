@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from torch import Tensor
 from torch.nn import functional
 
-from neoseg.errors import ConfigError, GeometryError
+from neoseg.errors import ConfigError, GeometryError, InputError
 from neoseg.networks.configs import times
 
 __all__ = ["check_channels", "check_image", "on_padded", "require_samples"]
@@ -26,11 +26,15 @@ def check_channels(in_channels: int, classes: int) -> None:
 
 
 def require_samples(x: Tensor) -> None:
-    """Refuse a batch without samples.
+    """Refuse a batch without samples, and one of whole numbers.
 
     Raises:
-        GeometryError: it has none.
+        InputError: it is no tensor of floating-point numbers.
+        GeometryError: it has no sample.
     """
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
+        raise InputError(f"The network takes a tensor of float32 and was given {kind}: convert it, as by x.float().")
     if len(x) == 0:
         raise GeometryError("The batch holds no sample: give the network at least one.")
 
