@@ -212,6 +212,14 @@ def test_the_units_of_a_run_are_those_of_its_labelled_training_cases(
         usual_units(Run(tmp_path))
 
 
+def test_a_unit_that_is_given_is_doubted_where_the_values_tell_another(tmp_path: Path) -> None:
+    file = save(tmp_path / "a.nii.gz", head(0)[1])
+    case = Case(case="a", subject="a", images={"adc": file}, units={"adc": MILLI})
+    notes = load_images(case, ["adc"]).notes
+    assert any(f"ADC given in {MILLI} and converted" in note for note in notes)
+    assert any(f"{MILLI} is given, but its values are those of an ADC map in 1e-6 mm2/s" in note for note in notes)
+
+
 def test_a_scan_whose_numbers_tell_no_unit_has_that_of_training_or_is_refused(tmp_path: Path) -> None:
     values = head(0)[1] * np.float32(1e-2)  # a median of 12 is none of a head in any unit
     for channel in ("md", "adc"):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from neoseg.errors import ConfigError, GeometryError
+from neoseg.errors import ConfigError, GeometryError, InputError
 from neoseg.inference.configs import WindowConfig
 from neoseg.inference.sliding_window import predict_probabilities
 from neoseg.networks.blocks.paired_attention import PairedAttention
@@ -309,3 +309,11 @@ def test_weights_of_another_orientation_predict_in_ours() -> None:
         window = WindowConfig(precision="float32")
         found = predict_probabilities(ours, x[0], patch=ours.patch, targets=Targets.of_classes(2), config=window)
     torch.testing.assert_close(found, torch.softmax(expected[0], dim=0))
+
+
+@pytest.mark.parametrize("size", ["native", "flex"])
+def test_an_image_of_whole_numbers_is_refused_in_words(size: str) -> None:
+    network = network_of(size=size)
+    for given in (torch.zeros(1, 1, *PATCH, dtype=torch.int16), np.zeros((1, 1, *PATCH), np.float32)):
+        with pytest.raises(InputError, match="takes a tensor of float32"):
+            network(given)
