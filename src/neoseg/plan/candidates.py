@@ -137,7 +137,7 @@ def _unetr_pp_shaped(network: UnetrPPConfig, voxels: Voxels, given: frozenset[st
         "given as network.stem"
         if network.stem
         else "2 along the finest axis, 4 above the limit of tokens; less along coarser axes",
-        "" if network.stem else f"{voxels.told}, at most {MOST_TOKENS:,} tokens",
+        "" if network.stem else f"{voxels.told}, at most {MOST_TOKENS[len(typical)]:,} tokens",
     )
     fixed = given & {"dims", "depths", "proj"}
     levels = len(network.dims) if fixed else levels_for(stem, voxels.seen)

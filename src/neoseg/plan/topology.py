@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,8 +25,13 @@ __all__ = [
     "whole_patch",
 ]
 
-MOST_TOKENS = 32_768
-"""Tokens after the stem that the typical volume may have; the published grid is 32 x 32 x 32."""
+MOST_TOKENS: Mapping[int, int] = MappingProxyType({2: 4096, 3: 32_768})
+"""By the axes of the images: tokens after the stem that the typical one may have.
+
+The published grid is 32 x 32 x 32. The published networks have 32 x 32 to 48 x 48 tokens a plane; of pictures the next
+power of two is allowed. With four times as many a step takes about twice as long. One seed each, some eight minutes on
+one core: on slices of hearts a Dice of 0.79 with 422 steps became 0.82 with 800 steps, 64 x 64 tokens, whole slices and
+no case set aside; on nuclei 0.92 stayed 0.92."""
 
 SMALLEST_BOTTLENECK = 4
 """Tokens that the lowest level keeps along every axis, as published."""
@@ -76,13 +82,13 @@ def resampled_shapes(
 def stem_for(spacing: Sequence[float], shape: Sequence[int]) -> tuple[int, ...]:
     """Return the stride of the first layer: tokens as near to cubes as powers of two allow.
 
-    The finest axis is divided by 2 when the typical volume then has at most as many tokens as the published grid,
-    else by 4; a coarser axis is divided by as much less as it is coarser.
+    The finest axis is divided by 2 when the typical image then has at most :data:`MOST_TOKENS`, else by 4; a coarser
+    axis is divided by as much less as it is coarser.
     """
     finest = min(spacing)
     for base in (2, 4):
         stem = tuple(int(2 ** round(math.log2(max(1.0, base * finest / s)))) for s in spacing)
-        if math.prod(shape) / math.prod(stem) <= MOST_TOKENS:
+        if math.prod(shape) / math.prod(stem) <= MOST_TOKENS[len(shape)]:
             break
     return stem
 
