@@ -1,6 +1,7 @@
 """Pictures: the patient's right stands where the page says, pixels keep their proportions, files are small."""
 
 import io
+import warnings
 
 import numpy as np
 import pytest
@@ -248,3 +249,10 @@ def test_a_name_with_dollar_signs_is_no_formula():
     bins = by_burden([0.5, 0.7], [0.0] * 2, [0.2, 30.0], generator=rng)
     assert dice_by_burden([System(name=name, score=score, by_burden=bins)], name, name)
     assert learning_curves([Curve(name=name, epochs=(1,), loss=(1.0,), dice=(0.2,))])
+
+
+def test_a_name_in_letters_that_no_font_has_is_drawn_without_a_warning() -> None:
+    curve = Curve(name="脑部", epochs=(1, 2), loss=(0.5, 0.4), dice=(0.1, 0.2), best_epoch=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert "<svg" in learning_curves([curve])

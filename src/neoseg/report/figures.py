@@ -6,6 +6,7 @@ A panel is a PNG of few colours on black, as image viewers show scans, so it rea
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -32,6 +33,8 @@ CLASSES = ("#e69f00", "#56b4e9", "#f0e442", "#d55e00", "#cc79a7", "#009e73", "#0
 PLAIN, LETTERS = "#d0d0d0", "#f5d76e"
 FILL, DASH = 0.42, 0.5
 STYLE = {"font.size": 9, "svg.hashsalt": "neoseg", "svg.fonttype": "path", "text.parse_math": False}
+OTHER_LETTERS = ("Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han Sans SC", "WenQuanYi Micro Hei", "Microsoft YaHei",
+                 "PingFang SC", "SimHei", "Arial Unicode MS")  # fmt: skip
 TILE_PX, PANEL_PX = 232, 1080
 GAP_PX, HEAD_PX, BAR_PX, LINE_PX = 6, 24, 40, 16
 COLUMNS = 6
@@ -138,10 +141,18 @@ def case_panel(
 
 @contextmanager
 def plain_style() -> Iterator[None]:
-    """Draw with matplotlib's own defaults, whatever the user's settings say; a name with $ in it is no formula."""
-    import matplotlib.style
+    """Draw with matplotlib's own defaults, whatever the user's settings say; a name with $ in it is no formula.
 
-    with matplotlib.style.context(["default", STYLE]):
+    Names in letters that its font lacks are drawn in the first of :data:`OTHER_LETTERS` that the machine has; without
+    any of them they are boxes.
+    """
+    import matplotlib.style
+    from matplotlib.font_manager import get_font_names
+
+    there = set(get_font_names())
+    family = {"font.family": ["DejaVu Sans", *(name for name in OTHER_LETTERS if name in there)]}
+    with matplotlib.style.context(["default", STYLE, family]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
         yield
 
 
