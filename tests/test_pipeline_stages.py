@@ -26,6 +26,7 @@ from neoseg.pipeline.new_scans import predict_scans
 from neoseg.pipeline.run import run, run_stage
 from neoseg.pipeline.session import Session, open_session
 from neoseg.progress import Advance, Silent
+from neoseg.training.fold_lock import training_alone
 
 pytestmark = pytest.mark.slow
 
@@ -121,6 +122,67 @@ def test_two_processes_train_two_folds_of_one_run_at_the_same_time(prepared: Pat
     before = (session.run.fold(0) / "finished.json").stat().st_mtime_ns
     assert run_stage(session, "train") == record
     assert (session.run.fold(0) / "finished.json").stat().st_mtime_ns == before
+
+
+class OnceTraining(Listener):
+    """Does something when the first epoch begins."""
+
+    def __init__(self, act: Callable[[], None]) -> None:
+        super().__init__()
+        self.act: Callable[[], None] | None = act
+
+    @contextmanager
+    def track(self, title: str, total: int) -> Iterator[Advance]:
+        if "epoch" in title and self.act:
+            self.act()
+            self.act = None
+        yield lambda steps, text: None
+
+
+def trained_on(session: Session) -> list[list[str]]:
+    records = sorted(session.run.folder.glob("fold*/training.json"))
+    return [json.loads(path.read_text(encoding="utf-8"))["identity"]["train"] for path in records]
+
+
+def test_a_plan_that_is_made_during_a_training_is_that_of_another_run(prepared: Path, short: tuple[str, ...]) -> None:
+    other = (*short, "folds.count=3", "name=other")
+    began = [list(fold.train) for fold in session_of(prepared, *short).folds]
+    listener = OnceTraining(lambda: run_stage(session_of(prepared, *other), "plan") and None)
+    session = session_of(prepared, *short, progress=listener)
+    run_stage(session, "train")
+    assert [list(fold.train) for fold in session.folds] != began  # of the other run by now
+    assert trained_on(session) == began
+    kept = json.loads((session.run.folder / "folds.json").read_text(encoding="utf-8"))
+    assert [fold["train"] for fold in kept] == began
+    with pytest.raises(StateError, match="run `neoseg plan`"):
+        run_stage(session, "predict")
+    again = session_of(prepared, *short)
+    run_stage(again, "plan")
+    run_stage(again, "predict")
+
+
+def test_folds_that_were_trained_on_other_cases_do_not_predict(prepared: Path, short: tuple[str, ...]) -> None:
+    session = session_of(prepared, *short)
+    run_stage(session, "train")
+    path = session.run.fold(1) / "training.json"
+    record = json.loads(path.read_text(encoding="utf-8"))
+    record["identity"]["train"] = list(session.folds[0].train)
+    path.write_text(json.dumps(record), encoding="utf-8")
+    with pytest.raises(StateError, match="fold1: this fold was trained on other data"):
+        run_stage(session, "predict")
+
+
+def test_a_fold_is_trained_by_one_process_at_a_time(prepared: Path, short: tuple[str, ...]) -> None:
+    session = session_of(prepared, *short)
+    folder = session.run.fold(1)
+    with training_alone(folder):
+        with pytest.raises(StateError, match=r"fold1: another process is training this fold \(process \d+ on .*--fold"):
+            run_stage(session, "train")
+        assert not (session.run.fold(0) / "training.json").exists()
+        run_stage(session, "train", folds=[0])
+    (folder / ".training.lock").write_text("process 1 on a machine that was switched off", encoding="utf-8")
+    run_stage(session, "train")
+    assert not (folder / ".training.lock").exists()
 
 
 @pytest.mark.parametrize(

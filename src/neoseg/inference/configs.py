@@ -62,8 +62,10 @@ def bytes_of(size: str) -> int:
         number = float(text[:-1]) * _UNITS[text[-1:]]
     except (KeyError, ValueError):
         number = 0.0
-    if not 2**20 <= number < 2**60:
+    if not 0 < number < 2**60:
         raise ConfigError(f"max_memory = {size!r}: a size such as 4G or 600M is wanted (K, M, G or T after a number).")
+    if number < 2**20:
+        raise ConfigError(f"max_memory = {size!r}: that is no room for an image; give at least 1M.")
     return int(number)
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from ..data.checks import Problem, run_checks
-from ..data.checks.problem import error, warning
+from ..data.checks.problem import error, listed, warning
 from ..data.folds import Fold, read_folds, too_few_subjects
 from ..errors import GeometryError, InputError
 from ..io import read_grid
@@ -28,7 +28,7 @@ def check(session: Session) -> list[Problem]:
         session.cases, session.labels, _needed(session), session.progress, folds=folds, read=session.read_of
     )
     few = [] if folds or faults else _few_subjects(session)
-    own = [*faults, *few, *_settings(session), *_idle_template(session), *_sides(session)]
+    own = [*faults, *few, *_settings(session), *_idle_template(session), *_idle_healthy(session), *_sides(session)]
     return sorted([*found, *own], key=lambda p: p.severity)
 
 
@@ -82,6 +82,18 @@ def _idle_template(session: Session) -> list[Problem]:
     sentence = (
         f'template = {str(given)!r} is not used, because prepare.space is "native" and {why}; set one of the two, or '
         "remove it."
+    )
+    return [warning("", None, sentence)]
+
+
+def _idle_healthy(session: Session) -> list[Problem]:
+    """Report healthy cases that no atlas is built of: a person may have meant them to be trained on."""
+    idle = [case.case for case in session.healthy if case.label is not None]
+    if not idle or session.builds_atlas:
+        return []
+    sentence = (
+        f"{len(idle)} of the group healthy with a label ({listed(idle)}) take no part in this run, which builds no "
+        'atlas: trained and scored are those of the group "patient".'
     )
     return [warning("", None, sentence)]
 

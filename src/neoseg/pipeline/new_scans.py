@@ -257,10 +257,10 @@ def _predict_one(
         scratch = Scratch(mask.parent if use.on_disk else None)
         with predicting_in_memory(predictor.ensemble.plan, predictor.ensemble.device):
             found = predictor.segment(outcome.value.ready, wanted=wanted, use=use, scratch=scratch)
-        begin()
-        return _written(predictor, found, scan, mask, outcome.value.notes)
     except InputError as error:  # what is wrong with the run, the machine, or a signal ends the work on all scans
         return PredictedScan(scan.case, None, {}, (), str(error)), []
+    begin()
+    return _written(predictor, found, scan, mask, outcome.value.notes)
 
 
 def _written(

@@ -97,6 +97,19 @@ def differences_by_number(there: Description, plan: Plan, targets: Targets) -> D
     return Differences(channels, classes, (note,))
 
 
+def require_axes(folder: Path, there: int, here: int) -> None:
+    """Refuse weights of networks for images with another number of axes.
+
+    Raises:
+        ConfigError: they are.
+    """
+    if there != here:
+        raise ConfigError(
+            f"{folder}: these weights are for images of {there} axes, but those of this run have {here}; leave out "
+            "`init_from`."
+        )
+
+
 def require_network(source: Converted, plan: Plan, config: RunConfig) -> None:
     """Refuse a run whose network is not that of converted weights.
 
@@ -110,11 +123,7 @@ def require_network(source: Converted, plan: Plan, config: RunConfig) -> None:
             that would do are named.
     """
     folder, there, here = source.folder, source.network, plan.network
-    if here.spatial_dims != there.config.spatial_dims:
-        raise ConfigError(
-            f"{folder}: these weights are for images of {there.config.spatial_dims} axes, but those of this run have "
-            f"{here.spatial_dims}; leave out `init_from`."
-        )
+    require_axes(folder, there.config.spatial_dims, here.spatial_dims)
     own = here if isinstance(here, UnetrPPConfig) else None
     orientation = there.native_orientation or (own.native_orientation if own is not None else None)
     if own is not None:

@@ -26,7 +26,7 @@ from .predict import mask_path, predict
 from .prepare import prepare, standing_out
 from .report import STAGES, keep_notice, report
 from .session import CV, HELD_OUT, Session, open_session
-from .train import require_trainable, train, wanted_folds
+from .train import require_same_data, require_trainable, train, wanted_folds
 
 __all__ = ["run", "run_stage", "scores_are_of_predictions", "weights_of"]
 
@@ -80,6 +80,7 @@ def run_stage(session: Session, stage: str, *, folds: Sequence[int] | None = Non
         session.require_unique()
     _require_earlier(session, stage)
     if stage == "train":
+        session = session.with_plan_of_now()
         wanted_folds(session, folds)
     key = _key(session, stage)
     if stage == "report" or not _is_current(session, stage, key, folds):
@@ -113,6 +114,8 @@ def _done(session: Session, stage: str, failed: Mapping[str, str]) -> dict[str, 
             warnings = [*({"text": text, "case": ""} for text in told), *standing_out(session)]
             return {"failed": failed | lost, "warnings": warnings}
         case "predict":
+            # a fold that was trained on what it would be scored on is worse than none
+            require_same_data(session, tuple(failed))
             session.progress.say(
                 forecast_predict(session, tuple(failed), device=resolved_device(session.config.device))
             )

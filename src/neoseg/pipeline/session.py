@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -28,9 +28,17 @@ from ..targets import Targets
 from ..workspace import Run, Workspace, write_if_changed
 from .made_with import plan_of
 
-__all__ = ["CV", "HELD_OUT", "Session", "open_session"]
+__all__ = ["CV", "HELD_OUT", "Pinned", "Session", "open_session"]
 
 CV, HELD_OUT = "cv", "held_out"
+
+
+@dataclass(frozen=True)
+class Pinned:
+    """A plan and its folds, as they were when a training began."""
+
+    plan: Plan
+    folds: tuple[Fold, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,11 +49,21 @@ class Session:
         config: the resolved configuration.
         cases: every case of the table.
         progress: the listener.
+        pinned: plan and folds in place of those in the workspace, which may be written anew during a training.
     """
 
     config: RunConfig
     cases: tuple[Case, ...]
     progress: Progress = field(default_factory=Silent)
+    pinned: Pinned | None = None
+
+    def with_plan_of_now(self) -> Session:
+        """Return a session that keeps the plan and the folds that lie in the workspace now.
+
+        Raises:
+            StateError: there are none yet.
+        """
+        return self if self.pinned else replace(self, pinned=Pinned(self.plan, tuple(self.folds)))
 
     @cached_property
     def workspace(self) -> Workspace:
@@ -136,6 +154,8 @@ class Session:
         Raises:
             StateError: there is none yet.
         """
+        if self.pinned:
+            return self.pinned.plan
         if not self.workspace.plan.is_file():
             raise StateError(f"{self.workspace.plan}: there is no plan yet; run `neoseg plan` or `neoseg run` first.")
         return read_plan(self.workspace.plan)
@@ -185,6 +205,8 @@ class Session:
             StateError: there are none yet.
             InputError: the file was edited into something that leaks (a subject on two sides).
         """
+        if self.pinned:
+            return list(self.pinned.folds)
         if not self.workspace.folds.is_file():
             raise StateError(f"{self.workspace.folds}: there are no folds yet; run `neoseg plan` first.")
         return read_folds(self.workspace.folds, {c.case: c.subject for c in self.trainable})
@@ -209,7 +231,7 @@ class Session:
             StateError: there is no plan yet.
         """
         path = self.workspace.plan
-        plan = path.read_bytes() if path.is_file() else b""
+        plan = path.read_bytes() if path.is_file() and not self.pinned else b""
         if plan not in self._stores:  # the hash takes longer than a look at the file, and loops over cases ask for it
             self._stores[plan] = CaseStore(self.workspace.prepared(self._store_key))
         return self._stores[plan]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from ..plan.plan import Plan
 from ..plan.scales import scaled_patches
 from ..progress import Progress
 from ..training.configs import TrainingConfig
+from ..training.fold_lock import require_free
 from ..training.launch import Launch, launched
 from ..workspace import write_if_changed
 from .devices import device_of_process, devices_side_by_side, resolved_device, training_threads
@@ -29,14 +30,14 @@ from .out_of_memory import REDUCED, TrainingStep, require_memory, training_in_me
 from .plan import planned_with
 from .prepared import PreparedCase
 from .run_folder import make_self_contained, require_trained_alike
-from .session import Session, open_session
+from .session import Pinned, Session, open_session
 from .transfer import transfer
 
 if TYPE_CHECKING:
     from ..training.data import TrainingCase
     from ..training.ranks import Ranks
 
-__all__ = ["require_trainable", "train", "training_settings", "wanted_folds"]
+__all__ = ["require_same_data", "require_trainable", "train", "training_settings", "wanted_folds"]
 
 
 ONE_SIZE = (
@@ -123,7 +124,9 @@ def train(session: Session, *, key: str, folds: Sequence[int] | None = None, fai
     fresh = [i for i in indices if not any((run.fold(i) / name).exists() for name in ("last", "last-before"))]
     moved = transfer(session) if starts and fresh else None
     require_trained_alike(session, plan)
-    _require_same_data(session, starts, failed)
+    require_same_data(session, failed)
+    for index in indices:
+        require_free(run.fold(index))
     if launch.rank == 0:
         make_self_contained(session, plan, failed)
     if moved is not None:
@@ -157,6 +160,7 @@ def train(session: Session, *, key: str, folds: Sequence[int] | None = None, fai
         _train_fold,
         work=_FoldWork(
             config=config,
+            pinned=session.with_plan_of_now().pinned,
             key=key,
             failed=tuple(failed),
             devices=ready.devices,
@@ -181,6 +185,7 @@ class _FoldWork:
 
     Attributes:
         config: the run; the session is opened anew in each process.
+        pinned: plan and folds that the training began with; those in the workspace may be of another run by now.
         key: of the stage.
         failed: cases to leave out.
         devices: to choose from.
@@ -190,6 +195,7 @@ class _FoldWork:
     """
 
     config: RunConfig
+    pinned: Pinned | None
     key: str
     failed: tuple[str, ...]
     devices: tuple[str, ...]
@@ -219,7 +225,7 @@ def _train_fold(index: int, slot: int, progress: Progress, *, work: _FoldWork, r
     from ..training.ranks import ALONE
 
     config, failed = work.config, work.failed
-    session = open_session(config, progress)
+    session = replace(open_session(config, progress), pinned=work.pinned)
     plan, fold, run = session.plan, session.folds[index], session.run
     settings = training_settings(config.training, plan)
     data = TrainingData(
@@ -363,14 +369,19 @@ def training_settings(training: TrainingConfig, plan: Plan) -> TrainingConfig:
     return training.model_copy(update=update)
 
 
-def _require_same_data(session: Session, starts: Mapping[int, FoldStart], failed: Sequence[str]) -> None:
+def require_same_data(session: Session, failed: Sequence[str]) -> None:
     """Refuse other data than those that the folds have begun with, before the run's records tell of the new ones.
+
+    Args:
+        session: the run.
+        failed: cases that could not be prepared.
 
     Raises:
         StateError: a fold has begun with others.
     """
     from ..training.segments import require_same
 
+    starts = fold_starts(session)
     for index, fold in enumerate(session.folds):
         require_same(
             session.run.fold(index),

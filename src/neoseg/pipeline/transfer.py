@@ -16,7 +16,7 @@ from ..errors import ConfigError, StateError
 from ..networks.configs import UnetrPPConfig
 from ..plan.plan import Plan
 from ..targets import Targets
-from .published_start import MODEL, Converted, Differences, differences_by_number, require_network
+from .published_start import MODEL, Converted, Differences, differences_by_number, require_axes, require_network
 from .session import Session
 from .start_source import WEIGHTS, RunSource, read_source
 
@@ -91,6 +91,7 @@ def transfer(session: Session) -> Transfer:
         remedy = f"{source.folder / 'network.json'} describes another network, so convert the checkpoint again"
     else:
         folder, path = source.run.folder, source.run.fold(min(source.weights)) / WEIGHTS
+        require_axes(folder, source.plan.network.spatial_dims, plan.network.spatial_dims)
         remedy = _remedy(source.plan, plan)
         if source.plan.network.kind == plan.network.kind and _orientation(source.plan) != _orientation(plan):
             # no shape shows it where the patch has equal sides

@@ -111,10 +111,11 @@ def read_weights(folder: Path, network: nn.Module) -> None:
     try:
         network.load_state_dict(load_file(folder / MODEL))
     except (OSError, SafetensorError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
+        # torch has the reason behind a heading
+        reason = " ".join(str(error).splitlines()[:2]).replace("\t", "")
         raise StateError(
-            f"{folder / MODEL}: the weights cannot be loaded into this network ({reason}); train this fold again in "
-            "another folder or restore the file."
+            f"{folder / MODEL}: the weights cannot be loaded into this network ({reason}); restore the file, or delete "
+            f"{folder.parent} to train this fold anew."
         ) from error
 
 

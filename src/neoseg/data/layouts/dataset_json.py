@@ -109,12 +109,16 @@ class Described:
     regions: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-def described_beside(folders: Sequence[Path], notes: list[str]) -> Described:
-    """Return what the first ``dataset.json`` in some folders says; one of another program is named in a note.
+def described_beside(folders: Sequence[Path], notes: list[str], *, may_be_of_others: bool) -> Described:
+    """Return what the first ``dataset.json`` in some folders says.
 
     Args:
         folders: where it may lie.
         notes: what a person should know is added here.
+        may_be_of_others: another program may have written one that is no JSON object; it is named in a note then.
+
+    Raises:
+        InputError: it is not a JSON object, and may not be of others.
     """
     folder = next((folder for folder in folders if (folder / "dataset.json").is_file()), None)
     if folder is None:
@@ -122,6 +126,8 @@ def described_beside(folders: Sequence[Path], notes: list[str]) -> Described:
     try:
         content = read_dataset_json(folder) or {}
     except InputError as error:
+        if not may_be_of_others:
+            raise
         notes.append(f"{error} It was not used.")
         return Described()
     given = content.get("channel_names", content.get("modality"))

@@ -59,7 +59,7 @@ def folders(root: Path, options: ImportOptions | None = None) -> ImportedData:
         raise InputError(f"{root}: this layout needs {LOOKS_FOR}, but there is no such folder.")
     cases: list[Case] = []
     notes: list[str] = []
-    described = described_beside((root,), notes)
+    described = described_beside((root,), notes, may_be_of_others=False)
     read: list[tuple[str, Path, Path | None]] = []
     used: list[Path] = []
     others: list[Path] = []

@@ -87,7 +87,7 @@ def planar_folders(root: Path, options: ImportOptions | None = None) -> Imported
             f"{describe_some(held_out)} {'has' if len(held_out) == 1 else 'have'} no masks and "
             f"{'was' if len(held_out) == 1 else 'were'} left out; predict with `neoseg predict`."
         )
-    described = described_beside((root, parts[0].images.parent), notes)
+    described = described_beside((root, parts[0].images.parent), notes, may_be_of_others=True)
     read = [_files_of(part) for part in parts if not _without_masks(part)]
     one_mask = all(len(files.masks) <= 1 for files in read)
     numbering = _numbering(root, read, described.channels)
