@@ -63,6 +63,19 @@ def test_a_template_that_nothing_looks_at_is_reported(folder: Path) -> None:
         assert not [p for p in check(session(folder, **used)) if "is not used" in p.sentence]
 
 
+def test_healthy_cases_with_labels_that_no_atlas_is_built_of_are_told(folder: Path) -> None:
+    first, *others = read_cases(folder / "cases.csv")
+    write_cases([replace(first, group="healthy"), *others], folder / "cases.csv")
+    told = [p for p in check(session(folder)) if "group healthy" in p.sentence]
+    assert [p.severity for p in told] == ["warning"] and "(a) take no part in this run" in told[0].told
+    builds = replace(
+        session(folder, zmap={}), config=session(folder, zmap={}).config.model_copy(update={"template": None})
+    )
+    assert builds.builds_atlas and not [p for p in check(builds) if "group healthy" in p.sentence]
+    write_cases([replace(first, group="healthy", label=None), *others], folder / "cases.csv")
+    assert not [p for p in check(session(folder)) if "group healthy" in p.sentence]
+
+
 def test_the_warnings_of_a_given_atlas_reach_the_run(folder: Path) -> None:
     assert _of_atlas(session(folder, zmap={})) == ({}, ["The atlas normal: head 3: it lies turned."])
     assert _of_atlas(session(folder)) == ({}, [])

@@ -65,7 +65,7 @@ def bytes_of(size: str) -> int:
     if not 0 < number < 2**60:
         raise ConfigError(f"max_memory = {size!r}: a size such as 4G or 600M is wanted (K, M, G or T after a number).")
     if number < 2**20:
-        raise ConfigError(f"max_memory = {size!r}: that is no room for an image; give at least 1M.")
+        raise ConfigError(f"max_memory = {size!r}: that is no room for an image; at least 1M is wanted, such as 4G.")
     return int(number)
 
 
