@@ -125,9 +125,9 @@ def train(session: Session, *, key: str, folds: Sequence[int] | None = None, fai
     moved = transfer(session) if starts and fresh else None
     require_trained_alike(session, plan)
     require_same_data(session, failed)
-    for index in indices:
-        require_free(run.fold(index))
     if launch.rank == 0:
+        for index in indices:
+            require_free(run.fold(index))
         make_self_contained(session, plan, failed)
     if moved is not None:
         if launch.rank == 0:
