@@ -928,3 +928,13 @@ def test_an_import_without_a_label_says_that_nothing_can_be_trained(
     done = neoseg("import", str(tmp_path / "data"), "--workspace", str(tmp_path / "work"))
     assert done.code == 0 and "Nothing can be trained: no label was found." in done.out
     assert "Next: neoseg run" not in done.out
+
+
+def test_a_recipe_for_pictures_is_doubted_for_volumes(tmp_path: Path) -> None:
+    image(tmp_path / "data" / "images" / "p1.nii.gz")
+    (tmp_path / "data" / "labels").mkdir()
+    label(tmp_path / "data" / "labels" / "p1.nii.gz", 1)
+    doubted = {"planar": True, "microscopy": True, "hippocampus": False, None: False}
+    for number, (recipe, told) in enumerate(doubted.items()):
+        done = import_folder(tmp_path / "data", tmp_path / f"w{number}", recipe=recipe)
+        assert any("is for pictures, and these are volumes" in note for note in done.data.notes) is told

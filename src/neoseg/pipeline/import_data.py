@@ -20,13 +20,17 @@ from ..data.layouts.left_out import MERGED_MASKS
 from ..data.layouts.planar_masks import MERGED
 from ..data.layouts.registry import require_pairs
 from ..errors import ConfigError, GeometryError, InputError
-from ..io import is_planar, read_label, write_volume
+from ..io import is_planar, read_grid, read_label, write_volume
 from ..labels import LabelSet
 from ..networks.configs import DEFAULT
 from ..targets import Targets
 from ..volume import Volume, same_grid
 
 __all__ = ["Imported", "import_folder"]
+
+
+PICTURES = ("microscopy", "planar")
+"""Recipes for images of two axes."""
 
 
 @dataclass(frozen=True)
@@ -94,14 +98,37 @@ def import_folder(
     labelled = data.merged or any(case.label for case in data.cases)
     if text and labelled and not data.instances:
         data = replace(data, notes=[*data.notes, *_about_labels(f"the recipe {recipe!r}", labels, data.labels, config)])
-    if recipe is None and _is_planar(data):
-        told = "For pictures there are recipes, which train and predict them whole: --recipe microscopy for cells and "
-        data = replace(data, notes=[*data.notes, told + "tissue, --recipe planar for others."])
+    data = replace(data, notes=[*data.notes, *_about_axes(recipe, data)])
     data = _with_merged(data, workspace / MERGED_MASKS)
     write_cases(data.cases, cases)
     with replacing(config) as temporary:
         temporary.write_text(content, encoding="utf-8")
     return Imported(data, name, reason, cases, config, labels)
+
+
+def _about_axes(recipe: str | None, data: ImportedData) -> list[str]:
+    """Return a note where pictures come without a recipe for pictures, or volumes with one."""
+    if recipe is None and _is_planar(data):
+        return [
+            "For pictures there are recipes, which train and predict them whole: --recipe microscopy for cells and "
+            "tissue, --recipe planar for others."
+        ]
+    if recipe in PICTURES and _axes(data) == 3:
+        return [
+            f"The recipe {recipe!r} is for pictures, and these are volumes; leave out --recipe for a plan of theirs."
+        ]
+    return []
+
+
+def _axes(data: ImportedData) -> int | None:
+    """Return the axes of the first image that can be read."""
+    for case in data.cases:
+        for file in case.images.values():
+            try:
+                return read_grid(file).ndim
+            except InputError:  # the checks name it
+                continue
+    return None
 
 
 def _about_labels(
