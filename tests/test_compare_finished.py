@@ -191,11 +191,12 @@ def test_tables_on_stdout_and_four_files(neoseg: Neoseg, first: Path, second: Pa
     assert neoseg("compare", str(first), str(second), "-o", str(tmp_path / "out")).code == 0
     assert (tmp_path / "out" / "compare.json").is_file()
     assert neoseg("compare", str(first), str(second), "-o", str(tmp_path / "out")).code == 0
-    for name in ("cases.csv", "notes.md", "cases.json"):
-        (tmp_path / name).write_text("[1, 2]", encoding="utf-8")
+    for name in ("cases.csv", "notes.md", "cases.json", "list.json", "empty.json"):
+        words = {"list.json": '["metric", "split", "better", "runs"]', "empty.json": ""}.get(name, "[1, 2]")
+        (tmp_path / name).write_text(words, encoding="utf-8")
         done = neoseg("compare", str(first), str(second), "-o", str(tmp_path / name.split(".")[0]))
         assert done.code == 2 and "this file is there already" in done.err
-        assert (tmp_path / name).read_text(encoding="utf-8") == "[1, 2]"
+        assert (tmp_path / name).read_text(encoding="utf-8") == words
     assert not (tmp_path / "notes.csv").exists()
 
 

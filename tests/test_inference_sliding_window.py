@@ -284,6 +284,20 @@ def test_an_image_that_is_not_finite_is_refused_wherever_it_is_not(value, place,
                               config=config)  # fmt: skip
 
 
+@pytest.mark.parametrize("kind", [np.int8, np.int16])
+def test_the_least_integer_is_content(kind):
+    image = np.zeros((1, 8, 8, 8), dtype=kind)
+    image[:, :4] = np.iinfo(kind).min
+    asked = []
+
+    def counted(batch):
+        asked.append(len(batch))
+        return (batch.new_zeros(len(batch), 2, *batch.shape[2:]),)
+
+    predict_probabilities(counted, image, patch=(4, 4, 4), targets=TWO, config=FLOAT32)
+    assert sum(asked) > 0
+
+
 @pytest.mark.parametrize("patch", [(4, 4), (4, 4, 0), (-4, 4, 4), (4, 4, 2.5)])
 def test_a_patch_has_a_whole_number_of_voxels_an_axis(patch):
     with pytest.raises(GeometryError, match="one whole number of voxels for each axis"):

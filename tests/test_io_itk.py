@@ -205,7 +205,7 @@ def test_a_nrrd_in_other_units_of_length_is_refused(tmp_path: Path, line: str, r
 
 @pytest.mark.parametrize(("sizes", "spacings", "read"), [
     ("2 3 4", "nan nan nan", False), ("2 3 4", "1 1 NaN", False), ("2 3 4", "1 1 1", True),
-    ("2 2 3 2", "NaN 1 1 1", True), ("2 2 3 2", "nan 1 1 nan", False),
+    ("2 2 3 2", "NaN 1 1 1", True), ("2 2 3 2", "nan 1 1 nan", False), ("3 4 2", "NaN 1 1", False),
 ])  # fmt: skip
 def test_a_nrrd_with_axes_without_a_length_is_refused(tmp_path: Path, sizes: str, spacings: str, read: bool) -> None:
     path = tmp_path / "a.nrrd"

@@ -204,6 +204,14 @@ def test_a_stray_volume_does_not_make_numbers_part_of_the_names(tmp_path: Path) 
     assert "Images with neither the number of a channel nor a mask were left out: template.nii.gz." in data.notes
 
 
+@pytest.mark.parametrize("masks", [("p0", "p1", "p2", "p3", "p4"), ("p0_seg", "x", "y", "z")])
+def test_masks_without_an_image_do_not_make_numbers_part_of_the_names(tmp_path: Path, masks: tuple[str, ...]) -> None:
+    two_channels(tmp_path, "p0", "p1", masks=None)
+    write(tmp_path, *(f"labelsTr/{name}.png" for name in masks), mask=1)
+    found = {case: own for case, own in channels(planar(tmp_path)).items() if own}
+    assert found == {f"p{i}": ["channel_0", "channel_1"] for i in range(2)}
+
+
 def test_without_masks_numbers_are_channels_where_each_of_several_images_begins_with_0(tmp_path: Path) -> None:
     write(tmp_path, *(f"images/film_000{i}.png" for i in range(4)))
     assert len(planar(tmp_path).cases) == 4

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neoseg.errors import GeometryError
+from neoseg.errors import GeometryError, InputError
 from neoseg.losses.build import build_loss
 from neoseg.losses.configs import LossConfig, SoftDiceConfig
 from neoseg.losses.cross_entropy import cross_entropy_loss
@@ -157,6 +157,12 @@ def test_masks_may_be_of_any_whole_number_type() -> None:
     logits, masks = (torch.randn(1, 3, 8, 8),), torch.randint(0, 3, (1, 8, 8))
     loss = build_loss(LossConfig())
     assert loss(logits, masks.to(torch.uint8)) == loss(logits, masks)
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float16, torch.complex64])
+def test_a_target_of_fractions_is_refused(kind: torch.dtype) -> None:
+    with pytest.raises(InputError, match="one whole number, its class, is wanted"):
+        build_loss(LossConfig())((torch.zeros(1, 2, 8, 8),), torch.zeros(1, 8, 8).to(kind))
 
 
 def test_each_head_meets_its_own_target() -> None:

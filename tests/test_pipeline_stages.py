@@ -172,7 +172,26 @@ def test_folds_that_were_trained_on_other_cases_do_not_predict(prepared: Path, s
         run_stage(session, "predict")
 
 
+def test_a_plan_that_is_made_during_a_prediction_exchanges_no_folds(prepared: Path, short: tuple[str, ...]) -> None:
+    other, act = (*short, "folds.count=3", "name=other"), []
+
+    class Planning(Listener):
+        @contextmanager
+        def track(self, title: str, total: int) -> Iterator[Advance]:
+            if "Predicting" in title and not act:
+                act.append(run_stage(session_of(prepared, *other), "plan"))
+            yield lambda steps, text: None
+
+    session = session_of(prepared, *short, progress=Planning())
+    run_stage(session, "train")
+    choices = run_stage(session, "predict")["postprocess"]
+    assert act and len(session.folds) == 3 and sorted(choices) == ["0", "1", "all"]
+    with pytest.raises(StateError, match="run `neoseg plan`"):
+        run_stage(session, "evaluate")
+
+
 def test_a_fold_is_trained_by_one_process_at_a_time(prepared: Path, short: tuple[str, ...]) -> None:
+    pytest.importorskip("fcntl")
     session = session_of(prepared, *short)
     folder = session.run.fold(1)
     with training_alone(folder):

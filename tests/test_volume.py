@@ -78,6 +78,12 @@ def test_an_axis_without_length_is_refused(columns: tuple[float, ...]) -> None:
         Grid.of_spacing((4, 5, 6)[: len(columns)], columns)
 
 
+def test_parallel_axes_are_refused_and_small_voxels_are_not() -> None:
+    with pytest.raises(GeometryError, match="in different directions"):
+        Grid((4, 4), np.array([[0.1, 0.3, 0], [0.7, 2.1, 0], [0, 0, 1.0]]))
+    assert Grid.of_spacing((4, 5, 6), (1e-150, 1e-150, 1e-150)).ndim == 3
+
+
 def test_las_storage_becomes_ras() -> None:
     array = np.arange(24).reshape(1, 2, 3, 4)
     affine = np.diag([-1.5, 2.0, 3.0, 1.0])

@@ -34,6 +34,9 @@ __all__ = [
     "without_file",
 ]
 
+FLATTEST = 1e-6
+"""Smallest volume that the directions of three axes may span, of 1 for right angles: below it they lie in a plane."""
+
 SHEAR_LIMIT = 1e-2
 """Largest cosine between two axes (0.57 degrees) that counts as rounding in a file and is repaired."""
 
@@ -93,7 +96,8 @@ class Grid:
         affine = np.array(self.affine, dtype=np.float64)
         if affine.shape != (d + 1, d + 1) or not np.isfinite(affine).all():
             raise GeometryError(f"A {d}-D grid needs a finite {d + 1} x {d + 1} affine, but it is {affine.tolist()}.")
-        if not np.linalg.det(affine[:-1, :-1]):
+        lengths = np.linalg.norm(affine[:-1, :-1], axis=0)
+        if not lengths.all() or abs(np.linalg.det(affine[:-1, :-1] / lengths)) < FLATTEST:
             raise GeometryError(
                 f"A grid needs axes of some length in different directions, but its affine is {affine.tolist()}."
             )

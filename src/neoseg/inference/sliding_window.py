@@ -275,7 +275,9 @@ def zero_level(image: NDArray[Any]) -> float:
     Raises:
         InputError: the image holds NaN or infinity.
     """
-    largest = float(np.max([np.abs(plane).max(initial=0.0) for channel in image for plane in channel], initial=0.0))
+    # both ends, since the magnitude of the least integer is none of its type
+    ends = [float(end) for channel in image for plane in channel if plane.size for end in (plane.min(), plane.max())]
+    largest = float(np.max(np.abs(ends), initial=0.0))
     if not np.isfinite(largest):
         raise InputError("The image holds NaN or infinite voxels; set them to a number first.")
     return largest * float(np.finfo(np.float32).eps)
@@ -284,7 +286,7 @@ def zero_level(image: NDArray[Any]) -> float:
 def has_content(image: NDArray[Any], start: Sequence[int], patch: Sequence[int], level: float) -> bool:
     """Tell whether a window of an image ``(c, x, y, z)`` holds a value above :func:`zero_level` in magnitude."""
     place = tuple(slice(max(0, s), max(0, s + p)) for s, p in zip(start, patch, strict=True))
-    return any(bool((np.abs(channel[place]) > level).any()) for channel in image)
+    return any(bool(((window > level) | (window < -level)).any()) for window in (channel[place] for channel in image))
 
 
 def window_grid(shape: Sequence[int], patch: Sequence[int], overlap: float) -> list[tuple[int, ...]]:

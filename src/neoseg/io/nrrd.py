@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from itertools import islice
+from itertools import islice, zip_longest
 from pathlib import Path
 
 from ..errors import InputError
@@ -41,9 +41,9 @@ def check_units(path: Path) -> None:
         InputError: one has another unit than mm, or fewer than two or three axes have a spacing.
     """
     fields, _ = _fields(path)
-    given = fields.get("spacings", "").lower().split()
-    # an axis of channels has none, and an image has two or three others
-    if given.count("nan") > max(0, len(given) - 3):
+    given, kinds = (fields.get(key, "").lower().split() for key in ("spacings", "kinds"))
+    # an axis of channels has none; without kinds every axis is one of the image
+    if any(side == "nan" and kind in ("domain", "space", "") for side, kind in zip_longest(given, kinds, fillvalue="")):
         raise InputError(
             f"{path}: the header has spacings: {fields['spacings'][:60]}, but a length in mm is wanted for each axis "
             "of the image; export it again."

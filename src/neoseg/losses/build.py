@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
+from neoseg.errors import InputError
 from neoseg.losses.configs import LossConfig
 from neoseg.losses.cross_entropy import cross_entropy_loss
 from neoseg.losses.deep_supervision import supervise
@@ -48,6 +49,11 @@ def build_loss(config: LossConfig, targets: Targets | None = None) -> Loss:
         return total
 
     def loss(logits: Sequence[Tensor], target: Tensor) -> Tensor:
+        if target.is_floating_point() or target.is_complex():
+            raise InputError(
+                f"The target has the type {target.dtype}, but one whole number, its class, is wanted for each voxel; "
+                "round it first."
+            )
         return supervise(one_head, logits, target.long())
 
     return loss

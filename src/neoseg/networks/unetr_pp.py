@@ -9,7 +9,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from neoseg.errors import ConfigError, GeometryError, nearest
-from neoseg.networks.blocks.any_size import check_channels, check_image, on_padded, require_samples
+from neoseg.networks.blocks.any_size import check_channels, check_image, on_padded, require_batch
 from neoseg.networks.blocks.convolve import convolve
 from neoseg.networks.blocks.paired_attention_block import PairedAttentionBlock
 from neoseg.networks.blocks.printed_attention import PrintedBlock
@@ -112,7 +112,7 @@ class UnetrPP(nn.Module):
 
     def _check(self, x: Tensor) -> None:
         """Refuse an input that the network was not built for."""
-        require_samples(x)
+        require_batch(x)
         if self.config.size != "native":
             check_image(x, self.in_channels, self.patch)
         elif tuple(x.shape[1:]) != (self.in_channels, *self.patch):

@@ -29,7 +29,7 @@ from ..volume import Volume, same_grid
 __all__ = ["Imported", "import_folder"]
 
 
-PICTURES = ("microscopy", "planar")
+_PICTURES = ("microscopy", "planar")
 """Recipes for images of two axes."""
 
 
@@ -113,7 +113,7 @@ def _about_axes(recipe: str | None, data: ImportedData) -> list[str]:
             "For pictures there are recipes, which train and predict them whole: --recipe microscopy for cells and "
             "tissue, --recipe planar for others."
         ]
-    if recipe in PICTURES and _axes(data) == 3:
+    if recipe in _PICTURES and _axes(data) == 3:
         return [
             f"The recipe {recipe!r} is for pictures, and these are volumes; leave out --recipe for a plan of theirs."
         ]

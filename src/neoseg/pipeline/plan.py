@@ -167,7 +167,7 @@ def _read(session: Session) -> Plan:
         ConfigError: a wrong key or value, or channels other than those of the run.
     """
     path = session.workspace.plan
-    found = read_plan(path)
+    found = session.pinned.plan if session.pinned else read_plan(path)
     if found.inputs == _keys(session).inputs and found.channels != session.channels:
         raise ConfigError(
             f"{path}: channels is {list(found.channels)}, but the run has {list(session.channels)}; set `channels` in "

@@ -78,9 +78,10 @@ def run_stage(session: Session, stage: str, *, folds: Sequence[int] | None = Non
     run = session.run
     if stage != "check":
         session.require_unique()
+    if stage not in ("check", "plan"):
+        session = session.with_plan_of_now()
     _require_earlier(session, stage)
     if stage == "train":
-        session = session.with_plan_of_now()
         wanted_folds(session, folds)
     key = _key(session, stage)
     if stage == "report" or not _is_current(session, stage, key, folds):

@@ -35,7 +35,7 @@ CV, HELD_OUT = "cv", "held_out"
 
 @dataclass(frozen=True)
 class Pinned:
-    """A plan and its folds, as they were when a training began."""
+    """A plan and its folds, as they were when a stage began."""
 
     plan: Plan
     folds: tuple[Fold, ...]
@@ -49,7 +49,7 @@ class Session:
         config: the resolved configuration.
         cases: every case of the table.
         progress: the listener.
-        pinned: plan and folds in place of those in the workspace, which may be written anew during a training.
+        pinned: plan and folds in place of those in the workspace, which may be written anew during a stage.
     """
 
     config: RunConfig

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from ..plan.plan import Plan
 from ..plan.scales import scaled_patches
 from ..progress import Progress
 from ..training.configs import TrainingConfig
-from ..training.fold_lock import require_free
+from ..training.fold_lock import require_free, training_alone
 from ..training.launch import Launch, launched
 from ..workspace import write_if_changed
 from .devices import device_of_process, devices_side_by_side, resolved_device, training_threads
@@ -160,7 +161,7 @@ def train(session: Session, *, key: str, folds: Sequence[int] | None = None, fai
         _train_fold,
         work=_FoldWork(
             config=config,
-            pinned=session.with_plan_of_now().pinned,
+            pinned=session.pinned,
             key=key,
             failed=tuple(failed),
             devices=ready.devices,
@@ -259,8 +260,9 @@ def _train_fold(index: int, slot: int, progress: Progress, *, work: _FoldWork, r
     )
     begin, before = time.time(), torch.get_num_threads()
     torch.set_num_threads(work.threads)
+    alone = training_alone(where.folder) if where.ranks.leads else nullcontext()
     try:
-        with training_in_memory(_step(session, settings, work.patches), where.device):
+        with alone, training_in_memory(_step(session, settings, work.patches), where.device):
             loss = build_loss(config.loss, session.targets)
             result = train_fold(network, loss, data=data, config=settings, run=where, progress=progress)
     finally:

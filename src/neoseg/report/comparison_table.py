@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..atomic import read_json, replacing, write_json
+from ..atomic import read_record, replacing, write_json
 from ..errors import InputError, StateError
 from .charts import forest
 from .compare import Standing
@@ -205,8 +205,8 @@ def write_comparison(comparison: Comparison, base: Path) -> list[Path]:
 
 def _holds_comparison(path: Path) -> bool:
     try:
-        return {"metric", "split", "better", "runs"} <= set(read_json(path))
-    except (StateError, OSError):
+        return {"metric", "split", "better", "runs"} <= set(read_record(path, ""))
+    except StateError:
         return False
 
 

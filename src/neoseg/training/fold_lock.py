@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ..errors import StateError
+from ..errors import InputError, StateError
 
 __all__ = ["require_free", "training_alone"]
 
@@ -26,15 +26,28 @@ def training_alone(folder: Path) -> Iterator[None]:
 
     Raises:
         StateError: another process trains there.
+        InputError: the folder cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = _taken(folder / LOCK)
+    path = folder / LOCK
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = _taken(path, make=True)
+    except OSError as error:
+        raise InputError(
+            f"{path}: this cannot be written ({error.strerror}); give a folder that may be written."
+        ) from error
+    if descriptor is None:
+        yield
+        return
+    with suppress(OSError):  # of another user, or a full disk: then nobody is told who has it
+        path.write_text(f"process {os.getpid()} on {socket.gethostname()}\n", encoding="utf-8")
     try:
         yield
     finally:
-        if descriptor is not None:
-            (folder / LOCK).unlink(missing_ok=True)
-            os.close(descriptor)
+        if _is(path, descriptor):
+            with suppress(OSError):
+                path.unlink()
+        os.close(descriptor)
 
 
 def require_free(folder: Path) -> None:
@@ -43,22 +56,27 @@ def require_free(folder: Path) -> None:
     Raises:
         StateError: it does.
     """
-    if (folder / LOCK).exists() and (descriptor := _taken(folder / LOCK)) is not None:
-        os.close(descriptor)
+    with suppress(OSError):  # there is no lock, or none that may be looked at: the training says which
+        if (descriptor := _taken(folder / LOCK, make=False)) is not None:
+            os.close(descriptor)
 
 
-def _taken(path: Path) -> int | None:
-    """Return the descriptor of a locked file that says who has it; None where there are no locks.
+def _taken(path: Path, *, make: bool) -> int | None:
+    """Return the descriptor of a file that is locked now; None where there are no locks.
 
     Raises:
         StateError: another process has it.
+        OSError: it is not there and not to be made, or cannot be opened.
     """
     try:
         import fcntl
     except ImportError:  # Windows
         return None
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            descriptor = os.open(path, os.O_RDWR | (os.O_CREAT if make else 0), 0o666)
+        except PermissionError:  # the file of another user can be locked all the same
+            descriptor = os.open(path, os.O_RDONLY)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -72,14 +90,12 @@ def _taken(path: Path) -> int | None:
             os.close(descriptor)
             return None
         if _is(path, descriptor):
-            os.truncate(descriptor, 0)
-            os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
             return descriptor
         os.close(descriptor)
 
 
 def _is(path: Path, descriptor: int) -> bool:
-    """Whether a file has not been removed, or made anew, between its opening and its lock."""
+    """Whether a file has not been removed, or made anew, since it was opened."""
     try:
         return os.path.samestat(path.stat(), os.fstat(descriptor))
     except FileNotFoundError:

@@ -42,7 +42,6 @@ from .board import score_board
 from .checkpoint import TrainingState, read_checkpoint, read_weights, write_checkpoint, write_weights
 from .configs import TrainingConfig
 from .data import TrainingData
-from .fold_lock import training_alone
 from .guard import Guard
 from .interrupt import stop_request
 from .loader import loading
@@ -129,8 +128,7 @@ def train_fold(
 
     Raises:
         InputError: there is no training case.
-        StateError: the folder holds a training of other settings or data, or no whole checkpoint; or another process
-            trains there.
+        StateError: the folder holds a training of other settings or data, or no whole checkpoint.
         ConfigError: the device does not have the precision asked for, or the processes cannot share a batch evenly.
         NeosegError: the loss stayed infinite or undefined, or another process did not answer.
         Stopped: SIGINT or SIGTERM arrived.
@@ -151,6 +149,8 @@ def train_fold(
     if ranks.agreed([finished.exists() and bool(segments) and _is_done(segments[-1], finished, config)])[0]:
         read_weights(folder / "best", network)
         return read_result(finished)
+    if segments and ranks.leads:
+        write_segments(folder, segments, identity)
 
     dtype = training_precision(config.precision, device)
     precision = str(dtype).removeprefix("torch.")
@@ -168,10 +168,6 @@ def train_fold(
     generators = torch.random.fork_rng(devices=[device.index or 0] if device.type == "cuda" else [])
     heap = kept_heap() if device.type == "cpu" else nullcontext()
     with generators, heap, stop_request() as stop, ExitStack() as exits:
-        if ranks.leads:
-            exits.enter_context(training_alone(folder))
-            if segments:
-                write_segments(folder, segments, identity)
         with ranks.in_turn():
             kept, damage = read_checkpoint(folder / "last", network, optimiser, averaged)
             if ranks.leads:

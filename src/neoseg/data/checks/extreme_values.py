@@ -14,7 +14,7 @@ def extreme_values(data: DataFacts) -> list[Problem]:
         warning(
             facts.case.case,
             file.path,
-            f"Beside zeros {file.extreme}; look whether they are meant, and set them to what is around them if not.",
+            f"Of what is not 0, {file.extreme}; look whether they are meant.",
         )
         for facts in data.cases
         for file in facts.images.values()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,9 @@ from .files import CHANNEL_SUFFIX, describe_some
 __all__ = ["Numbering", "Pairing", "numbering_of", "told_unnumbered"]
 
 
+_NUMBER = re.compile(r"_\d{4}")
+
+
 @dataclass(frozen=True)
 class Pairing:
     """How images and masks of a layout are called.
@@ -19,7 +23,8 @@ class Pairing:
     Attributes:
         suffixes: what the name of a mask has after that of its image, in lower case.
         single: the channel of an image that has one file.
-        any_number: the one file of an image may have another number than 0.
+        any_number: the one file of an image may have another number than 0, and several that differ by it alone may be
+            images of their own, such as those of a film.
     """
 
     suffixes: Sequence[str]
@@ -70,9 +75,9 @@ class Numbering:
 def numbering_of(
     folders: Sequence[tuple[Collection[str], Collection[str]]], names: Sequence[str], root: Path, pairing: Pairing
 ) -> Numbering:
-    """Tell from all folders of a data set what the numbers are: channels where most masks are called without them.
+    """Tell from all folders of a data set what the numbers are: channels where more masks are called without them.
 
-    Without any mask they are channels where every image of several begins with 0.
+    Where no mask tells, they are channels where every image begins with 0.
 
     Args:
         folders: names of the images and of the masks of each.
@@ -84,18 +89,18 @@ def numbering_of(
         InputError: the numbers of channels do not begin at 0, or have a gap.
     """
     numbers: dict[tuple[int, str], set[int]] = {}
-    images = masks = paired = 0
+    images = without = behind = 0
     for place, (own, labels) in enumerate(folders):
         called = {label.lower() for label in labels}
         for match in filter(None, map(CHANNEL_SUFFIX.match, own)):
             numbers.setdefault((place, match["case"]), set()).add(int(match["channel"]))
         images += len(own)
-        masks += len(labels)
-        paired += sum(pairing.has_mask(name, called) for at, name in numbers if at == place)
+        without += sum(pairing.has_mask(name, called) for at, name in numbers if at == place)
+        behind += _with_number(called, {name.lower() for name in own})
     every = sorted(set().union(*numbers.values()))
-    numbered = sum(len(found) for found in numbers.values())
-    unlabelled = not masks and len(numbers) > 1 and numbered == images and all(0 in own for own in numbers.values())
-    if 2 * paired <= masks and not unlabelled:
+    whole = sum(map(len, numbers.values())) == images and all(0 in own for own in numbers.values())
+    untold = without == behind == 0 and whole and (len(numbers) > 1 or not pairing.any_number)
+    if without <= behind and not untold:
         return Numbering(pairing, {})
     if all(len(found) == 1 for found in numbers.values()) and (pairing.any_number or every == [0]):
         return Numbering(pairing, dict.fromkeys(every, pairing.single))
@@ -109,6 +114,11 @@ def numbering_of(
         pairing,
         dict(enumerate(names if len(names) == len(every) else [f"channel_{n}" for n in every])),
     )
+
+
+def _with_number(called: Collection[str], images: Collection[str]) -> int:
+    """Return how many masks begin with the name of an image that ends in a number."""
+    return sum(any(mask[: found.end()] in images for found in _NUMBER.finditer(mask)) for mask in called)
 
 
 def told_unnumbered(files: Sequence[Path]) -> list[str]:

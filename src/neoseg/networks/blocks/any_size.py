@@ -10,7 +10,7 @@ from torch.nn import functional
 from neoseg.errors import ConfigError, GeometryError, InputError
 from neoseg.networks.configs import times
 
-__all__ = ["check_channels", "check_image", "on_padded", "require_samples"]
+__all__ = ["check_channels", "check_image", "on_padded", "require_batch"]
 
 
 def check_channels(in_channels: int, classes: int) -> None:
@@ -25,7 +25,7 @@ def check_channels(in_channels: int, classes: int) -> None:
         )
 
 
-def require_samples(x: Tensor) -> None:
+def require_batch(x: Tensor) -> None:
     """Refuse a batch without samples, and one of whole numbers.
 
     Raises:
@@ -33,8 +33,8 @@ def require_samples(x: Tensor) -> None:
         GeometryError: it has no sample.
     """
     if not isinstance(x, Tensor) or not x.is_floating_point():
-        kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
-        raise InputError(f"The network takes a tensor of float32 and was given {kind}: convert it, as by x.float().")
+        given, remedy = (x.dtype, "x.float()") if isinstance(x, Tensor) else (type(x).__name__, "torch.as_tensor(x)")
+        raise InputError(f"The network takes a tensor of float32 and was given {given}: convert it, as by {remedy}.")
     if len(x) == 0:
         raise GeometryError("The batch holds no sample: give the network at least one.")
 
@@ -45,7 +45,7 @@ def check_image(x: Tensor, in_channels: int, patch: Sequence[int]) -> None:
     Raises:
         GeometryError: another number of channels or axes, or an axis without voxels.
     """
-    require_samples(x)
+    require_batch(x)
     if x.ndim != len(patch) + 2 or x.shape[1] != in_channels or min(x.shape[2:]) < 1:
         raise GeometryError(
             f"The network was built for {in_channels} channels and {len(patch)} axes of at least one voxel and was "
