@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -17,7 +19,7 @@ import numpy as np
 import pytest
 
 from neoseg.config import load_config
-from neoseg.errors import ConfigError, InputError, StateError
+from neoseg.errors import ConfigError, InputError, MachineError, StateError
 from neoseg.io import read_volume, write_volume
 from neoseg.phantom.cohort import write_cohort
 from neoseg.phantom.config import CohortConfig, HeadConfig
@@ -384,3 +386,17 @@ def test_a_label_that_fills_more_than_the_foreground_has_a_report(
     assert sum(record["label_ml"]) > record["brain_ml"]
     bins = run_stage(session, "report")["cv"]["by_burden"]
     assert (bins[-1]["high_percent"], bins[-1]["n"]) == (100.0, 1)
+
+
+@pytest.mark.parametrize(("number", "kind"), [(errno.ENOSPC, MachineError), (errno.EROFS, InputError)])
+def test_a_lock_that_cannot_be_made_is_told_in_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, kind: type[Exception]
+) -> None:
+    pytest.importorskip("fcntl")
+
+    def full(path: Path, *_: object) -> int:
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr("neoseg.training.fold_lock.os.open", full)
+    with pytest.raises(kind, match=r"\.training\.lock: "), training_alone(tmp_path / "fold0"):
+        raise AssertionError("it was not made")

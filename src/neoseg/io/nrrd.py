@@ -38,7 +38,7 @@ def check_units(path: Path) -> None:
     """Look whether the axes have a unit of length, or a length, that ITK leaves out.
 
     Raises:
-        InputError: one has another unit than mm, or fewer than two or three axes have a spacing.
+        InputError: one has another unit than mm, or an axis of the image has no spacing.
     """
     fields, _ = _fields(path)
     given, kinds = (fields.get(key, "").lower().split() for key in ("spacings", "kinds"))

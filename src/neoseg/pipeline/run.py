@@ -25,8 +25,9 @@ from .plan import is_planned, plan, plan_key
 from .predict import mask_path, predict
 from .prepare import prepare, standing_out
 from .report import STAGES, keep_notice, report
+from .same_data import require_same_data
 from .session import CV, HELD_OUT, Session, open_session
-from .train import require_same_data, require_trainable, train, wanted_folds
+from .train import require_trainable, train, wanted_folds
 
 __all__ = ["run", "run_stage", "scores_are_of_predictions", "weights_of"]
 

@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any
 from ..cluster.local import Outcome
 from ..cluster.processes import run_here, run_side_by_side
 from ..config import RunConfig
-from ..data.folds import Fold
-from ..data.store import digest
 from ..errors import ConfigError, NeosegError, UserError
 from ..inference.configs import WindowConfig
 from ..plan.plan import Plan
@@ -31,6 +29,7 @@ from .out_of_memory import REDUCED, TrainingStep, require_memory, training_in_me
 from .plan import planned_with
 from .prepared import PreparedCase
 from .run_folder import make_self_contained, require_trained_alike
+from .same_data import inputs_of, require_same_data
 from .session import Pinned, Session, open_session
 from .transfer import transfer
 
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
     from ..training.data import TrainingCase
     from ..training.ranks import Ranks
 
-__all__ = ["require_same_data", "require_trainable", "train", "training_settings", "wanted_folds"]
+__all__ = ["require_trainable", "train", "training_settings", "wanted_folds"]
 
 
 ONE_SIZE = (
@@ -255,7 +254,7 @@ def _train_fold(index: int, slot: int, progress: Progress, *, work: _FoldWork, r
         device=work.devices[slot % len(work.devices)],
         augmentation=Augmentation(config.augment.for_images(len(plan.patch), plan.rules.values())),
         title=f"Fold {index}",
-        inputs=_inputs(session, fold, start),
+        inputs=inputs_of(session, fold, start),
         ranks=ranks or ALONE,
     )
     begin, before = time.time(), torch.get_num_threads()
@@ -369,37 +368,6 @@ def training_settings(training: TrainingConfig, plan: Plan) -> TrainingConfig:
     if plan.steps is not None and not {"steps", "epochs", "time_budget_s"} & training.model_fields_set:
         update["steps"] = plan.steps
     return training.model_copy(update=update)
-
-
-def require_same_data(session: Session, failed: Sequence[str]) -> None:
-    """Refuse other data than those that the folds have begun with, before the run's records tell of the new ones.
-
-    Args:
-        session: the run.
-        failed: cases that could not be prepared.
-
-    Raises:
-        StateError: a fold has begun with others.
-    """
-    from ..training.segments import require_same
-
-    starts = fold_starts(session)
-    for index, fold in enumerate(session.folds):
-        require_same(
-            session.run.fold(index),
-            {
-                "inputs": _inputs(session, fold, starts.get(index)),
-                "train": [name for name in fold.train if name not in failed],
-                "validation": [name for name in fold.inner if name not in failed],
-            },
-        )
-
-
-def _inputs(session: Session, fold: Fold, start: FoldStart | None) -> str:
-    """Hash of the prepared cases of a fold, the loss and the first weights, so that others are not mixed in."""
-    keys = [session.store.record(n)["key"] for n in (*fold.train, *fold.inner) if session.store.has_any(n)]
-    parts: list[Any] = [session.store.folder.name, keys, session.config.loss.model_dump(mode="json")]
-    return digest(parts if start is None else [*parts, start.weights])
 
 
 def _cases(session: Session, names: Sequence[str], failed: Sequence[str]) -> list[TrainingCase]:

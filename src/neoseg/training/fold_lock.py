@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ..errors import InputError, StateError
+from ..errors import StateError
+from ..machine import refused_writing
 
 __all__ = ["require_free", "training_alone"]
 
@@ -26,16 +27,16 @@ def training_alone(folder: Path) -> Iterator[None]:
 
     Raises:
         StateError: another process trains there.
-        InputError: the folder cannot be written.
+        InputError, MachineError: the folder cannot be written, or the disk is full.
     """
     path = folder / LOCK
     try:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = _taken(path, make=True)
     except OSError as error:
-        raise InputError(
-            f"{path}: this cannot be written ({error.strerror}); give a folder that may be written."
-        ) from error
+        if (told := refused_writing(path, error)) is None:
+            raise
+        raise told from error
     if descriptor is None:
         yield
         return

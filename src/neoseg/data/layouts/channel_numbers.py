@@ -12,7 +12,6 @@ from .files import CHANNEL_SUFFIX, describe_some
 
 __all__ = ["Numbering", "Pairing", "numbering_of", "told_unnumbered"]
 
-
 _NUMBER = re.compile(r"_\d{4}")
 
 
@@ -110,10 +109,7 @@ def numbering_of(
             "are counted from 0 without a gap (_0000, _0001); rename the files, here and of new scans, or number the "
             "masks' names alike."
         )
-    return Numbering(
-        pairing,
-        dict(enumerate(names if len(names) == len(every) else [f"channel_{n}" for n in every])),
-    )
+    return Numbering(pairing, dict(enumerate(names if len(names) == len(every) else [f"channel_{n}" for n in every])))
 
 
 def _with_number(called: Collection[str], images: Collection[str]) -> int:
