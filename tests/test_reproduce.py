@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import sys
 from collections.abc import Callable
@@ -44,7 +45,9 @@ def test_steps_that_a_time_gave_are_done_again_by_a_version_that_knows_more_of_a
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, again = finished / "runs" / "default", tmp_path / "again"
-    assert called(monkeypatch, "run", finished, *SETS, "--time", "2s") == 0
+    # more than the training took that is made longer, however busy the machine was
+    budget = 2 + math.ceil(max(read(run / f"fold{index}" / "finished.json")["seconds"] for index in range(2)))
+    assert called(monkeypatch, "run", finished, *SETS, "--time", f"{budget}s") == 0
     for index in range(2):
         rewrite(
             run / f"fold{index}" / "training.json",
@@ -53,7 +56,7 @@ def test_steps_that_a_time_gave_are_done_again_by_a_version_that_knows_more_of_a
     assert reproduced(monkeypatch, run, "--output", str(again)) == 0, capsys.readouterr()
     assert read(again / "reproduction.json")["same"]
     there, here = (read(r / "fold1" / "training.json") for r in (run, again / "runs" / "default"))
-    assert there["segments"] == here["segments"] and here["segments"][-1]["length"]["time_budget_s"] == 2
+    assert there["segments"] == here["segments"] and here["segments"][-1]["length"]["time_budget_s"] == budget
     assert "spacing_mm" in here["identity"]
 
 
