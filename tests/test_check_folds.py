@@ -34,7 +34,7 @@ def test_folds_of_other_subjects_are_no_problem(opened: Callable[..., Session], 
     write_cases(cases, tmp_path / "cases.csv")
     assert errors(opened("folds.count=3")) == []
     told = errors(opened("folds.count=5"))
-    assert len(told) == 1 and told[0].startswith("folds: 3 subjects with a label were given")
+    assert len(told) == 1 and told[0].startswith("folds: 3 subjects with a label")
 
 
 def test_edited_folds_are_a_problem_among_the_others(opened: Callable[..., Session], tmp_path: Path) -> None:

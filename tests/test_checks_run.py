@@ -405,7 +405,7 @@ BREAKAGES: list[tuple[str, str, str, Callable[[Cases], None]]] = [
     ("sizes", "error", "the header seems to give um", in_micrometres),
     ("sizes", "error", "the header seems to give metres: correct its spacing", in_metres),
     ("sizes", "warning", "14.4 mm long with voxels of 0.15 x 0.15 x 0.4 mm, which is small for a head", in_centimetres),
-    ("kinds_of_images", "error", "1 cases (c3) have 2 axes and a pixel of unknown size", one_in_pixels),
+    ("kinds_of_images", "error", "1 case (c3) with 2 axes and a pixel of unknown size", one_in_pixels),
     ("single_slices", "error", "single slices: they have at most 6 x 7 x 1 voxels", slices),
     ("not_finite", "error", "2 voxels are NaN and 1 are infinite", with_nan),
     ("constant_images", "error", "Every voxel is 7", constant),
@@ -499,7 +499,7 @@ def test_fewer_subjects_than_folds_are_found_before_the_plan(good: Cases, tmp_pa
 
     told = [p.told for p in check(open_table(tmp_path, good[:2])) if p.severity == "error"]
     assert told == [
-        "folds: 2 subjects with a label were given, but 2 folds with an inner split need at least 4; add cases."
+        "folds: 2 subjects with a label, but 2 folds with an inner split need at least 4; add cases."
     ]
     assert not [p for p in check(open_table(tmp_path, good[:4])) if p.severity == "error"]
 

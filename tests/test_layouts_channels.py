@@ -153,7 +153,7 @@ def test_a_description_names_classes_and_regions_of_pictures(tmp_path: Path) -> 
     assert not data.regions and any("classes of dataset.json were not used" in note for note in data.notes)
     describe(tmp_path, channel_names={"0": "a"}, labels={"background": 0, "rim": 1})
     told = " ".join(planar(tmp_path).notes)
-    assert "names 1 channels (a), but the images have 2 (channel_0, channel_1)" in told
+    assert "names 1 channel (a), but the images have 2 (channel_0, channel_1)" in told
     assert "Masks hold values that dataset.json does not declare: 2;" in told
 
 

@@ -474,7 +474,7 @@ def test_one_file_an_instance_becomes_one_mask(tmp_path: Path) -> None:
     picture(root / "images" / "b.png", shape=(6, 4))
     data = planar(root)
     assert data.merged == {"a": [root / "masks" / "a" / "n1.png", root / "masks" / "a" / "n2.png"]}
-    assert "2 files with one instance each are merged to 1 masks of one class." in data.notes
+    assert "2 files with one instance each are merged to 1 mask of one class." in data.notes
     assert "Images without a mask (1): b." in data.notes
     done = import_folder(root, tmp_path / "work")
     first, second = read_cases(done.cases)
@@ -609,7 +609,9 @@ def test_names_that_no_case_may_have_are_changed_and_told(tmp_path: Path) -> Non
     picture(tmp_path / "masks" / "x#1" / "n.png", 255)
     picture(tmp_path / "images" / "x#1.png")
     data = planar(tmp_path)
-    assert any("4 names of cases hold" in note and "'a,b' is called 'a_b'" in note for note in data.notes)
+    assert any(
+        "Names of cases hold what no name may (4)" in note and "'a,b' is called 'a_b'" in note for note in data.notes
+    )
     done = import_folder(tmp_path, tmp_path / "work")
     cases = {c.case: c for c in read_cases(done.cases)}
     assert sorted(cases) == ["_x", "a_b", "good", "img _1_", "img _1__", "x_1"]
@@ -836,7 +838,7 @@ def test_bonbid_without_z_or_test_labels(tmp_path: Path) -> None:
     assert data.channels == {"adc": "adc"}
     assert all(set(case.images) == {"adc"} and "zadc" not in case.units for case in data.cases)
     assert {case.split for case in data.cases} == {"train"}
-    assert any("1 patients have no Z map (MGHNICU_014-VISIT_01)" in note for note in data.notes)
+    assert any("No Z map of 1 patient (MGHNICU_014-VISIT_01)" in note for note in data.notes)
     assert any("BONBID2023_Test/ has no labels" in note for note in data.notes)
 
 
@@ -908,7 +910,7 @@ def test_files_that_dataset_json_does_not_list_are_told(tmp_path: Path) -> None:
     listed = [{"image": f"./imagesTr/{n}.nii.gz", "label": f"./labelsTr/{n}.nii.gz"} for n in ("a", "b")]
     described = {"modality": {"0": "MRI"}, "labels": {"0": "background", "1": "x"}, "training": listed}
     (tmp_path / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
-    told = "2 files that dataset.json does not list were left out: imagesTr/c.nii.gz, labelsTr/c.nii.gz."
+    told = "2 files that dataset.json does not list left out: imagesTr/c.nii.gz, labelsTr/c.nii.gz."
     assert told in import_data(tmp_path, "decathlon").notes
 
 

@@ -143,7 +143,7 @@ def test_grey_edges_are_refused_and_thin_classes_are_not(tmp_path: Path) -> None
         path = tmp_path / "masks" / f"{name}.png"
         path.parent.mkdir(exist_ok=True)
         smaller(Image.fromarray(255 * DISC)).save(path)
-    with pytest.raises(InputError, match=r"2 masks \(a.png, b.png\) have grey edges from 0 to 255.* above 127"):
+    with pytest.raises(InputError, match=r"2 masks \(a.png, b.png\) with grey edges from 0 to 255.* above 127"):
         import_data(tmp_path, "planar_folders")
     data = import_data(tmp_path, "planar_folders", ImportOptions(masks="classes"))
     assert len(data.labels) > 2
@@ -275,5 +275,5 @@ def test_small_objects_with_borders_of_255_are_classes(tmp_path: Path) -> None:
     faint = np.zeros((16, 20), np.uint8)
     faint[3, 4:6] = 16, 48
     Image.fromarray(faint).save(tmp_path / "masks" / "b.png")
-    with pytest.raises(InputError, match=r"1 masks \(a\.png\) have grey edges"):
+    with pytest.raises(InputError, match=r"1 mask \(a\.png\) with grey edges"):
         import_data(tmp_path, "planar_folders")

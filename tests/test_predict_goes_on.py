@@ -98,7 +98,7 @@ def test_a_killed_prediction_goes_on_with_the_scans_that_are_left(place: Path) -
     heard = Listener()
     found = again(place, heard)
     assert (heard.predicted, heard.totals) == (["b", "c"], [2])
-    assert any(s.startswith("1 of 3 scans are predicted already") for s in heard.said)
+    assert any(s.startswith("1 of 3 scans predicted already") for s in heard.said)
     assert any(s.startswith("Forecast: 2 scans") for s in heard.said)
     whole = predict_scans(place / "run", place / "in", place / "whole", device="cpu", probabilities=True)
     assert [replace(scan, mask=None) for scan in found] == [replace(scan, mask=None) for scan in whole]

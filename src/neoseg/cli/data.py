@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..wording import counted
 from .console import print_json, print_lines, progress_for
 from .options import Changes, ConfigFile, Json, Masks, Quiet, SubjectPattern, WorkspaceFolder, configured, meaning_of
 
@@ -53,7 +54,7 @@ def import_(
         return
     print_lines([f"Layout {done.layout}" + (f": {done.reason}" if done.reason else "")])
     subjects = len({c.subject for c in data.cases})
-    told = f"{len(data.cases)} cases of {subjects} subjects, {labelled} with a label"
+    told = f"{counted(len(data.cases), 'case')} of {counted(subjects, 'subject')}, {labelled} with a label"
     print_lines([f"{told}; channels {data.channels}; labels {done.labels}"])
     print_lines([f"note: {note}" for note in data.notes])
     following = f"Next: neoseg run {done.config}"

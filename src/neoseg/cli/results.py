@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from ..wording import counted
 from .console import print_json, print_lines
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def show_summary(summary: dict[str, Any], folder: Path, as_json: bool) -> None:
             print_lines([told, *_by_subject(rule)])
         empty = numbers["empty_cases"]
         if empty:
-            print_lines([f"  false alarms on {empty['n_false']} of {empty['n']} cases with nothing to find"])
+            print_lines([f"  false alarms on {empty['n_false']} of {counted(empty['n'], 'case')} with nothing to find"])
     if summary["failed"]:
         print_lines([f"Not prepared: {', '.join(summary['failed'])}"])
     print_lines([f"Report: {folder / 'report.html'}"])
@@ -44,7 +45,7 @@ def _by_subject(numbers: dict[str, Any]) -> list[str]:
         return []
     gap = numbers.get("network_minus_this_by_subject")
     against = f"; {_gap(gap)}" if gap is not None else ""
-    return [f"  mean over {found['n']} subjects: Dice {found['mean']:.3f}{_shown_interval(found)}{against}"]
+    return [f"  mean over {counted(found['n'], 'subject')}: Dice {found['mean']:.3f}{_shown_interval(found)}{against}"]
 
 
 def _shown_interval(numbers: dict[str, Any]) -> str:
@@ -54,7 +55,7 @@ def _shown_interval(numbers: dict[str, Any]) -> str:
 def _dice(numbers: dict[str, Any]) -> str:
     if numbers["mean"] is None:
         return "Dice undefined (no scored case holds any of the classes)"
-    return f"Dice {numbers['mean']:.3f}{_shown_interval(numbers)} on {numbers['n']} cases"
+    return f"Dice {numbers['mean']:.3f}{_shown_interval(numbers)} on {counted(numbers['n'], 'case')}"
 
 
 def _gap(difference: dict[str, Any]) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..wording import counted
 from .console import print_json, print_lines, progress_for
 from .options import (
     Changes,
@@ -155,7 +156,9 @@ def train(
         return
     for f in found:
         dice = "-" if f["best_dice"] is None else f"{f['best_dice']:.3f}"
-        print_lines([f"fold {f['fold']}: {f['steps']} steps, best epoch {f['best_epoch'] + 1}, inner Dice {dice}"])
+        print_lines(
+            [f"fold {f['fold']}: {counted(f['steps'], 'step')}, best epoch {f['best_epoch'] + 1}, inner Dice {dice}"]
+        )
 
 
 def predict(

@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field
 
 from ..atomic import read_json, write_json
 from ..errors import InputError
+from ..wording import counted
 
 __all__ = ["Fold", "FoldsConfig", "make_folds", "read_folds", "too_few_subjects", "write_folds"]
 
@@ -53,7 +54,7 @@ def too_few_subjects(count: int, config: FoldsConfig) -> str | None:
         return None
     less = f"set folds.count = {count} or add cases" if count >= (3 if chooses else 2) else "add cases"
     return (
-        f"folds: {count} subjects with a label were given, but {config.count} folds"
+        f"folds: {counted(count, 'subject')} with a label, but {config.count} folds"
         f"{' with an inner split' if chooses else ''} need at least {needed}; {less}."
     )
 

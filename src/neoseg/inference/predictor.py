@@ -22,6 +22,7 @@ from ..prepare.standardise import Space, Template
 from ..register.plausible import unlike
 from ..targets import Targets
 from ..volume import Grid, Volume
+from ..wording import counted
 from .ensemble import Ensemble
 from .memory import MemoryUse
 from .postprocess import PostprocessConfig, clean, decide
@@ -132,8 +133,8 @@ class Steps:
         missing = [c for c in want if c not in channels and not (c == ZADC and self.atlas)]
         if missing or len(channels) != image.array.shape[0]:
             raise InputError(
-                f"The channels {list(channels)} were given for an image of {image.array.shape[0]} channels, but "
-                f"{list(want)} are wanted."
+                f"The channels {list(channels)} were given for an image of {counted(image.array.shape[0], 'channel')}, "
+                f"but {list(want)} are wanted."
             )
         if mask is not None:
             if mask.shape != image.grid.shape or not mask.any():

@@ -6,11 +6,12 @@ import re
 from collections.abc import Sequence
 
 from ..data.checks import Problem, run_checks
-from ..data.checks.problem import error, listed, warning
+from ..data.checks.problem import error, warning
 from ..data.folds import Fold, read_folds, too_few_subjects
 from ..errors import GeometryError, InputError
 from ..io import read_grid
 from ..prepare.configs import ZADC, channels_read
+from ..wording import listed
 from .plan import has_folds
 from .session import Session
 from .suited import unsuited
@@ -92,8 +93,8 @@ def _idle_healthy(session: Session) -> list[Problem]:
     if not idle or session.builds_atlas:
         return []
     sentence = (
-        f"{len(idle)} of the group healthy with a label ({listed(idle)}) take no part in this run, which builds no "
-        'atlas: trained and scored are those of the group "patient".'
+        f"{len(idle)} of the group healthy with a label ({listed(sorted(idle))}) take no part in this run, which "
+        'builds no atlas: trained and scored are those of the group "patient".'
     )
     return [warning("", None, sentence)]
 

@@ -14,6 +14,7 @@ from ..report.compare import RunScores, standings
 from ..report.comparison_table import Comparison, RunCost
 from ..report.scores import metric_title
 from ..report.summary import subject_numbers
+from ..wording import counted
 from .finished_runs import FinishedRun, distinct_names, read_finished
 from .session import CV, HELD_OUT
 
@@ -271,7 +272,7 @@ def _subjects(runs: Mapping[str, FinishedRun], cases: Sequence[str]) -> tuple[di
     if len({tuple(subject_numbers(own, len(own)).tolist()) for own in told.values()}) > 1:
         notes.append(f"The runs tell other subjects of these cases; those of {fewest} are taken, which are the fewest.")
     if (count := len(set(subjects.values()))) < len(cases):
-        of = "one subject" if count == 1 else f"{count} subjects"
+        of = counted(count, "subject")
         notes.append(
             f"The {len(cases)} cases are of {of}. A subject was drawn whole, with all its cases, for each interval and "
             "in the test."
@@ -364,7 +365,9 @@ def _about_costs(
     for name in costs:
         known = len(runs[name].prediction_seconds(split, cases))
         if 0 < known < len(cases):
-            notes.append(f"The seconds of prediction of {name} are recorded for {known} of {len(cases)} cases.")
+            notes.append(
+                f"The seconds of prediction of {name} are recorded for {known} of {counted(len(cases), 'case')}."
+            )
         for what, count in zip(("seconds", "memory"), runs[name].recorded_folds(), strict=True):
             if 0 < count < runs[name].folds:
                 notes.append(f"The {what} of training of {name} are of {count} of {runs[name].folds} folds.")

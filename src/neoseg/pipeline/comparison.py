@@ -14,6 +14,7 @@ from ..atomic import read_json
 from ..data.store import file_digest
 from ..io import read_label, strip_ending
 from ..volume import same_grid
+from ..wording import counted
 from ..workspace import Run
 from .evaluate import read_rows
 from .session import CV, HELD_OUT
@@ -116,13 +117,13 @@ def _masks(what: str, masks: Sequence[Path], others: Path) -> Compared:
         if count:
             different.append(path.name)
     if not different:
-        return Compared(what, True, f"{len(masks)} masks")
+        return Compared(what, True, counted(len(masks), "mask"))
     more = f" and {len(different) - 3} more" if len(different) > 3 else ""
     return Compared(
         what,
         False,
-        f"{len(different)} of {len(masks)} masks differ, in {voxels} of {total} voxels that one of both marks: "
-        f"{', '.join(different[:3])}{more}",
+        f"{len(different)} of {counted(len(masks), 'mask')} differ, in {voxels} of {counted(total, 'voxel')} that "
+        f"one of both marks: {', '.join(different[:3])}{more}",
     )
 
 

@@ -29,6 +29,7 @@ from ..metrics import (
 from ..progress import Progress, Silent
 from ..report.summary import summarise
 from ..volume import Grid, Volume, same_grid, to_stored
+from ..wording import counted
 
 __all__ = ["evaluate_folders", "pair_masks"]
 
@@ -124,7 +125,7 @@ def evaluate_folders(
         write_scores(rows, Path(output))
     if pattern is not None:
         count = len(set(subjects.values()))
-        of = "one subject" if count == 1 else f"{count} subjects"
+        of = counted(count, "subject")
         notes.append(f"The {len(pairs)} cases are of {of}; intervals draw subjects.")
     if chosen is not None:
         notes.append(f"Preset {chosen.name}: {chosen.text}")
@@ -179,7 +180,7 @@ def _masks_in(folder: Path, notes: list[str]) -> dict[str, Path]:
     there = [p for p in sorted(folder.iterdir()) if stem_of(p.name) is not None and not p.name.startswith(".")]
     volumes = [p for p in there if not is_planar(p)]
     if volumes and (previews := len(there) - len(volumes)):
-        told = "1 picture" if previews == 1 else f"{previews} pictures"
+        told = counted(previews, "picture")
         notes.append(f"{folder}: {told} beside volumes such as {volumes[0].name} not scored, being taken for previews.")
     for path in volumes or there:
         name = _ROLE.sub("", str(stem_of(path.name)))

@@ -17,12 +17,13 @@ from ..data.cases import Case
 from ..data.folds import Fold
 from ..data.store import digest, file_digest
 from ..errors import StateError
+from ..wording import listed
 from ..workspace import Run
 from .manifest import case_facts
 from .published_start import MODEL, Converted
 from .session import Session
 from .start_source import WEIGHTS, RunSource, Trained, read_source, trained_with
-from .transfer import Transfer, listed
+from .transfer import Transfer
 
 if TYPE_CHECKING:
     from torch import nn

@@ -32,6 +32,7 @@ from ..plan.plan import Plan
 from ..plan.scales import PatchScales
 from ..prepare.configs import ZADC, PrepareConfig
 from ..training.configs import TrainingConfig
+from ..wording import counted
 from .prepared import PreparedCase
 from .session import Session
 
@@ -77,7 +78,7 @@ def forecast_prepare(session: Session) -> str:
     steps += ["registration"] if session.atlas_key is not None else []
     each = [_case_seconds(config.prepare, c.images, litres, makes_zmap=session.makes_zmap) for c in missing]
     total = sum(each)
-    sentence = f"Forecast: {len(missing)} of {len(session.used)} cases to prepare"
+    sentence = f"Forecast: {len(missing)} of {counted(len(session.used), 'case')} to prepare"
     sentence += f" with {' and '.join(steps)}" if steps else " without bias field correction and registration"
     if each:
         sentence += f", about {total / len(each):.1f} CPU seconds each"
@@ -137,11 +138,11 @@ def forecast_training(
         return f"{sentence}, {folds} x {each / 60:.3g} minutes as budgeted{beside}{whole}.{too_few}"
     steps = settings.steps if settings.steps is not None else settings.epochs * settings.steps_per_epoch
     if device != "cpu":
-        return f"{sentence}, {folds} x {steps} steps{beside}."
+        return f"{sentence}, {folds} x {counted(steps, 'step')}{beside}."
     # folds side by side may have more threads than there are cores
     minutes = max(rounds / threads, folds / (os.cpu_count() or 1)) * step * steps / 60
     apiece = f" each{beside}" if jobs > 1 else ""
-    work = f"{minutes:.0f} minutes for {folds} x {steps} steps on {threads} thread{'s' if threads > 1 else ''}{apiece}"
+    work = f"{minutes:.0f} minutes for {folds} x {counted(steps, 'step')} on {counted(threads, 'thread')}{apiece}"
     long = f" That is {minutes / 60:.0f} hours: {_smaller(60)}" if minutes > LONG_MINUTES and plan.steps is None else ""
     return f"{sentence} and {work}, validation apart.{long}"
 
@@ -167,7 +168,7 @@ def forecast_predict(session: Session, failed: Sequence[str], *, device: str) ->
     shapes = [PreparedCase(session.store, name).grid.shape for name in names]
     work = sum((_windows(s, plan, window).times(members[n]) for n, s in zip(names, shapes, strict=True)), Windows())
     windows = _window_sentence(work, plan, window, device)
-    return f"Forecast: {len(names)} cases, {windows}; what is predicted already is kept."
+    return f"Forecast: {counted(len(names), 'case')}, {windows}; what is predicted already is kept."
 
 
 def forecast_new_scans(predictor: Predictor, scans: Sequence[Case]) -> str:
@@ -193,7 +194,7 @@ def forecast_new_scans(predictor: Predictor, scans: Sequence[Case]) -> str:
     channels = [c for c in ensemble.plan.channels if not (made and c == ZADC)]
     prepare = sum(_case_seconds(predictor.prepare, channels, one, makes_zmap=made) for one in litres)
     windows = _window_sentence(work, ensemble.plan, ensemble.window, ensemble.device)
-    return f"Forecast: {len(scans)} scans, at most {_duration(prepare)} of preparation and {windows}."
+    return f"Forecast: {counted(len(scans), 'scan')}, at most {_duration(prepare)} of preparation and {windows}."
 
 
 def _case_seconds(config: PrepareConfig, channels: Collection[str], litres: float, *, makes_zmap: bool) -> float:
@@ -269,7 +270,7 @@ def _window_sentence(work: Windows, plan: Plan, window: WindowConfig, device: st
         )
     )
     threads = torch.get_num_threads()
-    on = f"{threads} thread{'s' if threads > 1 else ''}"
+    on = counted(threads, "thread")
     return f"{work.count} windows, {_duration(seconds / threads)} on {on}"
 
 

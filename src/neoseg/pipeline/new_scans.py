@@ -22,6 +22,7 @@ from ..inference.scratch import Scratch
 from ..io import is_planar, mask_ending, write_volume
 from ..progress import Progress, Silent
 from ..volume import Volume
+from ..wording import counted
 from ..workspace import Run
 from .ahead import ReadyScan, ready_scans
 from .disk_space import require_writable
@@ -182,7 +183,9 @@ def predict_scans(
     done = {case: _of_kept(case, found, output) for case, found in earlier.items() if found is not None}
     todo = [scan for scan in scans if scan.case not in done]
     if done:
-        progress.say(f"{len(done)} of {len(scans)} scans are predicted already, from the same files by the same run.")
+        progress.say(
+            f"{len(done)} of {counted(len(scans), 'scan')} predicted already, from the same files by the same run."
+        )
     if todo:
         progress.say(forecast_new_scans(predictor, todo))
         allowed = options.max_memory or predictor.ensemble.window.max_memory

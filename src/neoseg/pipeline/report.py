@@ -40,6 +40,7 @@ from ..report.scores import metric_notes, metric_title
 from ..targets import inside
 from ..training.log import read_log
 from ..volume import Volume
+from ..wording import counted
 from ..workspace import write_if_changed
 from .evaluate import NETWORK, ScoredRow, read_rows
 from .predict import mask_path
@@ -154,8 +155,9 @@ def _content(
     return ReportContent(
         title=config.name,
         created=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
-        summary=f"{len(session.trainable)} cross-validated cases in {len(folds)} folds, {len(session.held_out)} held "
-        f"out, {len(session.healthy)} healthy; {NETWORKS[plan.network.kind].title} on {', '.join(plan.channels)}.",
+        summary=f"{counted(len(session.trainable), 'cross-validated case')} in {counted(len(folds), 'fold')}, "
+        f"{len(session.held_out)} held out, {len(session.healthy)} healthy; "
+        f"{NETWORKS[plan.network.kind].title} on {', '.join(plan.channels)}.",
         notice=notice,
         structure=session.targets.names[0] if len(session.targets.names) == 1 else "structure",
         length_unit=grid.unit,

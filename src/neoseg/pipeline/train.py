@@ -20,6 +20,7 @@ from ..progress import Progress
 from ..training.configs import TrainingConfig
 from ..training.fold_lock import require_free, training_alone
 from ..training.launch import Launch, launched
+from ..wording import counted
 from ..workspace import write_if_changed
 from .devices import device_of_process, devices_side_by_side, resolved_device, training_threads
 from .fine_tune import FoldStart, fold_starts, load_start, record_of, told_start
@@ -308,7 +309,7 @@ def _require_all(indices: Sequence[int], outcomes: Sequence[Outcome[None]]) -> N
         raise error(str(lost[0][1].error))
     told = " ".join(f"Fold {index}: {outcome.error}" for index, outcome in lost)
     rest = "the others are" if len(lost) < len(indices) else "none is"
-    raise error(f"{len(lost)} of {len(indices)} folds could not be trained, {rest} finished. {told}")
+    raise error(f"{len(lost)} of {counted(len(indices), 'fold')} could not be trained, {rest} finished. {told}")
 
 
 def _require_memory(

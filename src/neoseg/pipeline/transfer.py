@@ -8,7 +8,7 @@ so these are compared by their number.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,11 +16,12 @@ from ..errors import ConfigError, StateError
 from ..networks.configs import UnetrPPConfig
 from ..plan.plan import Plan
 from ..targets import Targets
+from ..wording import listed
 from .published_start import MODEL, Converted, Differences, differences_by_number, require_axes, require_network
 from .session import Session
 from .start_source import WEIGHTS, RunSource, read_source
 
-__all__ = ["CLASS_PARTS", "IMAGE_PARTS", "Transfer", "listed", "transfer"]
+__all__ = ["CLASS_PARTS", "IMAGE_PARTS", "Transfer", "transfer"]
 
 U_SHAPED = ("unet", "wide_unet", "unet_plus_plus", "attention_unet")
 IMAGE_PARTS: Mapping[str, tuple[str, ...]] = {
@@ -165,9 +166,3 @@ def _remedy(there: Plan, here: Plan) -> str:
     told = " ".join(f"--set {key}={str(value).replace(' ', '')}" for key, value in changes.items())
     told = " and ".join([*([f"with {told}"] if told else []), *([f"without {', '.join(gone)}"] if gone else [])])
     return f"plan this run like that one, in a workspace of its own or again, {told}"
-
-
-def listed(names: Sequence[str], most: int = 5) -> str:
-    """Return the first names and how many more there are, in their order."""
-    shown = ", ".join(names[:most])
-    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..wording import counted
 from .conv_unet import PRESETS, Preset, UnetPlan, plan_unets
 from .fingerprint import CaseFacts
 from .reason import Reason, as_text
@@ -55,7 +56,7 @@ def _entry(what: str, plan: UnetPlan, preset: Preset, cases: int) -> Reason:
             f"channels {as_text(plan.features)}"
         ),
         inputs=(
-            f"{cases} cases, typical {as_text(plan.typical)} voxels at this spacing; {plan.elements:,} elements of "
-            f"convolutions' outputs a patch, {plan.allowed:,.0f} allowed"
+            f"{counted(cases, 'case')}, typical {as_text(plan.typical)} voxels at this spacing; {plan.elements:,} "
+            f"elements of convolutions' outputs a patch, {plan.allowed:,.0f} allowed"
         ),
     )

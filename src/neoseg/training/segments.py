@@ -14,6 +14,7 @@ from torch import nn
 from ..atomic import read_record, write_json
 from ..augment.configs import AugmentConfig
 from ..errors import StateError
+from ..wording import counted
 from .checkpoint import TrainingState
 from .configs import TrainingConfig
 from .step import StepParts
@@ -204,8 +205,9 @@ def next_segments(
         last = config.steps if config.steps is not None else config.epochs * config.steps_per_epoch
     if last <= state.step:
         raise StateError(
-            f"This training is finished after {state.step} steps and {state.seconds:.0f} s; {_told(length_of(config))} "
-            "is not longer, so there is nothing to add; ask for more, or give the former length."
+            f"This training is finished after {counted(state.step, 'step')} and {state.seconds:.0f} s; "
+            f"{_told(length_of(config))} is not longer, so there is nothing to add; ask for more, or give the former "
+            "length."
         )
     return [*segments, Segment(state.step, last, state.epoch, length_of(config))]
 

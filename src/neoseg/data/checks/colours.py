@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from ...io import COLOURS, is_planar
+from ...wording import listed
 from .facts import CaseFacts, DataFacts
-from .problem import Problem, listed, warning
+from .problem import Problem, warning
 
 __all__ = ["colours", "of_one_picture"]
 
@@ -16,8 +17,8 @@ def colours(data: DataFacts) -> list[Problem]:
     if not grey or len(grey) == len(known):
         return []
     sentence = (
-        f"{len(grey)} of {len(known)} images are grey ({listed(grey)}), the others in colour; the grey stands for "
-        f"{', '.join(COLOURS[:-1])} and {COLOURS[-1]} alike."
+        f"{len(grey)} of {len(known)} images are grey ({listed(sorted(grey))}), the others in colour; the grey stands "
+        f"for {', '.join(COLOURS[:-1])} and {COLOURS[-1]} alike."
     )
     return [warning("", None, sentence)]
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from ...wording import listed
 from .facts import DataFacts
-from .problem import Problem, error, listed, warning
+from .problem import Problem, error, warning
 
 __all__ = ["empty_labels"]
 
@@ -17,6 +18,6 @@ def empty_labels(data: DataFacts) -> list[Problem]:
     training = [facts for facts in known if facts.case.split == "train" and facts.case.group == "patient"]
     if training and all(facts in empty for facts in training):
         return [error("", None, f"All {len(training)} training labels are empty; there is nothing to learn from.")]
-    names = listed([facts.case.case for facts in empty])
+    names = listed(sorted(facts.case.case for facts in empty))
     sentence = f"{len(empty)} of {len(known)} labels are empty ({names}); right if nothing is to be found there."
     return [warning("", None, sentence)]

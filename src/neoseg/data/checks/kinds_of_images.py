@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from ...wording import counted, listed
 from .facts import DataFacts
-from .problem import Problem, error, listed
+from .problem import Problem, error
 
 __all__ = ["kinds_of_images"]
 
@@ -20,8 +21,8 @@ def kinds_of_images(data: DataFacts) -> list[Problem]:
         error(
             "",
             None,
-            f"{len(kinds[kind])} cases ({listed(kinds[kind])}) have {_told(kind)}, the others {_told(usual)}; one "
-            "network takes one kind, so convert these or leave them out.",
+            f"{counted(len(kinds[kind]), 'case')} ({listed(sorted(kinds[kind]))}) with {_told(kind)}, the others with "
+            f"{_told(usual)}; one network takes one kind, so convert these or leave them out.",
         )
         for kind in others
     ]

@@ -6,9 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-__all__ = ["Problem", "error", "listed", "warning"]
-
-_SHOWN = 5
+__all__ = ["Problem", "error", "warning"]
 
 
 @dataclass(frozen=True)
@@ -43,9 +41,3 @@ def error(case: str, file: Path | None, sentence: str) -> Problem:
 def warning(case: str, file: Path | None, sentence: str) -> Problem:
     """Return a finding that a person should look at."""
     return Problem("warning", case, file, sentence)
-
-
-def listed(names: list[str]) -> str:
-    """Return the first names, sorted, and how many more there are."""
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(sorted(names)[:_SHOWN]) + more

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 
+from ...wording import listed
 from .facts import DataFacts
-from .problem import Problem, error, listed
+from .problem import Problem, error
 
 __all__ = ["split_subjects"]
 
@@ -36,5 +37,5 @@ def split_subjects(data: DataFacts) -> list[Problem]:
 
 def _reported(subject: str, sides: dict[str, str]) -> Problem:
     where = " and ".join(f"in {side} (case {case})" for side, case in sides.items())
-    cases = listed(list(sides.values()))
+    cases = listed(sorted(sides.values()))
     return error(cases, None, f"The subject {subject} is {where}; scores would be too good, so move it to one side.")

@@ -21,9 +21,10 @@ import numpy as np
 
 from ...errors import InputError
 from ...io import read_volume
+from ...wording import counted, listed
 from ..cases import Case
 from ..units import adc_unit
-from .files import describe_some, images_in
+from .files import images_in
 from .imported import ImportedData
 
 __all__ = ["LOOKS_FOR", "bonbid", "matches"]
@@ -145,7 +146,9 @@ def _with_z_everywhere_or_nowhere(cases: list[Case]) -> tuple[list[Case], list[s
     if not without or not any("zadc" in case.images for case in cases):
         return cases, []
     kept = [replace(case, images=_without_z(case.images), units=_without_z(case.units)) for case in cases]
-    return kept, [f"{len(without)} patients have no Z map ({describe_some(without)}), so no given Z map is used."]
+    return kept, [
+        f"No Z map of {counted(len(without), 'patient')} ({listed(sorted(without))}), so no given Z map is used."
+    ]
 
 
 def _without_z(entries: Mapping[str, _Entry]) -> dict[str, _Entry]:

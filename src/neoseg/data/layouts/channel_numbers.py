@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import InputError
-from .files import CHANNEL_SUFFIX, describe_some
+from ...wording import listed
+from .files import CHANNEL_SUFFIX
 
 __all__ = ["Numbering", "Pairing", "numbering_of", "told_unnumbered"]
 
@@ -105,7 +106,7 @@ def numbering_of(
         return Numbering(pairing, dict.fromkeys(every, pairing.single))
     if every != list(range(len(every))):
         raise InputError(
-            f"{root}: the names of images end in the numbers {describe_some(f'{n:04d}' for n in every)}, but channels "
+            f"{root}: the names of images end in the numbers {listed(sorted(f'{n:04d}' for n in every))}, but channels "
             "are counted from 0 without a gap (_0000, _0001); rename the files, here and of new scans, or number the "
             "masks' names alike."
         )
@@ -121,5 +122,5 @@ def told_unnumbered(files: Sequence[Path]) -> list[str]:
     """Return a note about the images that :meth:`Numbering.by_name` left out."""
     if not files:
         return []
-    names = describe_some(file.name for file in files)
+    names = listed(sorted(file.name for file in files))
     return [f"Images with neither the number of a channel nor a mask were left out: {names}."]

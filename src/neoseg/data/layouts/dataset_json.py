@@ -15,6 +15,7 @@ from typing import Any
 
 from ...errors import InputError
 from ...io import stem_of
+from ...wording import counted
 from ..cases import NO_CHANNELS
 
 __all__ = ["Declared", "Described", "channel_names", "declared", "described_beside", "not_these_channels",
@@ -90,7 +91,7 @@ def not_these_channels(named: Sequence[str], found: Sequence[str]) -> list[str]:
     if not named or len(named) == len(found):
         return []
     return [
-        f"dataset.json names {len(named)} channels ({', '.join(named)}), but the images have {len(found)} "
+        f"dataset.json names {counted(len(named), 'channel')} ({', '.join(named)}), but the images have {len(found)} "
         f"({', '.join(found)}); its names were not used."
     ]
 

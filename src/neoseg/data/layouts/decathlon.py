@@ -12,10 +12,11 @@ from typing import Any
 
 from ...errors import InputError
 from ...io import is_planar, strip_ending, volumes_in
+from ...wording import counted, listed
 from ..cases import Case
 from ..units import channel_kind
 from .dataset_json import channel_names, declared, read_dataset_json
-from .files import describe_some, image_files
+from .files import image_files
 from .imported import ImportedData
 
 __all__ = ["LOOKS_FOR", "decathlon", "matches"]
@@ -76,12 +77,14 @@ def decathlon(root: Path) -> ImportedData:
 def _not_listed(root: Path, entries: Iterable[Any]) -> list[str]:
     """Return the note about images and labels that lie beside those of dataset.json and are not in it."""
     names = [entry.values() if isinstance(entry, dict) else [entry] for entry in entries]
-    listed = {Path(os.path.abspath(root / name)) for group in names for name in group if isinstance(name, str)}
-    folders = [folder for folder in sorted({file.parent for file in listed}) if folder.is_dir()]
+    in_json = {Path(os.path.abspath(root / name)) for group in names for name in group if isinstance(name, str)}
+    folders = [folder for folder in sorted({file.parent for file in in_json}) if folder.is_dir()]
     beside = [file for folder in folders for _, file in image_files(folder)]
-    shown = [str(file.relative_to(os.path.abspath(root))) for file in beside if file not in listed]
+    shown = [str(file.relative_to(os.path.abspath(root))) for file in beside if file not in in_json]
     return (
-        [f"{len(shown)} files that dataset.json does not list were left out: {describe_some(shown)}."] if shown else []
+        [f"{counted(len(shown), 'file')} that dataset.json does not list left out: {listed(sorted(shown))}."]
+        if shown
+        else []
     )
 
 

@@ -16,7 +16,6 @@ __all__ = [
     "CHANNEL_SUFFIX",
     "FULL",
     "LARGEST_LABEL",
-    "describe_some",
     "endings_in_lower_case",
     "find_folder",
     "image_files",
@@ -154,10 +153,3 @@ def refuse_unclear(root: Path, values: Collection[float]) -> None:
             f"{root}: the labels hold {len(values)} different values ({shown} and {len(values) - _SHOWN} more); say "
             "--masks instances when they number the instances of one class, or --masks classes when each is a class."
         )
-
-
-def describe_some(names: Iterable[str]) -> str:
-    """Return the first names and how many more there are."""
-    listed = sorted(names)
-    more = f" and {len(listed) - _SHOWN} more" if len(listed) > _SHOWN else ""
-    return ", ".join(listed[:_SHOWN]) + more

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...errors import InputError
+from ...wording import listed
 from ..cases import NO_CHANNELS, Case, channels_of
 from ..units import channel_kind
 from .channel_numbers import Numbering, Pairing, numbering_of, told_unnumbered
 from .dataset_json import described_beside, not_these_channels
 from .files import (
-    describe_some,
     endings_in_lower_case,
     find_folder,
     images_in,
@@ -165,8 +165,8 @@ def _channel_folders(images: Path) -> dict[str, Path]:
         raise InputError(f"{images / unfit[0]}: no channel can be called {unfit[0]!r}; rename the folder, or move it.")
     if found and (beside := images_in(images)):
         raise InputError(
-            f"{images}: images ({describe_some(file.name for file in beside.values())}) lie beside folders of images "
-            f"({describe_some(found)}); keep either the images, or one folder a channel."
+            f"{images}: images ({listed(sorted(file.name for file in beside.values()))}) lie beside folders of images "
+            f"({listed(sorted(found))}); keep either the images, or one folder a channel."
         )
     return found
 
@@ -174,7 +174,7 @@ def _channel_folders(images: Path) -> dict[str, Path]:
 def _unpaired_notes(cases: list[Case]) -> list[str]:
     notes = []
     if alone := [case.case for case in cases if case.label is None]:
-        notes.append(f"Images without a label ({len(alone)}): {describe_some(alone)}.")
+        notes.append(f"Images without a label ({len(alone)}): {listed(sorted(alone))}.")
     if alone := [case.case for case in cases if not case.images]:
-        notes.append(f"Labels without an image ({len(alone)}): {describe_some(alone)}.")
+        notes.append(f"Labels without an image ({len(alone)}): {listed(sorted(alone))}.")
     return notes

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from ...io import is_planar, strip_ending
-from .files import describe_some
+from ...wording import listed
 
 __all__ = ["MERGED_MASKS", "convert_to", "files_of_other_kinds", "told_left_out", "unused_folders"]
 
@@ -44,7 +44,7 @@ def files_of_other_kinds(folder: Path, *, planar: bool, deep: int = 0) -> list[P
 
 def told_left_out(files: Collection[Path], root: Path, to: str = "") -> str:
     """Return the sentence about files of formats that are not read, and ``to`` which they may be converted."""
-    names = describe_some(str(file.relative_to(root)) for file in files)
+    names = listed(sorted(str(file.relative_to(root)) for file in files))
     return (
         f"{len(files)} files of kinds that are not read here were left out ({names}); convert them to "
         f"{to or convert_to(files)}."
@@ -77,7 +77,7 @@ def unused_folders(root: Path, used: Iterable[Path], *, planar: bool) -> list[st
                 ]
             elif _holds(one, planar):
                 found.append(_shown(one if folder in around | read else folder, root))
-    names = describe_some(dict.fromkeys(found))
+    names = listed(sorted(dict.fromkeys(found)))
     return (
         [f"Images in {names} were not imported; move those that belong to the data beside the others."] if names else []
     )

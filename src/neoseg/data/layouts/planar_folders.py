@@ -18,10 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import InputError
+from ...wording import listed
 from ..cases import Case, channels_of
 from .channel_numbers import Numbering, Pairing, numbering_of, told_unnumbered
 from .dataset_json import Declared, Described, described_beside, not_these_channels
-from .files import describe_some, endings_in_lower_case, images_in
+from .files import endings_in_lower_case, images_in
 from .imported import ImportedData, ImportOptions, Meaning
 from .left_out import convert_to, files_of_other_kinds, told_left_out, unused_folders
 from .planar_colours import GREY, with_colours
@@ -84,7 +85,7 @@ def planar_folders(root: Path, options: ImportOptions | None = None) -> Imported
     notes: list[str] = []
     if held_out := [f"{part.images.relative_to(root)}/" for part in parts if _without_masks(part)]:
         notes.append(
-            f"{describe_some(held_out)} {'has' if len(held_out) == 1 else 'have'} no masks and "
+            f"{listed(sorted(held_out))} {'has' if len(held_out) == 1 else 'have'} no masks and "
             f"{'was' if len(held_out) == 1 else 'were'} left out; predict with `neoseg predict`."
         )
     described = described_beside((root, parts[0].images.parent), notes, may_be_of_others=True)
@@ -158,7 +159,7 @@ def _refuse_one_name(root: Path, cases: Sequence[Case]) -> None:
         first = next(iter(case.images.values()), case.label)
         files.setdefault(case.case, []).append(str(first.relative_to(root)) if first is not None else case.case)
     if twice := [" and ".join(named) for named in files.values() if len(named) > 1]:
-        raise InputError(f"{root}: {describe_some(twice)} have one name each; rename or remove one.")
+        raise InputError(f"{root}: {listed(sorted(twice))} have one name each; rename or remove one.")
 
 
 def _unpaired(cases: Sequence[Case], merged: Mapping[str, Sequence[Path]]) -> list[str]:
@@ -170,9 +171,9 @@ def _unpaired(cases: Sequence[Case], merged: Mapping[str, Sequence[Path]]) -> li
             "and beside the pictures with _mask, _label, _seg or _gt behind the name."
         )
         every = len(alone) == len(cases)
-        notes.append(f"Images without a mask ({len(alone)}): {describe_some(alone)}.{looked if every else ''}")
+        notes.append(f"Images without a mask ({len(alone)}): {listed(sorted(alone))}.{looked if every else ''}")
     if alone := [case.case for case in cases if not case.images]:
-        notes.append(f"Masks without an image ({len(alone)}): {describe_some(alone)}.")
+        notes.append(f"Masks without an image ({len(alone)}): {listed(sorted(alone))}.")
     return notes
 
 
@@ -231,7 +232,7 @@ def _refuse_smeared(part: Part, masks: Mapping[str, Path]) -> None:
     """
     if smeared := [file.name for file in masks.values() if file.suffix.lower() in _SMEARED]:
         raise InputError(
-            f"{part.masks}: {len(smeared)} of {len(masks)} masks are JPEG ({describe_some(smeared)}), which does not "
+            f"{part.masks}: {len(smeared)} of {len(masks)} masks are JPEG ({listed(sorted(smeared))}), which does not "
             "keep the numbers of its pixels; save them as PNG, with a threshold where classes have become smeared."
         )
 

@@ -12,8 +12,9 @@ from scipy import ndimage
 
 from ...errors import InputError
 from ...io import read_label
+from ...wording import counted, listed
 from ..cases import Case
-from .files import FULL, LARGEST_LABEL, describe_some, refuse_unclear, two_codings
+from .files import FULL, LARGEST_LABEL, refuse_unclear, two_codings
 from .imported import Meaning
 
 __all__ = ["MERGED", "classes_of", "has_grey_edges", "unlike_the_masks"]
@@ -57,7 +58,9 @@ def classes_of(
                 "leave out --masks classes."
             )
         several = sum(len(files) for files in merged.values())
-        notes.append(f"{several} files with one instance each are merged to {len(merged)} masks of one class.")
+        notes.append(
+            f"{several} files with one instance each are merged to {counted(len(merged), 'mask')} of one class."
+        )
     if meaning == "instances":
         return {"foreground": MERGED}, True
     values, smeared, others = _values(plain, notes)
@@ -72,15 +75,16 @@ def classes_of(
     if meaning is None:
         if smeared and not others:
             raise InputError(
-                f"{root}: {len(smeared)} masks ({describe_some(file.name for file in smeared)}) have grey edges from 0 "
-                "to 255, as resizing and drawing leave them; write 255 where a pixel is above 127 and 0 elsewhere "
-                "(docs/how-to/planar-images.md has the line), or say --masks classes when each value is a class."
+                f"{root}: {counted(len(smeared), 'mask')} ({listed(sorted(file.name for file in smeared))}) with grey "
+                "edges from 0 to 255, as resizing and drawing leave them; write 255 where a pixel is above 127 and 0 "
+                "elsewhere (docs/how-to/planar-images.md has the line), or say --masks classes when each value is a "
+                "class."
             )
         refuse_unclear(root, every)
         bordered = sorted(file.name for file, found in values.items() if MERGED in found and len(found) > 1)
         if bordered:
             notes.append(
-                f"Masks that hold 255 beside other values ({describe_some(bordered)}) have it as a class of its own; "
+                f"Masks that hold 255 beside other values ({listed(bordered)}) have it as a class of its own; "
                 "if 255 marks borders that count for nothing, set them to 0 or a class in copies of the masks."
             )
         notes.append("Each value is taken as a class; say --masks instances if they number the instances of one class.")
@@ -97,7 +101,7 @@ def unlike_the_masks(labels: Mapping[str, int | list[int]], cases: Sequence[Case
         if every and not every & set(values):
             notes.append(f"dataset.json declares {name} = {labels[name]}, which no mask holds.")
     if others := every - {value for values in declared.values() for value in values}:
-        shown = describe_some(f"{value:5d}" for value in others)
+        shown = listed(sorted(f"{value:5d}" for value in others))
         notes.append(f"Masks hold values that dataset.json does not declare: {' '.join(shown.split())}; see [labels].")
     return notes
 

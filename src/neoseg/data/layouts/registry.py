@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...errors import ConfigError, InputError, nearest
+from ...wording import listed
 from ..cases import sound_name
 from . import bonbid, decathlon, folders, planar_folders
-from .files import describe_some
 from .imported import ImportedData, ImportOptions
 from .subject_names import several_of_one, subjects_named
 
@@ -105,7 +105,9 @@ def require_pairs(root: Path, data: ImportedData) -> None:
     alone = [case.case for case in data.cases if case.label is not None and not case.images]
     if data.merged or not images or not labels or len(alone) < len(labels):
         return
-    told = f"{root}: no label bears the name of an image: images {describe_some(images)}, labels {describe_some(alone)}"
+    told = (
+        f"{root}: no label bears the name of an image: images {listed(sorted(images))}, labels {listed(sorted(alone))}"
+    )
     if set(alone) & set(data.channels):
         raise InputError(
             f"{told}. The folders among the images were taken for channels, since a folder holds one channel of all "
@@ -127,7 +129,9 @@ def _with_sound_names(data: ImportedData) -> ImportedData:
     changed = [f"{name!r} is called {sound!r}" for name, sound in called.items() if name != sound]
     if not changed:
         return data
-    note = f"{len(changed)} names of cases hold what no name may: {describe_some(changed)}; the files keep their names."
+    note = (
+        f"Names of cases hold what no name may ({len(changed)}): {listed(sorted(changed))}; the files keep their names."
+    )
     cases = [
         replace(c, case=called[c.case], subject=called[c.case] if c.subject == c.case else c.subject)
         for c in data.cases

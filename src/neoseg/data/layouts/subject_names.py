@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from ...errors import ConfigError
-from .files import describe_some
+from ...wording import listed
 
 __all__ = ["several_of_one", "subject_in", "subjects_named"]
 
@@ -56,6 +56,6 @@ def subjects_named(cases: Sequence[str], pattern: str) -> list[str]:
     if missing := [name for name, subject in zip(cases, subjects, strict=True) if not subject]:
         raise ConfigError(
             f"--subject-pattern {pattern!r}: it finds no subject in {len(missing)} of {len(cases)} names "
-            f"({describe_some(missing)}); correct it."
+            f"({listed(sorted(missing))}); correct it."
         )
     return subjects
