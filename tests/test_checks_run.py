@@ -498,9 +498,7 @@ def test_fewer_subjects_than_folds_are_found_before_the_plan(good: Cases, tmp_pa
     from neoseg.pipeline.check import check
 
     told = [p.told for p in check(open_table(tmp_path, good[:2])) if p.severity == "error"]
-    assert told == [
-        "folds: 2 subjects with a label, but 2 folds with an inner split need at least 4; add cases."
-    ]
+    assert told == ["folds: 2 subjects with a label, but 2 folds with an inner split need at least 4; add cases."]
     assert not [p for p in check(open_table(tmp_path, good[:4])) if p.severity == "error"]
 
 
