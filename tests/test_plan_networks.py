@@ -21,7 +21,7 @@ from neoseg.networks.configs import (
     UNetPlusPlusConfig,
     WideUNetConfig,
 )
-from neoseg.plan.budget import FEWEST_STEPS, PlanConfig, StepSettings
+from neoseg.plan.budget import ENOUGH_STEPS, FEWEST_STEPS, PlanConfig, StepSettings
 from neoseg.plan.candidates import PLANNERS
 from neoseg.plan.conv_unet import feature_counts, unet_topology
 from neoseg.plan.cost import LOSS_COPIES, step_flops, step_gib
@@ -73,6 +73,24 @@ def test_a_small_budget_takes_a_network_that_can_be_trained(network: NetworkBase
     assert step_flops(less.network, (96, 96, 96), 2) <= step_flops(more.network, (96, 96, 96), 2)
     with pytest.raises(ConfigError, match=r"plan\.memory_gib = .*allow at least that"):
         planned(network, memory_gib=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["unet", "unetr_pp"])
+def test_a_wider_network_needs_enough_steps_and_only_the_narrowest_gets_a_shorter_patch_for_them(kind: str) -> None:
+    network, (enough, fewest) = NETWORKS[kind].config(), (ENOUGH_STEPS, FEWEST_STEPS[3])
+    field = PLANNERS[kind].field
+    plans = [planned(network, core_minutes=2.0 * 1.2**i) for i in range(30)]
+    widths = [getattr(plan.network, field) for plan in plans]
+    narrowest = plans[: widths.count(widths[0])]
+    assert enough > fewest and len(set(widths)) >= 3
+    for plan in plans[len(narrowest) :]:
+        assert plan.steps is not None and plan.steps >= enough
+    assert len({plan.patch for plan in narrowest}) > 1
+    for plan in narrowest:
+        assert plan.steps is not None
+        # the next longer patch would leave too few
+        assert plan.patch == narrowest[-1].patch or fewest <= plan.steps < 3 * fewest
+    assert any(fewest <= plan.steps < enough for plan in narrowest if plan.steps is not None)
 
 
 @pytest.mark.parametrize("kind", [k for k, e in NETWORKS.items() if issubclass(e.config, ConvUNet)])

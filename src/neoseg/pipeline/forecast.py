@@ -25,7 +25,7 @@ from ..inference.ensemble import window_patch
 from ..inference.predictor import Predictor
 from ..inference.sliding_window import window_starts
 from ..io import read_grid
-from ..plan.budget import FEWEST_STEPS
+from ..plan.budget import ENOUGH_STEPS
 from ..plan.cost import step_core_seconds, step_gib
 from ..plan.fingerprint import read_facts
 from ..plan.plan import Plan
@@ -132,7 +132,7 @@ def forecast_training(
         few = each * threads / step
         too_few = (
             f" Only about {few:.0f} steps of this network fit into that: {_smaller(each * threads / 60)}"
-            if device == "cpu" and plan.steps is None and few < FEWEST_STEPS[len(plan.patch)]
+            if device == "cpu" and plan.steps is None and few < ENOUGH_STEPS
             else ""
         )
         return f"{sentence}, {folds} x {each / 60:.3g} minutes as budgeted{beside}{whole}.{too_few}"

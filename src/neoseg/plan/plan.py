@@ -14,7 +14,7 @@ from ..atomic import read_json, write_json
 from ..data.field_of_view import too_thin
 from ..errors import ConfigError, InputError, UserError, nearest
 from ..networks.configs import NETWORKS, NetworkBase, NetworkConfig, check_lowest, check_patch, required_multiple
-from .budget import FEWEST_STEPS, Demand, Fitted, PlanConfig, StepSettings, fit
+from .budget import ENOUGH_STEPS, Demand, Fitted, PlanConfig, StepSettings, fit
 from .candidates import PLANNERS, Decided, Voxels
 from .fingerprint import CaseFacts, pooled_labelled, pooled_statistics
 from .intensity import ChannelStatistics, NormaliseConfig, Rule, common_unit, default_rule
@@ -232,7 +232,7 @@ def _explain(fitted: Fitted, demand: Demand, config: PlanConfig, decided: Decide
             f"{minutes:g} core-minutes a fold, {fitted.seconds:.3g} core-seconds forecast for a step in "
             f"{'bfloat16' if demand.step.bfloat16 else 'float32, which is what this CPU is fastest in'}",
         )
-    field, fewest = PLANNERS[fitted.network.kind].field, FEWEST_STEPS[len(fitted.patch)]
+    field = PLANNERS[fitted.network.kind].field
     if field in demand.given:
         why = f"given as network.{field}"
     elif fitted.sizes == 1:
@@ -240,9 +240,9 @@ def _explain(fitted: Fitted, demand: Demand, config: PlanConfig, decided: Decide
     elif minutes is None:
         why = "the published size" if fitted.size == 0 else "the largest size that fits into memory"
     elif fitted.size < fitted.sizes - 1:
-        why = f"the largest of {fitted.sizes} sizes that the budget trains for {fewest} steps"
+        why = f"the largest of {fitted.sizes} sizes that the budget trains for {ENOUGH_STEPS} steps"
     else:
-        why = f"the smallest of {fitted.sizes} sizes; wider ones get fewer than {fewest} steps"
+        why = f"the smallest of {fitted.sizes} sizes; wider ones get fewer than {ENOUGH_STEPS} steps"
     decided(field, getattr(fitted.network, field), why, f"size {fitted.size + 1} of {fitted.sizes}")
 
 
