@@ -412,6 +412,11 @@ def recalls(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return rows
 
 
+def with_lesion(entry: Mapping[str, Any]) -> dict[str, float]:
+    """Return the Dice of each subject with a lesion; of the others it says only whether anything was found."""
+    return by_subject({**entry, "cases": {name: case for name, case in entry["cases"].items() if case["lesions"]}})
+
+
 def table_of(
     names: Sequence[str], entries: Mapping[str, Any], kinds: Mapping[str, str], *, flat: bool
 ) -> list[dict[str, Any]]:
@@ -452,6 +457,15 @@ def table_of(
             row[key] = float(np.median([e[key] for e in mine.values()]))
         if found := recalls(list(mine.values())):
             row["lesions"] = found
+            scored = {seed: with_lesion(e) for seed, e in mine.items()}
+            of_first = mean_of_seeds({seed: with_lesion(entries[f"{seed}/{first}"]) for seed in seeds})
+            means = mean_of_seeds(scored)
+            both = [(value, of_first[subject]) for subject, value in means.items() if subject in of_first]
+            row["with_lesion"] = {
+                "dice": summarise(list(means.values()), [0.0] * len(means), generator=generator).to_json(),
+                "dice_of_each_seed": [round(float(np.mean(list(d.values()))), 4) for d in scored.values()],
+                "minus_first": paired_difference(*zip(*both, strict=True), generator).to_json() if both else None,
+            }
         if kinds:
             row["kinds"] = by_kind(list(mine.values()), kinds)
         rows.append(row)

@@ -319,7 +319,8 @@ def test_graphs_have_no_break(kind: str) -> None:
     whole = torch.compile(network, backend="eager", fullgraph=True)
     with torch.no_grad():
         for ours, theirs in zip(network(image(config)), whole(image(config)), strict=True):
-            torch.testing.assert_close(ours, theirs)
+            # a compiled normalisation adds voxels in another order: float32 through all layers of the network
+            torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-5 * max(1.0, float(ours.abs().max())))
     torch.compiler.reset()
 
 

@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from neoseg.errors import GeometryError
 from neoseg.networks.blocks.conv_block import Form
 from neoseg.networks.blocks.inverted_residual import InvertedResidual
+from neoseg.networks.blocks.normalisation import GroupNorm
 from neoseg.networks.build import build_network
 from neoseg.networks.configs import LIGHT_ENCODERS, NETWORKS, ConvUNet, UNetConfig, UNetPlusPlusConfig
 from neoseg.networks.configs.light import LightBlock
@@ -247,7 +248,7 @@ def test_batches_are_normalised_unless_something_else_is_said() -> None:
     assert config_of(norm="instance").norm == "instance"
     assert UNetConfig().norm == UNetPlusPlusConfig().norm == "instance"
     norms = {type(m) for m in network_of(norm="group").modules() if "Norm" in type(m).__name__}
-    assert norms == {nn.GroupNorm}
+    assert norms == {GroupNorm}
     assert {type(m) for m in network_of().modules() if "Norm" in type(m).__name__} == {nn.BatchNorm2d}
     assert all(m.bias is not None for m in network_of(norm="none").encoder.modules() if isinstance(m, nn.Conv2d))
 

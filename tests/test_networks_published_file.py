@@ -487,3 +487,24 @@ def test_every_variant_states_its_orientation_or_why_not() -> None:
         assert preset.orientation_source
         if preset.native_orientation is not None:
             configs.check_orientation(preset.native_orientation)
+
+
+@pytest.mark.usefixtures("small_presets")
+def test_reasons_name_what_is_wrong(tmp_path: Path) -> None:
+    network, path = network_like("synapse"), tmp_path / "w.model"
+    state = published_state(network)
+    for content, told, more in [
+        (state | {"x": np.zeros(3)}, "'x' of the type array in its 'state_dict'", {}),
+        (state | {"y": [1]}, "'y' of the type list in its 'state_dict'", {}),
+        ({}, "an empty or other 'state_dict' (dict)", {}),
+        (None, "an empty or other 'state_dict' (NoneType)", {}),
+        (state, "another pickle_protocol than 2", {"pickle_protocol": 4}),
+    ]:
+        torch.save({"state_dict": content}, path, **more)
+        with pytest.raises(InputError, match=re.escape(told)):
+            read_checkpoint_file(path)
+    twin = next(name for name in state if ".epa_block.F." in name)
+    with pytest.raises(InputError, match=r"look like the published variant 'synapse', but F differs from E"):
+        network_of(state | {twin: state[twin] + 1})
+    with pytest.raises(InputError, match=r"1 of \d+ weights missing, first 'out1.* of the same variant\.$"):
+        load_published(network, {name: tensor for name, tensor in state.items() if name != "out1.conv.conv.bias"})

@@ -73,6 +73,19 @@ def test_sizes_that_do_not_suit_are_padded_with_zeros_at_the_end(size: str) -> N
         assert torch.equal(network(x)[1], network(padded)[1][:, :, :7, :7])
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("size", ["flex", "free"])
+def test_a_compiled_network_pads_a_size_that_it_was_not_traced_with(size: str) -> None:
+    """By the backend that changes sizes to symbols; "eager" traces without."""
+    network = network_of(size=size, deep_supervision=False).eval()
+    compiled = torch.compile(network, backend="aot_eager", fullgraph=True)
+    with torch.no_grad():
+        for sizes in (PATCH, (21, 16, 8), (24, 19, 9)):
+            x = image(*sizes)
+            torch.testing.assert_close(compiled(x)[0], network(x)[0])
+    torch.compiler.reset()
+
+
 def test_a_grids_parameters_are_kept_until_they_change() -> None:
     network, x = network_of(size="flex").eval(), image(8, 8, 8)
     cache = network.encoder[0][0].cache

@@ -12,7 +12,7 @@ from torch.nn import functional
 from neoseg.errors import ConfigError, GeometryError, InputError
 from neoseg.networks.blocks.attention_gate import AttentionGate
 from neoseg.networks.blocks.conv_block import ConvBlock, Form, ResidualBlock
-from neoseg.networks.blocks.residual_conv import normalisation
+from neoseg.networks.blocks.normalisation import normalisation
 from neoseg.networks.blocks.squeeze_excitation import SqueezeExcitation
 from neoseg.networks.build import build_network
 from neoseg.networks.configs import NETWORKS, ConvUNet, NetworkBase, UNetPlusPlusConfig, required_multiple

@@ -2,6 +2,8 @@
 
 import itertools
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -10,6 +12,8 @@ from torch import nn
 from memory_content import leave_in_memory
 from neoseg.networks.blocks import short_axes
 from neoseg.networks.blocks.short_axes import with_right_gradients
+from neoseg.networks.build import build_network
+from neoseg.networks.configs import MedNeXtConfig
 
 LAYERS = {
     "plain": lambda layer, axes: layer[axes](16, 16, 3, padding=1),
@@ -82,3 +86,38 @@ def test_results_are_torchs_where_axes_are_long() -> None:
     before = layers(x)
     assert torch.equal(with_right_gradients(layers)(x), before)
     assert layers[1](torch.zeros(1, 8, 3, 3, 3), [7, 7, 7]).shape == (1, 4, 7, 7, 7)
+
+
+STRIDED = """
+import torch
+from torch import nn
+from neoseg.networks.blocks.short_axes import with_right_gradients
+
+for inside, outside, side in ((8, 16, 64), (12, 24, 128), (15, 16, 257), (4, 8, 128)):
+    conv = with_right_gradients(nn.Sequential(nn.Conv2d(inside, outside, 1, 2))).to(memory_format=torch.channels_last)
+    exact = nn.Conv2d(inside, outside, 1, 2).double()
+    exact.load_state_dict(conv[0].state_dict())
+    for _ in range(5):
+        x = torch.randn(2, inside, side, side).to(memory_format=torch.channels_last).requires_grad_()
+        y, again = conv(x), exact(x.double())
+        assert torch.allclose(y.double(), again, atol=1e-5)
+        found = torch.autograd.grad(y.square().mean(), [x, *conv.parameters()])
+        wanted = torch.autograd.grad(again.square().mean(), [x, *exact.parameters()])
+        assert all(torch.allclose(a.double(), b.double(), atol=1e-6) for a, b in zip(found, wanted))
+        several = [torch.randn(1000) for _ in range(200)]
+"""
+
+
+def test_single_pixels_with_a_stride_write_nothing_beyond_their_memory() -> None:
+    """In a process of its own, since torch's own convolution ends it."""
+    ended = subprocess.run([sys.executable, "-c", STRIDED], capture_output=True, text=True, timeout=300, check=False)
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_a_mednext_of_planes_and_few_channels_trains() -> None:
+    network = build_network(
+        MedNeXtConfig(width=6, spatial_dims=2, deep_supervision=False), in_channels=1, classes=2, patch=(64, 64)
+    )
+    (logits,) = network(torch.randn(2, 1, 64, 64))
+    logits.square().mean().backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in network.parameters())

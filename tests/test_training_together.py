@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from neoseg.errors import ConfigError, NeosegError
-from neoseg.networks.blocks.residual_conv import InstanceNorm
+from neoseg.networks.blocks.normalisation import InstanceNorm
 from neoseg.training.launch import Launch, launched
 from neoseg.training.ranks import ALONE, Ranks
 from neoseg.training.whole_batch import WholeBatch

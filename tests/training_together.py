@@ -20,7 +20,7 @@ from neoseg.augment.configs import AugmentConfig
 from neoseg.errors import NeosegError
 from neoseg.losses.build import build_loss
 from neoseg.losses.configs import LossConfig
-from neoseg.networks.blocks.residual_conv import InstanceNorm
+from neoseg.networks.blocks.normalisation import InstanceNorm
 from neoseg.progress import Silent
 from neoseg.training import loop
 from neoseg.training.configs import TrainingConfig

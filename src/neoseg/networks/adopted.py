@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from neoseg.networks.blocks.any_size import check_channels, check_image, on_padded
+from neoseg.networks.blocks.normalisation import with_exact_groups
 from neoseg.networks.blocks.recompute import recomputed
 from neoseg.networks.blocks.short_axes import with_right_gradients
 from neoseg.networks.blocks.window_attention import WindowAttention
@@ -69,7 +70,7 @@ class Adopted(nn.Module):
                 self._outputs = partial(_of_swin_unetr, checkpointing=config.checkpointing)
             case _:
                 assert_never(config)
-        with_right_gradients(self.network)
+        with_exact_groups(with_right_gradients(self.network))
 
     def forward(self, x: Tensor) -> Outputs:
         """Return logits (B, classes, x, y, z), full size first; the same number in training and in evaluation.

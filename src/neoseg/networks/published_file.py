@@ -151,10 +151,9 @@ def read_checkpoint_file(path: Path) -> Checkpoint:
         or not state
         or not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items())
     ):
-        found = f"a dict with {sorted(map(str, content))[:5]}" if isinstance(content, dict) else type(content).__name__
         raise InputError(
-            f"{path}: the file holds {found}, but a dict with 'state_dict', tensors by name, is wanted; give a "
-            "checkpoint of the authors' code."
+            f"{path}: the file holds {_held(content)}, but a dict with 'state_dict', tensors by name, is wanted; give "
+            "a checkpoint of the authors' code."
         )
     for name, value in state.items():
         if not _has_its_values(value):
@@ -203,6 +202,12 @@ def network_of(weights: Mapping[str, Tensor], *, variant: str | None = None) -> 
         raise ConfigError(f"There is no published variant {variant!r} of UNETR++{nearest(variant, PUBLISHED)}.")
     name = variant or variant_of(weights)
     if name is None:
+        shared = variant_of({n: tensor for n, tensor in weights.items() if ".epa_block.F." not in n})
+        if shared is not None:
+            raise InputError(
+                f"The weights look like the published variant {shared!r}, but F differs from E in them, where that "
+                "variant has one projection for both; get the file from its authors again."
+            )
         raise InputError(
             f"The weights look like none of the published variants {', '.join(PUBLISHED)}, whose sizes of patch and "
             "parts are known; name the variant, or build the network of these weights in Python and load them with "
@@ -384,16 +389,36 @@ def _refuse_packed(path: Path) -> None:
         )
 
 
+def _held(content: Any) -> str:
+    """Say what a file holds in place of tensors by name."""
+    if not isinstance(content, dict):
+        return type(content).__name__
+    if "state_dict" not in content:
+        return f"a dict with {sorted(map(str, content))[:5]}"
+    state = content["state_dict"]
+    if not isinstance(state, Mapping) or not state:
+        return f"an empty or other 'state_dict' ({type(state).__name__})"
+    kinds = {name: "array" if isinstance(value, _NotMade) else type(value).__name__ for name, value in state.items()}
+    odd = [(name, kinds[name]) for name, value in state.items() if not isinstance(value, Tensor)]
+    return f"{odd[0][0]!r} of the type {odd[0][1]} in its 'state_dict'" if odd else "a 'state_dict' with other names"
+
+
 def _why_not(path: Path, error: Exception) -> str:
     text = str(error)
     if "Unsupported" in text or "weights_only" in text or "WeightsUnpickler" in text:
         import re
 
         named = re.search(r"(?:GLOBAL|global|class) ([\w.]+)", text)
-        what = f" ({named[1]})" if named else ""
+        if named is None:
+            return (
+                f"{path}: the file asks for something to be run while it is read, is damaged, or was saved with "
+                "another pickle_protocol than 2, torch's own; it was refused and nothing in it was run. Get it "
+                "again, or save it by torch.save."
+            )
         return (
-            f"{path}: the file asks for something to be run while it is read{what}, or is damaged; it was refused and "
-            "nothing in it was run. Tensors, containers and numbers alone are wanted: get it from its authors again."
+            f"{path}: the file asks for something to be run while it is read ({named[1]}), or is damaged; it was "
+            "refused and nothing in it was run. Tensors, containers and numbers alone are wanted: get it from its "
+            "authors again."
         )
     reason = text.splitlines()[0].split(". ")[0][:120] if " " in text else type(error).__name__
     return f"{path}: this is no whole checkpoint file ({reason}); get it again."

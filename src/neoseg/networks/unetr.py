@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from neoseg.errors import ConfigError
 from neoseg.networks.blocks.any_size import check_channels, check_image, on_padded
 from neoseg.networks.blocks.convolve import convolve
+from neoseg.networks.blocks.normalisation import Norm
 from neoseg.networks.blocks.recompute import recomputed
-from neoseg.networks.blocks.residual_conv import Norm, ResidualConv
+from neoseg.networks.blocks.residual_conv import ResidualConv
 from neoseg.networks.blocks.token_grid import resize_table
 from neoseg.networks.blocks.tokens import as_tokens, as_volume, conv_of, step_up_of
 from neoseg.networks.blocks.transformer_layer import TransformerLayer

@@ -12,6 +12,7 @@ from torch import Tensor
 from neoseg.errors import ConfigError, InputError, nearest
 from neoseg.networks.configs import PUBLISHED, Published, token_grids
 from neoseg.networks.unetr_pp import UnetrPP
+from neoseg.wording import counted
 
 __all__ = [
     "load_published",
@@ -98,7 +99,7 @@ def load_published(network: UnetrPP, weights: Mapping[str, Tensor]) -> None:
         if first in own and first in given and not same_tensor(given[name], given[first]):
             raise InputError(
                 f"Weight {name!r} differs from its twin E, but this network has one projection for both: give weights "
-                f"of the same variant, or set network.token_projection = 'separate'.{_looks_like(weights)}"
+                f"of the same variant, or set network.token_projection = 'separate'.{_looks_like(network, weights)}"
             )
         if first in own:
             del given[name]
@@ -106,19 +107,19 @@ def load_published(network: UnetrPP, weights: Mapping[str, Tensor]) -> None:
         given = {name: tensor for name, tensor in given.items() if name not in SUPERVISED_HEADS}
     if missing := [name for name in own if name not in given]:
         raise InputError(
-            f"{len(missing)} of {len(own)} weights are missing, first {missing[0]!r}"
-            f"{nearest(missing[0], given)}: give weights of the same variant.{_looks_like(weights)}"
+            f"{len(missing)} of {counted(len(own), 'weight')} missing, first {missing[0]!r}"
+            f"{nearest(missing[0], given)}: give all weights of the same variant.{_looks_like(network, weights)}"
         )
     if unknown := [name for name in given if name not in own]:
         raise InputError(
-            f"{len(unknown)} weights have no place in this network, first {unknown[0]!r}: "
-            f"give weights of the same variant.{_looks_like(weights)}"
+            f"{counted(len(unknown), 'weight')} with no place in this network, first {unknown[0]!r}: "
+            f"give weights of the same variant.{_looks_like(network, weights)}"
         )
     for name, tensor in own.items():
         if given[name].shape != tensor.shape:
             raise InputError(
                 f"Weight {name!r} has shape {tuple(given[name].shape)} and this network wants {tuple(tensor.shape)}: "
-                f"use the patch, channels and classes that the weights were made with.{_looks_like(weights)}"
+                f"use the patch, channels and classes that the weights were made with.{_looks_like(network, weights)}"
             )
         if given[name].is_floating_point() != tensor.is_floating_point():
             raise InputError(
@@ -228,10 +229,15 @@ WRITTEN_IN = ("stem", "token_projection", "fusion", "conv_blocks", "proj", "deco
 """Fields that are numbers in the authors' code, others in the copy for each of their four data sets."""
 
 
-def _looks_like(weights: Mapping[str, Tensor]) -> str:
-    """Return a sentence on the variant that weights look like, or nothing."""
+def _looks_like(network: UnetrPP, weights: Mapping[str, Tensor]) -> str:
+    """Return a sentence on the variant that weights look like, or nothing where it is the network's own."""
     name = variant_of(weights)
-    return f" The weights given look like the published variant {name!r}." if name is not None else ""
+    if name is None:
+        return ""
+    preset, own = PUBLISHED[name], network.config
+    if network.patch == preset.patch and all(getattr(own, f) == getattr(preset.config, f) for f in WRITTEN_IN):
+        return ""
+    return f" The weights given look like the published variant {name!r}."
 
 
 def _refuse_other_parts(network: UnetrPP) -> None:

@@ -29,7 +29,7 @@ from ..metrics import (
 from ..progress import Progress, Silent
 from ..report.summary import summarise
 from ..volume import Grid, Volume, same_grid, to_stored
-from ..wording import counted
+from ..wording import counted, listed
 
 __all__ = ["evaluate_folders", "pair_masks"]
 
@@ -160,7 +160,7 @@ def pair_masks(truth: Path, prediction: Path) -> tuple[dict[str, tuple[Path, Pat
     if missing:
         raise InputError(
             f"{prediction}: {len(missing)} of {len(truths)} references have no prediction of that name "
-            f"({', '.join(missing[:5])}); every case has to be predicted, an empty mask included."
+            f"({listed(missing)}); every case has to be predicted, an empty mask included."
         )
     extra = sorted(set(predictions) - set(truths))
     if extra:

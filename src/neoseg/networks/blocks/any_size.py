@@ -56,7 +56,8 @@ def check_image(x: Tensor, in_channels: int, patch: Sequence[int]) -> None:
 
 def _padded_to(multiple: Sequence[int], x: Tensor) -> Tensor:
     """Return (B, C, x, y, z) with zeros at the end of each axis up to the next multiple, or x itself if it has them."""
-    missing = [-size % m for size, m in zip(x.shape[2:], multiple, strict=True)]
+    # not -size % m, which torch.compile (2.13) fails to trace for a size that changes
+    missing = [(m - size % m) % m for size, m in zip(x.shape[2:], multiple, strict=True)]
     return functional.pad(x, [n for size in reversed(missing) for n in (0, size)]) if any(missing) else x
 
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from neoseg.networks.blocks.convolve import convolve
-from neoseg.networks.blocks.residual_conv import SLOPE, normalisation
+from neoseg.networks.blocks.normalisation import normalisation
+from neoseg.networks.blocks.residual_conv import SLOPE
 from neoseg.networks.blocks.tokens import conv_of, dropout_of, step_up_of
 
 __all__ = [

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from neoseg.networks.blocks.convolve import convolve
+from neoseg.networks.blocks.normalisation import normalisation
 from neoseg.networks.blocks.paired_attention import TokenProjection
 from neoseg.networks.blocks.precision import without_autocast
-from neoseg.networks.blocks.residual_conv import SLOPE, normalisation
+from neoseg.networks.blocks.residual_conv import SLOPE
 from neoseg.networks.blocks.token_grid import TokenShape
 from neoseg.networks.blocks.tokens import as_tokens, as_volume, conv_of, dropout_of
 from neoseg.networks.configs import UnetrPPConfig

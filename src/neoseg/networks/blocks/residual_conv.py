@@ -1,70 +1,17 @@
-"""Residual pairs of convolutions, and the normalisations that they use."""
+"""Residual pairs of convolutions."""
 
 from __future__ import annotations
 
-from typing import Literal
-
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from neoseg.networks.blocks.convolve import convolve
-from neoseg.networks.blocks.tokens import batch_norm_of, conv_of
+from neoseg.networks.blocks.normalisation import Norm, normalisation
+from neoseg.networks.blocks.tokens import conv_of
 
-__all__ = ["InstanceNorm", "Norm", "ResidualConv", "group_width", "normalisation"]
+__all__ = ["SLOPE", "ResidualConv"]
 
-Norm = Literal["batch", "instance", "group", "plain_instance"]
 SLOPE = 0.01
-EPSILON = 1e-5
-GROUP_WIDTH = 8
-
-
-def normalisation(kind: Norm, channels: int, axes: int = 3) -> nn.Module:
-    """Return a normalisation of (B, C, x, y, z) with eps 1e-5; "plain_instance" learns no scale and no shift."""
-    if kind == "batch":
-        return batch_norm_of(axes)(channels)
-    if kind == "group":
-        return nn.GroupNorm(channels // group_width(channels), channels)
-    return InstanceNorm(channels, affine=kind == "instance")
-
-
-def group_width(channels: int) -> int:
-    """Return the channels of a group: 8, or the divisor nearest to 8 of a number of channels that is no multiple of it.
-
-    Of two that are as near it is the smaller one. It is never 1 unless there is one channel: a single voxel at the
-    lowest level would leave nothing to normalise.
-    """
-    divisors = [width for width in range(2, channels + 1) if channels % width == 0] or [1]
-    return min(divisors, key=lambda width: abs(width - GROUP_WIDTH))
-
-
-class InstanceNorm(nn.Module):
-    """Bring each channel of each sample to mean 0 and variance 1 over its voxels, in training and evaluation alike.
-
-    Args:
-        channels: channels C of (B, C, x, y, z).
-        affine: learn a scale and a shift for each channel.
-    """
-
-    def __init__(self, channels: int, *, affine: bool) -> None:
-        super().__init__()
-        self.channels = channels
-        self.weight = nn.Parameter(torch.ones(channels)) if affine else None
-        self.bias = nn.Parameter(torch.zeros(channels)) if affine else None
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, x, y, z) to the same shape."""
-        if x.is_contiguous():
-            return functional.group_norm(x, self.channels, self.weight, self.bias, EPSILON)
-        # Batch normalisation of one sample is the same function; with channels-last memory on a CPU it is several times
-        # faster than either of torch's own ways to normalise an instance.
-        return self._of_one(x) if len(x) == 1 else torch.cat([self._of_one(sample) for sample in x.chunk(len(x))])
-
-    def _of_one(self, sample: Tensor) -> Tensor:
-        # Not functional.batch_norm: where several processes share a batch, that one is taken over all of their samples
-        # (training.whole_batch), and a sample is no share of a batch here.
-        cudnn = torch.backends.cudnn.enabled
-        return torch.batch_norm(sample, self.weight, self.bias, None, None, True, 0.0, EPSILON, cudnn)
 
 
 class ResidualConv(nn.Module):

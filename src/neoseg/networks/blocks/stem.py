@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from neoseg.networks.blocks.normalisation import GroupNorm
 from neoseg.networks.blocks.tokens import conv_of
 
 __all__ = ["step_down"]
@@ -23,4 +24,4 @@ def step_down(in_channels: int, out_channels: int, step: Sequence[int], *, group
     """
     size = tuple(step)
     conv = conv_of(len(size))(in_channels, out_channels, size, stride=size, bias=False)
-    return nn.Sequential(OrderedDict(conv=conv, norm=nn.GroupNorm(groups, out_channels)))
+    return nn.Sequential(OrderedDict(conv=conv, norm=GroupNorm(groups, out_channels)))

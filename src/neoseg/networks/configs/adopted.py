@@ -21,10 +21,6 @@ GROUPS = 8
 NORMS = ("batch", "instance", "group")
 """Normalisations of a DynUNet."""
 
-NARROWEST = 8
-"""Channels that a 1x1 convolution with a stride has to read at least: of fewer, in planes with channels last, torch
-2.13 writes beyond its memory in the backward pass."""
-
 CHANNEL_STEP = 12
 """What the channels of a Swin UNETR are a multiple of."""
 
@@ -126,11 +122,6 @@ class DynUNetConfig(ConvUNet, frozen=True, extra="forbid"):
                 raise ValueError(f"{name} has {len(value)} entries, but a DynUNet has 3 levels or more: give 3")
         if self.norm == "group" and self.widths is not None:
             _check_groups("widths", self.widths)
-        if self.residual and self.widths is not None and min(self.widths) < NARROWEST:
-            raise ValueError(
-                f"widths holds {min(self.widths)}, but residual blocks need {NARROWEST} or more: widen it, or leave "
-                "out residual"
-            )
         if self.residual and any(step > 2 for stride in self.strides or () for step in stride):
             raise ValueError(
                 "strides holds a step of 3 or more, but residual blocks have a shortcut of one voxel, which takes "
@@ -189,13 +180,13 @@ class MedNeXtConfig(NetworkBase, frozen=True, extra="forbid"):
         deep_supervision: five outputs, one for each resolution, full size first, in place of one.
         size: the paper's "S", "B", "M" or "L", with 5.6, 10.5, 17.5 and 61.7 million parameters (kernel 3).
         kernel: voxels of the depthwise convolutions along each axis.
-        width: channels at full resolution, 8 or more; 32 is published.
+        width: channels at full resolution; 32 is published.
     """
 
     kind: Literal["mednext"] = "mednext"
     size: Literal["S", "B", "M", "L"] = "S"
     kernel: Literal[3, 5] = 3
-    width: Annotated[int, Field(ge=NARROWEST)] = 32
+    width: Annotated[int, Field(gt=0)] = 32
 
     @property
     def any_size(self) -> bool:
