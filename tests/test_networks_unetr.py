@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from neoseg.errors import ConfigError, GeometryError
+from neoseg.networks.build import build_network
 from neoseg.networks.configs import UnetrConfig, step_sizes
 from neoseg.networks.facts import network_facts
 from neoseg.networks.unetr import Unetr, unetr_weights_from_monai
@@ -82,6 +83,18 @@ def test_it_equals_monai(monai_unetr: type[nn.Module], patch: tuple[int, ...], i
     gradients = unetr_weights_from_monai({n: p.grad for n, p in theirs.named_parameters() if p.grad is not None})
     for name, parameter in ours.named_parameters():
         torch.testing.assert_close(parameter.grad, gradients[name], atol=1e-5, rtol=1e-4, msg=name)
+
+
+@pytest.mark.slow
+def test_as_it_is_built_it_equals_monai_at_the_published_size(monai_unetr: type[nn.Module]) -> None:
+    torch.manual_seed(1)
+    theirs = monai_unetr(1, 2, (96, 96, 96)).eval()
+    config = UnetrConfig(patch_size=(16, 16, 16), skip_layers=(4, 7, 10))
+    ours = build_network(config, in_channels=1, classes=2, patch=(96, 96, 96)).eval()
+    ours.load_state_dict(unetr_weights_from_monai(theirs.state_dict()))
+    x = image(96, 96, 96, in_channels=1)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(x)[0], theirs(x), atol=1e-5, rtol=1e-5)
 
 
 def test_the_skips_of_the_paper_are_other_layers_than_the_codes() -> None:
