@@ -263,7 +263,7 @@ def scores_of_otsu(session: Session) -> dict[str, Any]:
     cases, start = {}, time.monotonic()
     for case in session.held_out:
         prepared = PreparedCase(session.store, case.case)
-        grey, truth = np.asarray(prepared.image).mean(axis=0), np.asarray(prepared.truth) > 0
+        grey, truth = np.asarray(prepared.physical).mean(axis=0), np.asarray(prepared.truth) > 0
         found = grey > threshold_otsu(grey)
         mask = prepared.on_native((found if found.mean() <= 0.5 else ~found).astype(np.uint8)) > 0
         dice = score_case(truth, mask, prepared.native.spacing, metrics=["dice"])["dice"]

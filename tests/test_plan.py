@@ -20,7 +20,15 @@ from neoseg.plan.cost import step_core_seconds, step_flops, step_gib
 from neoseg.plan.fingerprint import LEVELS, CaseFacts, ChannelFacts
 from neoseg.plan.intensity import NormaliseConfig
 from neoseg.plan.plan import Plan, PlanConfig, make_plan, read_plan, write_plan
-from neoseg.plan.topology import LARGEST_IF, levels_for, patch_for, stem_for, target_spacing, whole_patch
+from neoseg.plan.topology import (
+    LARGEST_IF,
+    finer_for_small_objects,
+    levels_for,
+    patch_for,
+    stem_for,
+    target_spacing,
+    whole_patch,
+)
 
 ADC = ChannelFacts(unit="1e-6 mm2/s", count=1000, mean=1400.0, sd=300.0, low=600.0, high=2800.0)
 
@@ -69,6 +77,26 @@ def test_spacing_is_the_median_unless_one_axis_is_very_coarse() -> None:
     # where the 10th percentile is finer than the other axes, the coarsest of them counts
     fine = [(0.7, 0.7, z) for z in (0.3, 0.3, 5.0, 5.0, 5.0)]
     assert target_spacing(fine, [(320, 320, 20)] * 5) == pytest.approx((0.7, 0.7, 0.7), abs=1e-4)
+
+
+def test_pictures_with_small_objects_get_pixels_of_half_the_side() -> None:
+    assert finer_for_small_objects((1, 1), (256, 320), [12.0, 30.0, 40.0, 50.0, 50.0, 19.0]) is None
+    assert finer_for_small_objects((1, 0.9), (256, 320), [12.0, 19.0, 18.0, 50.0, 50.0]) == (0.5, 0.45)
+    assert finer_for_small_objects((1, 1), (512, 513), [12.0]) is None, "too large"
+    assert finer_for_small_objects((1, 1), (256, 256), []) is None, "no labels"
+    pictures = [
+        facts(f"p{i}", (256, 320), (2.0, 2.0)).model_copy(update={"unit": "px", "object_px": width})
+        for i, width in enumerate((9.0, 15.0, 80.0, 80.0))
+    ]
+    plan = planned(pictures)
+    assert plan.spacing_mm == (1.0, 1.0)
+    assert [r.value for r in plan.reasons if r.what.endswith("spacing")] == ["2 x 2", "1 x 1"]
+    assert planned(pictures, spacing_mm=(2.0, 2.0)).spacing_mm == (2.0, 2.0)
+    # diameters count in pixels of the grid that the plan would have: 30 of half the side are 15 of these
+    mixed = [f.model_copy(update={"object_px": 30.0}) for f in (*pictures, pictures[0])]
+    fine = [f.model_copy(update={"spacing_mm": (1.0, 1.0)}) for f in mixed[:2]]
+    assert planned(mixed).spacing_mm == (2.0, 2.0)
+    assert planned([*fine, *mixed[2:]]).spacing_mm == (1.0, 1.0)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from PIL import Image
 
 from neoseg.data.cases import Case
 from neoseg.errors import GeometryError, InputError
@@ -207,3 +208,20 @@ def test_a_given_mask_counts_in_pictures_too(tmp_path: Path) -> None:
     nib.save(nib.Nifti1Image(mask, np.diag([1.0, 2.0, 3.0, 1.0])), tmp_path / "mask.nii.gz")
     found = case_facts(replace(one, mask=tmp_path / "mask.nii.gz"), ["t1"], LABELS)
     assert found.channels["t1"].mean == pytest.approx(image[mask > 0].mean() + 1, rel=1e-4)
+
+
+def test_objects_of_pictures_have_the_diameter_of_a_disc_of_their_area(tmp_path: Path) -> None:
+    x, y = np.meshgrid(np.arange(96), np.arange(64), indexing="ij")
+    label = np.zeros((96, 64), dtype=np.uint8)
+    for (i, j), radius in {(16, 16): 4, (16, 44): 8, (60, 32): 20}.items():
+        label[(x - i) ** 2 + (y - j) ** 2 <= radius**2] = 255
+    files = {}
+    for name, array in {"picture": x + y, "mask": label, "empty": 0 * label}.items():
+        files[name] = tmp_path / f"{name}.png"
+        Image.fromarray(array.astype(np.uint8).T).save(files[name])
+    labels = LabelSet.of({"nucleus": 255}, 0.0)
+    picture = Case(case="p", subject="p", images={"grey": files["picture"]}, label=files["mask"])
+    assert case_facts(picture, ("grey",), labels).object_px == pytest.approx(2 * 8, rel=0.02)
+    assert case_facts(replace(picture, label=files["empty"]), ("grey",), labels).object_px is None
+    volume = case(tmp_path, np.ones((8, 8, 8), np.float32) + np.eye(8, dtype=np.float32), np.ones((8, 8, 8), np.uint8))
+    assert case_facts(volume, ("t1",), LABELS).object_px is None

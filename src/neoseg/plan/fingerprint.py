@@ -32,7 +32,7 @@ __all__ = [
     "write_fingerprint",
 ]
 
-FORMAT = 3
+FORMAT = 4
 """Counts the changes of what a fingerprint holds; one of another number is made anew."""
 
 _TAIL = (0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 1, 2, 5)
@@ -74,6 +74,8 @@ class CaseFacts(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
         channels: intensities by channel.
         notes: what was recognised or converted while reading.
         unit: "mm", or "px" where the file does not tell the size of a pixel.
+        object_px: of a picture the median over its objects (connected pixels of one class, 8 neighbours) of the
+            diameter of a disc of the same area, in pixels; None in 3-D and where nothing is labelled.
     """
 
     case: str
@@ -86,6 +88,7 @@ class CaseFacts(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     channels: dict[str, ChannelFacts]
     notes: tuple[str, ...]
     unit: Literal["mm", "px"] = "mm"
+    object_px: float | None = None
 
     @property
     def burden(self) -> float:
@@ -126,12 +129,12 @@ def case_facts(case: Case, channels: Sequence[str], labels: LabelSet, *, read: S
         raise InputError(f"case {case.case}: {files} holds only zeros; there is nothing to learn from, leave it out.")
     to_ml = grid.voxel_size
     volumes: tuple[float, ...] = ()
-    labelled = np.zeros(grid.shape, dtype=np.bool_)
+    labelled, width = np.zeros(grid.shape, dtype=np.bool_), None
     if case.label is not None:
         classes = load_label(case, labels, loaded.image).array[0]
         counts = np.bincount(classes.reshape(-1), minlength=labels.count)
         volumes = tuple(float(n * to_ml) for n in counts[1:])
-        labelled = classes > 0
+        labelled, width = classes > 0, _object_px(classes)
     return CaseFacts(
         case=case.case,
         shape=grid.shape,
@@ -147,6 +150,7 @@ def case_facts(case: Case, channels: Sequence[str], labels: LabelSet, *, read: S
         },
         notes=loaded.notes,
         unit=grid.unit,
+        object_px=width,
     )
 
 
@@ -219,6 +223,15 @@ def _channel_facts(
         high=float(high),
         labelled=part,
     )
+
+
+def _object_px(classes: NDArray[np.uint8]) -> float | None:
+    if classes.ndim != 2 or not classes.any():
+        return None
+    import cc3d
+
+    areas = np.bincount(cc3d.connected_components(np.array(classes), connectivity=8).ravel())[1:]
+    return float(np.median(np.sqrt(4 * areas / np.pi)))
 
 
 def _pooled(means: Sequence[float], sds: Sequence[float], weight: NDArray[np.float64]) -> tuple[float, float]:

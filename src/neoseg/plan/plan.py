@@ -19,7 +19,14 @@ from .candidates import PLANNERS, Decided, Voxels
 from .fingerprint import CaseFacts, pooled_labelled, pooled_statistics
 from .intensity import ChannelStatistics, NormaliseConfig, Rule, common_unit, default_rule
 from .reason import Reason, as_text
-from .topology import LARGEST_IF, median_shape, resampled_shapes, target_spacing
+from .topology import (
+    LARGEST_IF,
+    SMALL_OBJECT,
+    finer_for_small_objects,
+    median_shape,
+    resampled_shapes,
+    target_spacing,
+)
 
 __all__ = ["Plan", "PlanConfig", "Reason", "make_plan", "read_plan", "require_axes", "with_axes", "write_plan"]
 
@@ -187,7 +194,26 @@ def _spacing(facts: Sequence[CaseFacts], config: PlanConfig, decided: Decided) -
         "median; 10th % of an axis over 3 times coarser than the others with under a third of their voxels",
         numbers,
     )
-    return spacing
+    return _finer_spacing(facts, spacing, decided) or spacing
+
+
+def _finer_spacing(
+    facts: Sequence[CaseFacts], spacing: tuple[float, ...], decided: Decided
+) -> tuple[float, ...] | None:
+    """Return a finer grid for small objects in pictures, and say so; None where it stays as it is."""
+    pixel = math.prod(spacing)
+    diameters = [f.object_px * math.sqrt(math.prod(f.spacing_mm) / pixel) for f in facts if f.object_px is not None]
+    typical = median_shape([f.spacing_mm for f in facts], [f.foreground_shape for f in facts], spacing)
+    finer = finer_for_small_objects(spacing, typical, diameters)
+    if finer is not None:
+        decided(
+            "finer spacing",
+            finer,
+            f"half of that: in a quarter of the pictures the typical object is under {SMALL_OBJECT:g} pixels across",
+            "diameter of the typical object: quartiles "
+            + ", ".join(f"{q:.3g}" for q in np.percentile(diameters, (25, 50, 75))),
+        )
+    return finer
 
 
 def _explain(fitted: Fitted, demand: Demand, config: PlanConfig, decided: Decided) -> None:

@@ -13,7 +13,9 @@ from ..volume import rounded_length
 
 __all__ = [
     "LARGEST_IF",
+    "SMALL_OBJECT",
     "exact_target_spacing",
+    "finer_for_small_objects",
     "levels_for",
     "longest_axis",
     "median_shape",
@@ -41,6 +43,12 @@ LARGEST_IF = 1.25
 the typical one. Beyond, most of the additional work is on padding; larger volumes then take several windows. On 1 mm
 hippocampus crops (typical 35 x 50 x 35, largest 43 x 59 x 46) the largest costs 1.65 times."""
 
+SMALL_OBJECT = 20.0
+"""Diameter in pixels under which the objects of a picture are small."""
+
+MOST_FINER = 1024 * 1024
+"""Pixels of the typical picture up to which pixels of half the side are taken for small objects."""
+
 
 def target_spacing(spacings: Sequence[Sequence[float]], shapes: Sequence[Sequence[int]]) -> tuple[float, ...]:
     """Return the spacing of the network's grid by nnU-Net's rule (v2, full resolution).
@@ -62,6 +70,27 @@ def exact_target_spacing(spacings: Sequence[Sequence[float]], shapes: Sequence[S
         fine, coarsest = float(np.percentile(table[:, worst], 10)), float(target[others].max())
         target[worst] = fine if fine >= coarsest else coarsest + 1e-5
     return target
+
+
+def finer_for_small_objects(
+    spacing: Sequence[float], typical: Sequence[int], diameters: Sequence[float]
+) -> tuple[float, ...] | None:
+    """Return pixels of half the side for pictures with small objects; None where that is not the rule.
+
+    The rule: in a quarter of the pictures the typical object is under :data:`SMALL_OBJECT` pixels across, and the
+    typical picture has at most :data:`MOST_FINER` of the finer pixels. Borders of small objects, and gaps between them,
+    are lost in coarse pixels first. On nuclei (52 pictures, two U-Nets, 8 minutes on one core each) the intersection
+    over union rose in 20 of the 24 pictures with objects under 20 pixels (median 0.01) and stayed the same in those
+    with objects above 28 (median -0.002).
+
+    Args:
+        spacing: of the grid, ``(x, y)``.
+        typical: median size of the pictures on it.
+        diameters: of each picture's typical object, in pixels of the grid.
+    """
+    if len(diameters) == 0 or np.percentile(diameters, 25) >= SMALL_OBJECT or 4 * math.prod(typical) > MOST_FINER:
+        return None
+    return tuple(rounded_length(side / 2) for side in spacing)
 
 
 def median_shape(
