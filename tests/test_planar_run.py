@@ -116,7 +116,8 @@ def test_the_best_epoch_is_chosen_by_whole_pictures(tmp_path: Path, monkeypatch:
     for stage in ("check", "plan", "prepare", "train"):
         run_stage(session, stage)
     multiple = required_multiple(session.plan.network)
-    assert set(seen) == set(SIZES)
+    assert session.plan.spacing_mm == (0.5, 0.5), "discs are small, so the network sees finer pixels"
+    assert set(seen) == {(2 * columns, 2 * rows) for columns, rows in SIZES}
     for size, window in seen.items():
         assert all(n <= w < n + m and w % m == 0 for n, w, m in zip(size, window, multiple, strict=True))
 
@@ -189,14 +190,25 @@ def test_a_run_on_pictures_of_a_camera(tmp_path: Path) -> None:
     assert (tmp_path / "work" / "runs" / "default" / "report.html").is_file()
 
 
-def test_the_network_follows_the_images_and_nothing_is_resampled(pictures: Path) -> None:
+def test_the_network_follows_the_images_and_small_discs_get_finer_pixels(pictures: Path) -> None:
     plan = read(pictures / "work" / "plan.json")
     assert plan["network"]["spatial_dims"] == 2
-    assert plan["spacing_mm"] == [1.0, 1.0]
+    assert plan["spacing_mm"] == [0.5, 0.5]
     assert plan["channels"] == ["red", "green", "blue"]
     assert set(plan["rules"].values()) == {"case"}
     assert not any(" mm" in reason["why"] + reason["inputs"] for reason in plan["reasons"])
     session = open_session(load_config(pictures / "work" / "neoseg.toml", CHANGES))
+    prepared = PreparedCase(session.store, "p0-0")
+    assert prepared.image.shape == (3, 80, 56)
+    # a disc keeps its share of the picture
+    assert np.mean(prepared.label) == pytest.approx(np.mean(prepared.truth), rel=0.03)
+
+
+def test_the_pixels_of_the_pictures_are_kept_where_they_are_given(tmp_path: Path) -> None:
+    write_discs(tmp_path / "data")
+    session = open_session(load_config(imported(tmp_path), (*CHANGES, "plan.spacing_mm=[1, 1]")))
+    for stage in ("check", "plan", "prepare"):
+        run_stage(session, stage)
     prepared = PreparedCase(session.store, "p0-0")
     assert prepared.image.shape == (3, 40, 28)
     # the standard score over all pixels of the picture itself
