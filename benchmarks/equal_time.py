@@ -121,7 +121,7 @@ LESION_MM3 = (0, 200, 1000, np.inf)
 NOT_LABELS = ("subject", "lesions", "voxels")
 """What the entry of a case holds beside the Dice of each label."""
 
-TINY_MINUTES = 1 / 3
+TINY_MINUTES = 2 / 3
 
 
 @dataclass(frozen=True)
@@ -510,7 +510,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+")
     parser.add_argument("--hours", type=float, default=float("inf"), help="no run is started after this long")
     parser.add_argument("--set", nargs="+", default=[], help="changes of the configuration, for every run")
-    parser.add_argument("--tiny", action="store_true", help="20 seconds a run, to see that it works")
+    parser.add_argument("--tiny", action="store_true", help="40 seconds a run, to see that it works")
     parser.add_argument("--result", type=Path)
     for hidden, kind in (("--one", str), ("--pace", str), ("--steps", int)):
         parser.add_argument(hidden, type=kind, help=argparse.SUPPRESS)

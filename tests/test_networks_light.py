@@ -316,6 +316,8 @@ def test_a_pruned_light_network_is_the_whole_ones_head_bit_by_bit(prune: int) ->
 def test_there_are_five_levels_to_prune() -> None:
     with pytest.raises(pydantic.ValidationError, match=r"prune = 6, but 6 widths make 5"):
         config_of("unet_plus_plus", prune=6)
+    with pytest.raises(pydantic.ValidationError, match=r"prune\n  Input should be less than 8"):
+        config_of("unet_plus_plus", prune=9)
 
 
 def test_a_single_voxel_is_told_with_what_can_be_changed() -> None:

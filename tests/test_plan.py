@@ -264,7 +264,9 @@ def test_too_small_a_budget_is_told_with_the_least_that_would_do(key: str, value
 def test_a_given_patch_beyond_the_memory_is_said() -> None:
     plan = planned(patch=(96, 80, 40), memory_gib=0.5)
     assert plan.patch == (96, 80, 40)
-    assert "more than that" in next(r.why for r in plan.reasons if r.what == "memory")
+    memory = next(r for r in plan.reasons if r.what == "memory")
+    assert memory.value.endswith(" GiB, over plan.memory_gib = 0.5")
+    assert "more than that" in memory.why
 
 
 def test_cost_grows_with_size() -> None:

@@ -245,9 +245,12 @@ def _explain(fitted: Fitted, demand: Demand, config: PlanConfig, decided: Decide
         else "as many as that holds, 2 to 16, within memory and time"
     )
     decided("batch", fitted.batch, why, voxels)
-    over = "; more than that, since the patch or the batch is given" if fitted.gib > config.memory_gib * 1.0001 else ""
+    over = fitted.gib > config.memory_gib * 1.0001
     decided(
-        "memory", f"{fitted.gib:.2f} GiB", f"forecast of a step in float32{over}", f"{config.memory_gib:g} GiB allowed"
+        "memory",
+        f"{fitted.gib:.2f} GiB{f', over plan.memory_gib = {config.memory_gib:g}' if over else ''}",
+        f"forecast of a step in float32{'; more than that, since the patch or the batch is given' if over else ''}",
+        f"{config.memory_gib:g} GiB allowed",
     )
     minutes = config.core_minutes
     if minutes is not None:

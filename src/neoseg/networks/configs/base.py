@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field
 from neoseg.errors import GeometryError
 
 __all__ = [
+    "MOST_LEVELS",
     "NetworkBase",
     "Norm",
     "Positive",
@@ -28,7 +29,8 @@ __all__ = [
 
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
-Widths = Annotated[tuple[Positive, ...], Field(min_length=2, max_length=8)]
+MOST_LEVELS = 8
+Widths = Annotated[tuple[Positive, ...], Field(min_length=2, max_length=MOST_LEVELS)]
 Norm = Literal["batch", "instance", "group"]
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Literal, NamedTuple, Self
+from typing import Annotated, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
 from neoseg.errors import ConfigError
 
-from .base import NetworkBase, Norm, Positive, Share, Widths, axes_wanted, lowest_voxels_of
+from .base import MOST_LEVELS, NetworkBase, Norm, Positive, Share, Widths, axes_wanted, lowest_voxels_of
 from .light import LIGHT_ENCODERS, LightEncoder, LightName
 
 __all__ = [
@@ -314,7 +314,7 @@ class UNetPlusPlusConfig(ConvUNet, frozen=True, extra="forbid"):
     encoder: Literal["plain", LightName] = "plain"
     down: Literal["stride", "max"] = "max"
     heads: Literal["accurate", "fast"] = "accurate"
-    prune: Positive | None = None
+    prune: Annotated[int, Field(gt=0, lt=MOST_LEVELS)] | None = None
 
     @property
     def light(self) -> LightEncoder | None:
